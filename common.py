@@ -1,0 +1,405 @@
+"""What every script needs: errors, the command line, clip names and lists, waveforms, log-mel energies.
+
+Importing this module is cheap; TensorFlow and librosa are loaded where they are first used.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import re
+import struct
+import sys
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+__version__ = "1.0.0"
+
+LOG_FILE = "baseline.log"
+CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE)
+LABELS = {"normal": 0, "anomaly": 1}
+HEAD_BYTES = 4096  # what a header check reads of a clip; enough to tell two recordings apart
+MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
+
+logger = logging.getLogger(__name__)
+
+
+class UserError(Exception):
+    """Something the user can mend. Shown without a traceback; the script exits with 1."""
+
+
+def fault_list(title: str, faults: Sequence[str], advice: str) -> UserError:
+    """All faults of one kind as one error that fits on a screen; the log file gets them all."""
+    for fault in faults[MAX_FAULTS_SHOWN:]:
+        logger.debug("%s: %s", title, fault)
+    lines = [f"{title}:", *(f"  {fault}" for fault in faults[:MAX_FAULTS_SHOWN])]
+    if len(faults) > MAX_FAULTS_SHOWN:
+        lines.append(f"  ... and {len(faults) - MAX_FAULTS_SHOWN} more, all of them in {LOG_FILE}")
+    return UserError("\n".join([*lines, advice]))
+
+
+# ---- command line and logging ----
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Parser with the official baseline's options and ours that all numbered scripts share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
+    split = parser.add_mutually_exclusive_group(required=True)
+    split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
+    split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
+    parser.add_argument("--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s")
+    parser.add_argument("--system", action="append", metavar="NAME", help="system of the YAML to run; may be repeated")
+    parser.add_argument(
+        "--machine-type", action="append", metavar="NAME", help="only this machine type; may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--training-data",
+        choices=["eval", "dev+eval"],
+        help="with -e: train on (or use models trained on) the additional training clips alone, or with those of the "
+        "development set (default: eval)",
+    )
+    return parser
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; ``training_data`` is then ``dev``, ``eval`` or ``dev+eval``."""
+    args = parser.parse_args(argv)
+    if args.split == "dev" and args.training_data:
+        parser.error("--training-data goes with -e/--eval; with -d the development training clips are used")
+    args.training_data = args.training_data or args.split
+    return args
+
+
+def run_main(main) -> None:
+    """Run a script's ``main`` for the shell: errors become a message and an exit code."""
+    logging.captureWarnings(True)
+    configure_logging()
+    try:
+        main()
+    except UserError as error:
+        logger.error("%s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        logger.error("interrupted; what was finished is kept: the same command again goes on from there")
+        sys.exit(130)
+
+
+def configure_logging() -> None:
+    """INFO to the screen, everything of ours to ``baseline.log`` in the current folder, as the official baseline."""
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.INFO)
+    screen.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
+    log_file = logging.FileHandler(LOG_FILE, encoding="utf-8", delay=True)
+    log_file.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[screen, log_file], force=True)
+
+
+# ---- files that appear whole or not at all ----
+
+
+@contextlib.contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it gets its name only when the block ends without an error.
+
+    The name keeps its ending (Keras and matplotlib choose the format by it) and is this process's own, so that two
+    runs on a shared folder do not write into each other's file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with LF line ends, whole or not at all."""
+    with write_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+# ---- clips: names, lists, headers ----
+
+
+def parse_clip_name(name: str) -> tuple[str, int | None]:
+    """``normal_id_01_00000000.wav`` -> ``("id_01", 0)``; the label is 1 for an anomaly, None where the name has none.
+
+    Raises
+    ------
+    ValueError : if the name is not of the official form.
+    """
+    match = CLIP_NAME.fullmatch(name)
+    if not match:
+        raise ValueError("name is not of the form [normal_|anomaly_]id_<NN>_<text>.wav")
+    prefix, machine_id = match.groups()
+    return machine_id.lower(), LABELS[prefix.lower()] if prefix else None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One wav file whose header has been checked."""
+
+    path: Path
+    machine_type: str
+    machine_id: str
+    label: int | None  # 0 normal, 1 anomaly, None unknown
+    n_samples: int
+    sample_rate: int  # [Hz]
+    size: int  # [bytes]
+    mtime_ns: int
+    head_crc: int  # of the first HEAD_BYTES bytes
+
+    @property
+    def name(self) -> str:
+        """File name without folders, as it stands in the score CSVs."""
+        return self.path.name
+
+
+def machine_types(directory: Path, key: str) -> list[str]:
+    """Names of the machine-type folders in ``directory``, sorted; files and hidden folders are ignored.
+
+    Raises
+    ------
+    UserError : if there is no such directory, or no machine type in it. ``key`` is the YAML key that names it.
+    """
+    if not directory.is_dir():
+        raise UserError(
+            f"{key}: no folder {directory} (looked for {directory.resolve()})\n"
+            "Put the dataset there, or change the key in the YAML; `python make_demo_data.py` makes a synthetic one."
+        )
+    names = sorted(
+        entry.name
+        for entry in directory.iterdir()
+        if not entry.name.startswith(".") and any((entry / folder).is_dir() for folder in ("train", "test"))
+    )
+    if not names:
+        raise UserError(
+            f"{key}: no machine type in {directory.resolve()}\n"
+            "Expected folders <machine type>/train and <machine type>/test with wav files, as the archives unpack."
+        )
+    return names
+
+
+def select_machine_types(directory: Path, key: str, wanted: Sequence[str] | None) -> list[str]:
+    """Machine types of ``directory``, or those of them that the user ``wanted``."""
+    found = machine_types(directory, key)
+    unknown = sorted(set(wanted or ()) - set(found))
+    if unknown:
+        raise UserError(
+            f"--machine-type {' '.join(unknown)}: no such folder in {directory.resolve()}; there is {', '.join(found)}"
+        )
+    return sorted(set(wanted)) if wanted else found
+
+
+def wav_paths(folder: Path) -> list[Path]:
+    """Wav files of ``folder``, sorted by name; other and hidden files are ignored."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and not p.name.startswith("."))
+
+
+def test_order(clips: Sequence[Clip]) -> list[Clip]:
+    """The official order of a score CSV: by machine ID, normal clips before anomalous ones, then by name."""
+    return sorted(clips, key=lambda clip: (clip.machine_id, clip.label or 0, clip.name))
+
+
+def check_clips(
+    folders: Sequence[tuple[str, Path]], *, min_samples: int, labelled: bool | None, normal_only: bool
+) -> list[Clip]:
+    """Check the name and header of every wav file of ``folders``; the clips, in the folders' order.
+
+    Parameters
+    ----------
+    folders : (machine type, folder) pairs
+    min_samples : int [samples], the shortest clip that gives a feature
+    labelled : True if the names must say normal or anomaly, None if they may
+    normal_only : True for training clips
+
+    Raises
+    ------
+    UserError : naming every folder without clips, or every clip that cannot be used, in one message.
+    """
+    empty = [f"{machine_type}: no wav file in {folder}" for machine_type, folder in folders if not wav_paths(folder)]
+    if empty:
+        raise fault_list(
+            "Machine types without clips",
+            empty,
+            "Put the clips there, or name the other machine types with --machine-type.",
+        )
+    jobs = [(machine_type, path) for machine_type, folder in folders for path in wav_paths(folder)]
+
+    def check(job: tuple[str, Path]) -> Clip | str:
+        try:
+            return _check_clip(*job, min_samples=min_samples, labelled=labelled, normal_only=normal_only)
+        except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+            return f"{job[1]}: {error}"
+
+    with ThreadPoolExecutor(8) as pool:
+        checked = list(pool.map(check, jobs, chunksize=64))
+    faults = [result for result in checked if isinstance(result, str)]
+    clips = [result for result in checked if isinstance(result, Clip)]
+    faults += _sample_rate_faults(clips)
+    if faults:
+        raise fault_list(
+            f"{len(faults)} of {len(jobs)} clips cannot be used", faults, "Replace or remove them, then run again."
+        )
+    return clips
+
+
+def _check_clip(
+    machine_type: str, path: Path, *, min_samples: int, labelled: bool | None, normal_only: bool
+) -> Clip:
+    """Check one clip by its name, its header and its first samples."""
+    import soundfile
+
+    machine_id, label = parse_clip_name(path.name)
+    if labelled and label is None:
+        raise ValueError("name does not begin with normal_ or anomaly_")
+    if normal_only and label == 1:
+        raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
+    stat = path.stat()
+    if stat.st_size == 0:
+        raise ValueError("file is empty")
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+        missing = _missing_bytes(stream, head, stat.st_size)
+    if missing:
+        raise ValueError(f"truncated: {missing} bytes of sound are missing")
+    with soundfile.SoundFile(path) as sound:
+        if sound.channels != 1:
+            raise ValueError(f"{sound.channels} channels; expected one")
+        if sound.frames < min_samples:
+            raise ValueError(f"{sound.frames} samples; one window of frames needs {min_samples}")
+        if not any(block.any() for block in sound.blocks(1024, dtype="float32")):
+            raise ValueError("silent: every sample is zero")
+        n_samples, sample_rate = sound.frames, sound.samplerate
+    return Clip(
+        path, machine_type, machine_id, label, n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, zlib.crc32(head)
+    )
+
+
+def _missing_bytes(stream, head: bytes, size: int) -> int:
+    """How many bytes of a RIFF file's data chunk are missing; libsndfile shortens such a clip without a word."""
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return 0  # not RIFF: soundfile judges it
+    position = 12
+    while position + 8 <= size:
+        stream.seek(position)
+        name, length = struct.unpack("<4sI", stream.read(8))
+        if name == b"data":
+            return max(0, position + 8 + length - size)
+        position += 8 + length + length % 2  # chunks are padded to even lengths
+    raise ValueError("no sound in it: the wav file has no data chunk")
+
+
+def _sample_rate_faults(clips: Sequence[Clip]) -> list[str]:
+    """Clips whose sample rate is not that of the most."""
+    rates = [clip.sample_rate for clip in clips]
+    if not rates:
+        return []
+    usual = max(set(rates), key=rates.count)
+    return [
+        f"{clip.path}: sample rate {clip.sample_rate} Hz; the other clips have {usual} Hz"
+        for clip in clips
+        if clip.sample_rate != usual
+    ]
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """SHA-256 of a clip list: machine types, names, sizes and first samples, whatever the order and the folder."""
+    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.head_crc}" for clip in clips)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+# ---- features ----
+
+
+def load_wav(path: Path) -> tuple[np.ndarray, int]:
+    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a mono clip."""
+    import soundfile
+
+    try:
+        waveform, sample_rate = soundfile.read(path, dtype="float32")
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
+    return waveform, sample_rate
+
+
+@functools.lru_cache(maxsize=8)
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
+    """Mel filter bank of librosa (Slaney's scale and norm), shape (1 + n_fft // 2, n_mels), float32."""
+    import librosa
+
+    return np.ascontiguousarray(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels).T)
+
+
+def log_mel_energies(
+    waveform: np.ndarray, sample_rate: int, *, n_mels: int, n_fft: int, hop_length: int, power: float
+) -> np.ndarray:
+    """Log-mel energies of one clip [dB].
+
+    Parameters
+    ----------
+    waveform : ndarray, shape (n_samples,), in [-1, 1]
+    sample_rate : int [Hz]
+    n_fft, hop_length : int [samples]
+    power : float, exponent of the magnitude spectrum: 1 for magnitudes, 2 for energies
+
+    Returns
+    -------
+    ndarray, shape (n_mels, 1 + n_samples // hop_length), float32
+
+    Raises
+    ------
+    ValueError : if ``waveform`` is empty or not one-dimensional.
+
+    Notes
+    -----
+    ``20 / power * log10(mel + eps)``, equal to the official ``common.file_to_vector_array`` (librosa's
+    melspectrogram: Hann window, centred frames, zero padding) within rounding. The transform is taken in float64 and
+    all that follows in float32, as librosa does: a float32 transform is off by up to 1e-3 dB in quiet bands.
+    """
+    import scipy.fft
+    import scipy.signal
+
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or not waveform.size:
+        raise ValueError(f"expected a waveform of shape (n_samples,), got {waveform.shape}")
+    filters = mel_filters(sample_rate, n_fft, n_mels)
+    window = scipy.signal.get_window("hann", n_fft)
+    padded = np.pad(waveform, n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
+    log_mel = np.empty((len(frames), n_mels), np.float32)
+    block = 32  # frames at once: the spectra stay in the processor's cache
+    for start in range(0, len(frames), block):
+        spectrum = scipy.fft.rfft(frames[start : start + block] * window).view(np.float64)
+        spectrum *= spectrum
+        energy = spectrum[:, 0::2] + spectrum[:, 1::2]
+        if power != 2:
+            energy **= power / 2
+        np.matmul(energy.astype(np.float32), filters, out=log_mel[start : start + block])
+    log_mel += np.float32(sys.float_info.epsilon)
+    np.log10(log_mel, out=log_mel)
+    log_mel *= np.float32(20.0 / power)
+    return log_mel.T
+
+
+def n_frames(n_samples: int, hop_length: int) -> int:
+    """Number of frames of a clip of ``n_samples`` samples."""
+    return 1 + n_samples // hop_length
+
+
+def stack_frames(log_mel: np.ndarray, *, frames: int) -> np.ndarray:
+    """(n_mels, n_frames) -> (n_frames - frames + 1, n_mels * frames), the oldest frame first, as the official vectors."""
+    windows = np.lib.stride_tricks.sliding_window_view(log_mel, frames, axis=1)
+    return windows.transpose(1, 2, 0).reshape(-1, log_mel.shape[0] * frames)

@@ -1,0 +1,33 @@
+"""Installs the dependencies and the modules; `pip install -e .[test]` is the usual way."""
+
+from setuptools import setup
+
+setup(
+    name="wei-liu-2020-asd",
+    version="1.0.0",
+    description="Autoencoders and metric learning for anomalous sound detection (DCASE 2020 Challenge Task 2)",
+    python_requires=">=3.10,<3.14",
+    py_modules=[
+        "common",
+        "config",
+        "features",
+        "keras_model",
+        "make_demo_data",
+        "metric_model",
+        "scoring",
+        "training",
+    ],
+    install_requires=[
+        "tensorflow>=2.19,<2.23",
+        "keras>=3.8,<4",
+        "librosa>=0.10.2,<0.12",
+        "scikit-learn>=1.5,<2",
+        "numpy>=1.26,<3",
+        "scipy>=1.13,<2",
+        "soundfile>=0.12,<1",
+        "matplotlib>=3.8,<4",
+        "pyyaml>=6,<7",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.9"]},
+)
