@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
 import re
 import struct
 import sys
@@ -56,7 +55,9 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     split = parser.add_mutually_exclusive_group(required=True)
     split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
     split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
-    parser.add_argument("--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s")
+    parser.add_argument(
+        "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
+    )
     parser.add_argument("--system", action="append", metavar="NAME", help="system of the YAML to run; may be repeated")
     parser.add_argument(
         "--machine-type", action="append", metavar="NAME", help="only this machine type; may be repeated (default: all)"
@@ -117,7 +118,7 @@ def write_whole(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield beside
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -256,9 +257,7 @@ def check_clips(
     return clips
 
 
-def _check_clip(
-    machine_type: str, path: Path, *, min_samples: int, labelled: bool | None, normal_only: bool
-) -> Clip:
+def _check_clip(machine_type: str, path: Path, *, min_samples: int, labelled: bool | None, normal_only: bool) -> Clip:
     """Check one clip by its name, its header and its first samples."""
     import soundfile
 
@@ -400,6 +399,6 @@ def n_frames(n_samples: int, hop_length: int) -> int:
 
 
 def stack_frames(log_mel: np.ndarray, *, frames: int) -> np.ndarray:
-    """(n_mels, n_frames) -> (n_frames - frames + 1, n_mels * frames), the oldest frame first, as the official vectors."""
+    """(n_mels, n_frames) -> (n_frames - frames + 1, n_mels * frames), oldest frame first: the official vectors."""
     windows = np.lib.stride_tricks.sliding_window_view(log_mel, frames, axis=1)
     return windows.transpose(1, 2, 0).reshape(-1, log_mel.shape[0] * frames)
