@@ -1,0 +1,345 @@
+"""The YAML: read once, checked whole, passed on as frozen dataclasses.
+
+Every key is a field of a dataclass below; ``key(...)`` says what is allowed. A key without a default must stand in the
+YAML. To give a system a new setting, add a field to its model's dataclass and the key to ``baseline.yaml``.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common import UserError
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "adagrad", "adadelta", "lion")
+AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
+LOSSES = (*AE_LOSSES, "categorical_crossentropy")
+TRAINING_DATA = ("dev", "eval", "dev+eval")
+
+
+def key(*, low=None, above=None, high=None, below=None, choices=None, default=dataclasses.MISSING):
+    """Field of a YAML block with its allowed range (``low`` and ``high`` included) or choices."""
+    allowed = {"low": low, "above": above, "high": high, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata={k: v for k, v in allowed.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Log-mel energies, as the official baseline's ``feature`` block."""
+
+    n_mels: int = key(low=1)
+    frames: int = key(low=1)  # frames in one input of the model
+    n_fft: int = key(low=2)  # [samples]
+    hop_length: int = key(low=1)  # [samples]
+    power: float = key(above=0)
+
+    @property
+    def min_samples(self) -> int:
+        """Length of the shortest clip that gives one input [samples]."""
+        return (self.frames - 1) * self.hop_length
+
+
+@dataclass(frozen=True)
+class Compile:
+    """Arguments of Keras's ``compile``; the learning rate is the optimiser's own where it is null."""
+
+    optimizer: str = key(choices=OPTIMIZERS)
+    loss: str = key(choices=LOSSES)
+    learning_rate: float | None = key(above=0, default=None)  # noqa: RUF009
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Arguments of Keras's ``fit``, as the official baseline's ``fit`` block."""
+
+    compile: Compile
+    epochs: int = key(low=1)
+    batch_size: int = key(low=1)
+    shuffle: bool = key()
+    validation_split: float = key(low=0, below=1)
+    verbose: int = key(choices=(0, 1, 2))
+    precision: str = key(choices=("float32", "mixed_float16", "mixed_bfloat16"), default="float32")
+
+
+@dataclass(frozen=True)
+class DenseAutoencoder:
+    """Dense + BN + ReLU for each of ``units``, then a linear layer of the input's size."""
+
+    units: tuple[int, ...] = key(low=1)
+
+
+@dataclass(frozen=True)
+class L2Softmax:
+    """MobileNetV2, L2 normalisation, softmax; then an outlier detector on the embeddings (report, section 3)."""
+
+    alpha: float | str = key(above=0, choices=("trained",))
+
+
+MODELS = {"dense_ae": DenseAutoencoder, "l2_softmax": L2Softmax}
+
+
+@dataclass(frozen=True)
+class System:
+    """One named system: its model, and its features and fit with the general blocks filled in."""
+
+    name: str
+    model: Any  # a dataclass of MODELS
+    feature: Feature
+    fit: Fit
+
+    @property
+    def model_type(self) -> str:
+        """The ``type`` of the YAML's model block."""
+        return next(name for name, model in MODELS.items() if isinstance(self.model, model))
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One entry of the submission package."""
+
+    system: str
+    training_data: str = key(choices=("eval", "dev+eval"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole YAML."""
+
+    dev_directory: Path
+    eval_directory: Path
+    model_directory: Path
+    result_directory: Path
+    cache_directory: Path | None  # null: log-mel energies are computed anew in each run
+    result_file: str
+    max_fpr: float = key(above=0, high=1)
+    seed: int = key(low=0, high=2**32 - 1)
+    cache_gigabytes: float = key(above=0)
+    feature: Feature = key()
+    fit: Fit = key()
+    system: tuple[str, ...] = key()  # what runs without --system
+    systems: dict[str, System] = key()
+    submissions: dict[int, Submission] = key()
+
+    def directory(self, split: str) -> Path:
+        """Folder of the ``dev`` or ``eval`` dataset."""
+        return self.dev_directory if split == "dev" else self.eval_directory
+
+    def select(self, names: list[str] | None) -> list[System]:
+        """The systems that the user asked for, or those that the YAML runs by default."""
+        for name in names or ():
+            if name not in self.systems:
+                raise UserError(f"--system {name}: {_nearest(name, self.systems)}")
+        return [self.systems[name] for name in dict.fromkeys(names or self.system)]
+
+
+def load_config(path: Path) -> Config:
+    """Read and check ``path``; relative folders in it are relative to the current directory, as in the baseline.
+
+    Raises
+    ------
+    UserError : naming the first key that is unknown, missing, of the wrong type or out of range, and what is allowed.
+    """
+    try:
+        block = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise UserError(f"--config: no file {path} (looked for {path.resolve()})") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from error
+    try:
+        return _config(block)
+    except InvalidKeyError as fault:
+        raise UserError(f"{path}: {fault}") from fault
+
+
+class InvalidKeyError(Exception):
+    """A key of the YAML and what is wrong with it."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice; YAML would silently take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        """Construct a mapping after looking for keys that occur twice."""
+        names = [child.value for child, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {name} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _config(block: Any) -> Config:
+    """Build the Config; systems are read after the general feature and fit blocks, which they override."""
+    _check_keys(Config, block, "")
+    feature, fit = block["feature"], block["fit"]
+    values = {
+        field.name: _value(field.type, block[field.name], field.name, field.metadata)
+        for field in dataclasses.fields(Config)
+        if field.name not in ("system", "systems", "submissions")
+    }
+    _check_mapping(block["systems"], "systems")
+    systems = {str(name): _system(str(name), system, feature, fit) for name, system in block["systems"].items()}
+    chosen = [block["system"]] if isinstance(block["system"], str) else block["system"]
+    chosen = _value(tuple[str, ...], chosen, "system", {})
+    _check_mapping(block["submissions"], "submissions")
+    submissions = {
+        _value(int, number, "submissions", {"low": 1, "high": 4}): _block(Submission, entry, f"submissions.{number}")
+        for number, entry in block["submissions"].items()
+    }
+    named = [("system", name) for name in chosen]
+    named += [(f"submissions.{number}.system", entry.system) for number, entry in submissions.items()]
+    for where, name in named:
+        if name not in systems:
+            raise InvalidKeyError(f"{where}: {name}: {_nearest(name, systems)}")
+    if not values["result_file"] or Path(values["result_file"]).name != values["result_file"]:
+        raise InvalidKeyError(f"result_file: {values['result_file']!r}; expected a file name without folders")
+    return Config(**values, system=chosen, systems=systems, submissions=submissions)
+
+
+def _system(name: str, block: Any, feature: dict, fit: dict) -> System:
+    """One entry of ``systems``: ``model`` in full, ``feature`` and ``fit`` where they differ from the general ones."""
+    where = f"systems.{name}"
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InvalidKeyError(f"{where}: a system's name becomes a folder: letters, digits, _ and -")
+    _check_mapping(block, where)
+    _check_known(block, ("model", "feature", "fit"), where)
+    model = block.get("model")
+    _check_mapping(model, f"{where}.model")
+    if "type" not in model:
+        raise InvalidKeyError(f"{where}.model.type: missing; {', '.join(MODELS)} are there")
+    model_type = _value(str, model["type"], f"{where}.model.type", {"choices": tuple(MODELS)})
+    model = {k: v for k, v in model.items() if k != "type"}
+    system = System(
+        name,
+        _block(MODELS[model_type], model, f"{where}.model"),
+        _block(Feature, _merged(feature, block.get("feature"), f"{where}.feature"), f"{where}.feature"),
+        _block(Fit, _merged(fit, block.get("fit"), f"{where}.fit"), f"{where}.fit"),
+    )
+    losses = ("categorical_crossentropy",) if model_type == "l2_softmax" else AE_LOSSES
+    _check_allowed(system.fit.compile.loss, f"{where}.fit.compile.loss", {"choices": losses})
+    return system
+
+
+def _merged(general: dict, own: dict | None, where: str) -> dict:
+    """``general`` with the values of ``own`` in their place, block by block."""
+    if own is None:
+        return general
+    _check_mapping(own, where)
+    merged = dict(general)
+    for name, value in own.items():
+        both = isinstance(value, dict) and isinstance(general.get(name), dict)
+        merged[name] = _merged(general[name], value, f"{where}.{name}") if both else value
+    return merged
+
+
+def _block(cls: type, block: Any, where: str) -> Any:
+    """Instance of the dataclass ``cls`` from a YAML mapping."""
+    _check_keys(cls, block, where)
+    return cls(
+        **{
+            field.name: _value(field.type, block[field.name], f"{where}.{field.name}", field.metadata)
+            for field in dataclasses.fields(cls)
+            if field.name in block
+        }
+    )
+
+
+def _check_keys(cls: type, block: Any, where: str) -> None:
+    """Every key is a field of ``cls``, and every field without a default is there."""
+    _check_mapping(block, where or "the file")
+    fields = dataclasses.fields(cls)
+    _check_known(block, [field.name for field in fields], where)
+    for field in fields:
+        if field.name not in block and field.default is dataclasses.MISSING:
+            raise InvalidKeyError(f"{where + '.' if where else ''}{field.name}: missing")
+
+
+def _check_mapping(block: Any, where: str) -> None:
+    if not isinstance(block, dict):
+        raise InvalidKeyError(f"{where}: {block!r}; expected keys with values")
+
+
+def _check_known(block: dict, known: typing.Iterable[str], where: str) -> None:
+    for name in block:
+        if name not in known:
+            raise InvalidKeyError(f"{where + '.' if where else ''}{name}: unknown key; {_nearest(name, known)}")
+
+
+def _nearest(name: Any, known: typing.Iterable[str]) -> str:
+    """What the user may have meant, and all there is."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"did you mean {close[0]}? " if close else "") + f"There is {', '.join(known)}"
+
+
+def _value(kind: Any, value: Any, where: str, allowed: typing.Mapping) -> Any:
+    """``value`` as ``kind`` (a type, a union, a tuple of one type or a dataclass), checked against what is allowed."""
+    if dataclasses.is_dataclass(kind):
+        return _block(kind, value, where)
+    if isinstance(kind, types.UnionType):
+        return _union(typing.get_args(kind), value, where, allowed)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list) or not value:
+            raise InvalidKeyError(f"{where}: {value!r}; expected a list, for example [128, 8, 128]")
+        return tuple(_value(typing.get_args(kind)[0], item, where, allowed) for item in value)
+    converted = _converted(kind, value)
+    if converted is None:
+        raise InvalidKeyError(f"{where}: {value!r}; expected {_expected(kind, allowed)}")
+    _check_allowed(converted, where, allowed, kind)
+    return converted
+
+
+def _union(kinds: tuple, value: Any, where: str, allowed: typing.Mapping) -> Any:
+    """A value of one of several types; choices concern text, bounds concern numbers."""
+    if value is None and types.NoneType in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
+    for kind in kinds:
+        text = kind in (str, Path)
+        rules = {k: v for k, v in allowed.items() if (k == "choices") == text} if len(kinds) > 1 else allowed
+        if typing.get_origin(kind) is tuple or _converted(kind, value) is not None:
+            return _value(kind, value, where, rules)
+    raise InvalidKeyError(f"{where}: {value!r}; expected {' or '.join(_expected(kind, allowed) for kind in kinds)}")
+
+
+def _converted(kind: type, value: Any) -> Any:
+    """``value`` as ``kind``, None where it is of another type. YAML 1.1 reads 1e-3 as text; we take it as a number."""
+    if kind is Path:
+        return Path(value) if isinstance(value, str) and value else None
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if type(value) is kind else None
+
+
+def _check_allowed(value: Any, where: str, allowed: typing.Mapping, kind: type = str) -> None:
+    tests = {
+        "low": lambda bound: value >= bound,
+        "above": lambda bound: value > bound,
+        "high": lambda bound: value <= bound,
+        "below": lambda bound: value < bound,
+        "choices": lambda choices: value in choices,
+    }
+    if not all(tests[name](bound) for name, bound in allowed.items()) or (kind is float and not abs(value) < 1e300):
+        hint = ""
+        if "choices" in allowed and kind is str:
+            close = difflib.get_close_matches(value, allowed["choices"], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+        raise InvalidKeyError(f"{where}: {value!r}; expected {_expected(kind, allowed)}{hint}")
+
+
+def _expected(kind: type, allowed: typing.Mapping) -> str:
+    """What a value may be, in words."""
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
+    if kind in (str, int) and "choices" in allowed:
+        return "one of " + ", ".join(str(choice) for choice in allowed["choices"])
+    names = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    bounds = [f"{names[name]} {bound}" for name, bound in allowed.items() if name in names]
+    return words.get(kind, str(kind)) + (" " + " and ".join(bounds) if bounds and kind in (int, float) else "")
