@@ -1,0 +1,333 @@
+"""Scores and labels -> AUC and pAUC; the score CSVs, result.csv and the ground truth: written, read back, verified."""
+
+import csv
+import functools
+import io
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import common
+
+SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv")
+PUBLISHED_FILE = Path(__file__).with_name("published.yaml")
+NAMES_SHOWN = 5  # clip names that one line of an error holds
+
+Key = tuple[str, str]  # machine type, machine ID
+Performance = dict[str, dict[str, tuple[float, float]]]  # machine type -> machine ID -> (AUC, pAUC)
+Truth = dict[Key, dict[str, int]]  # -> clip name -> label
+
+logger = logging.getLogger(__name__)
+
+
+class LabelledScores(NamedTuple):
+    """The test clips of one machine ID, by name."""
+
+    labels: np.ndarray  # shape (n_clips,), 0 normal, 1 anomaly
+    scores: np.ndarray  # shape (n_clips,), higher = more anomalous
+    names: tuple[str, ...]
+
+
+# ---- AUC and pAUC ----
+
+
+def auc_pauc(labels: Sequence[int], scores: Sequence[float], *, max_fpr: float) -> tuple[float, float]:
+    """Area under the ROC curve, and its part up to ``max_fpr``, McClish-standardised so that 0.5 is chance.
+
+    Parameters
+    ----------
+    labels : shape (n_clips,), 0 normal, 1 anomaly
+    scores : shape (n_clips,), higher = more anomalous
+    max_fpr : float in (0, 1], highest false positive rate of the pAUC; the challenge's is 0.1
+
+    Raises
+    ------
+    ValueError : if a label is neither 0 nor 1, one of the two is absent, or a score is not finite.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if labels.shape != scores.shape or labels.ndim != 1:
+        raise ValueError(f"{labels.shape} labels and {scores.shape} scores; expected one of each per clip")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 (normal) or 1 (anomaly)")
+    n_anomalies = int(labels.sum())
+    if n_anomalies in (0, labels.size):
+        raise ValueError(
+            f"{labels.size - n_anomalies} normal and {n_anomalies} anomalous clips; AUC needs at least one of each"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite numbers")
+    return float(roc_auc_score(labels, scores)), float(roc_auc_score(labels, scores, max_fpr=max_fpr))
+
+
+def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float) -> Performance:
+    """AUC and pAUC of every machine ID.
+
+    Parameters
+    ----------
+    scores : (machine type, machine ID) -> (labels, scores) or LabelledScores
+
+    Raises
+    ------
+    UserError : naming every machine ID whose clips or scores give no AUC.
+    """
+    performance: Performance = {}
+    faults = []
+    for (machine_type, machine_id), values in scores.items():
+        labels, values = values[:2]
+        try:
+            performance.setdefault(machine_type, {})[machine_id] = auc_pauc(labels, values, max_fpr=max_fpr)
+        except ValueError as error:
+            faults.append(f"{machine_type} {machine_id}: {error}")
+    if faults:
+        raise common.fault_list("No AUC for these machine IDs", faults, "Mend or remove their test clips.")
+    return performance
+
+
+def averages(performance_of_a_type: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """Arithmetic means of AUC and pAUC over the machine IDs of a type."""
+    auc, pauc = np.mean(list(performance_of_a_type.values()), axis=0)
+    return float(auc), float(pauc)
+
+
+# ---- score CSVs: write, find, read back, verify ----
+
+
+def score_path(directory: Path, machine_type: str, machine_id: str) -> Path:
+    """Path of the score CSV of one machine ID, named as the challenge wants it."""
+    return directory / f"anomaly_score_{machine_type}_{machine_id}.csv"
+
+
+def score_files(directory: Path) -> dict[Key, Path]:
+    """(machine type, machine ID) -> score CSV in ``directory``, sorted.
+
+    Raises
+    ------
+    UserError : if there is no such folder, no score CSV in it, or one whose name is not of the official form.
+    """
+    if not directory.is_dir():
+        raise common.UserError(f"{directory}: no such folder; expected one with score files of 01_test.py")
+    paths = sorted(path for path in directory.iterdir() if path.name.startswith("anomaly_score_"))
+    matches = {path: SCORE_FILE.fullmatch(path.name) for path in paths}
+    misnamed = [str(path) for path, match in matches.items() if not match]
+    if misnamed:
+        raise common.fault_list(
+            "Files whose names are not of the form anomaly_score_<machine type>_id_<NN>.csv",
+            misnamed,
+            "Rename or remove them.",
+        )
+    if not paths:
+        raise common.UserError(f"{directory}: no file anomaly_score_<machine type>_id_<NN>.csv; run 01_test.py first")
+    return {match.groups(): path for path, match in matches.items()}
+
+
+def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> None:
+    """Write a score CSV in the official format: no header, ``name,score``, full precision, LF.
+
+    Raises
+    ------
+    ValueError : if a score is not finite, naming the clips; nothing is written then.
+    """
+    rows = [[name, float(score)] for name, score in zip(names, scores, strict=True)]
+    bad = [f"{name} ({score})" for name, score in rows if not math.isfinite(score)]
+    if bad:
+        raise ValueError(f"{path.name}: {len(bad)} scores are not finite: {_some(bad)}")
+    common.write_text(path, _csv_text(rows))
+
+
+def read_scores(path: Path) -> dict[str, float]:
+    """Clip name -> score, in the file's order.
+
+    Raises
+    ------
+    UserError : naming the rows that are malformed, not finite, repeated or of another machine ID.
+    """
+    scores, faults = _parse_scores(path)
+    if faults:
+        raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
+    return scores
+
+
+def _parse_scores(path: Path) -> tuple[dict[str, float], list[str]]:
+    """Scores by clip name, and the faults of the file, one line each."""
+    scores: dict[str, float] = {}
+    first_rows: dict[str, int] = {}
+    faults = []
+    file_id = SCORE_FILE.fullmatch(path.name)
+    for number, row in enumerate(_csv_rows(path), 1):
+        try:
+            name, score = _parse_score_row(row, machine_id=file_id and file_id[2])
+            if name in first_rows:
+                raise ValueError(f"{name} again, first in row {first_rows[name]}")
+        except ValueError as error:
+            faults.append(f"{path}, row {number}: {error}")
+            continue
+        first_rows[name], scores[name] = number, score
+    if not first_rows and not faults:
+        faults.append(f"{path}: no rows")
+    return scores, faults
+
+
+def _parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str, float]:
+    """Clip name and score of a row of a score file of ``machine_id``."""
+    if len(row) != 2:
+        raise ValueError(f"{len(row)} columns; expected two: file name,score")
+    name, text = row
+    try:
+        clip_id, _ = common.parse_clip_name(name)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from error
+    if machine_id and clip_id != machine_id:
+        raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
+    try:
+        score = float(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: score {text!r} is not a number") from error
+    if not math.isfinite(score):
+        raise ValueError(f"{name}: score {text} is not finite")
+    return name, score
+
+
+def _csv_rows(path: Path) -> list[list[str]]:
+    """Rows of a UTF-8 CSV file; spoilt files are a UserError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.reader(stream))
+    except OSError as error:
+        raise common.UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise common.UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+
+
+def _csv_text(rows: Sequence[Sequence]) -> str:
+    """CSV with LF as the official scripts write it; floats have the digits that give the same number again."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+# ---- result.csv ----
+
+
+def write_result(path: Path, performance: Performance) -> None:
+    """Write result.csv in the official format: per machine type a block of IDs, their average and a blank line."""
+    rows: list[list] = []
+    for machine_type, performance_of_a_type in performance.items():
+        rows += [[machine_type], ["id", "AUC", "pAUC"]]
+        rows += [
+            [machine_id.removeprefix("id_"), auc, pauc] for machine_id, (auc, pauc) in performance_of_a_type.items()
+        ]
+        rows += [["Average", *averages(performance_of_a_type)], []]
+    common.write_text(path, _csv_text(rows))
+
+
+# ---- published figures ----
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures that somebody published, in percent."""
+
+    name: str
+    dataset: str  # "dev" or "eval"
+    source: str
+    machine_types: dict[str, tuple[float, float]]  # machine type -> (AUC, pAUC), averaged over its IDs
+    machine_ids: dict[str, dict[str, tuple[float, float]]]  # empty where only averages were published
+
+
+@functools.cache
+def _published_file() -> dict:
+    import yaml
+
+    return yaml.safe_load(PUBLISHED_FILE.read_text(encoding="utf-8"))
+
+
+def published_figures() -> list[Published]:
+    """All published figures of ``published.yaml``; the first of each dataset is the official one."""
+    return [
+        Published(
+            name=entry["name"],
+            dataset=entry["dataset"],
+            source=entry["source"],
+            machine_types={name: tuple(pair) for name, pair in entry["machine_types"].items()},
+            machine_ids={
+                name: {machine_id: tuple(pair) for machine_id, pair in ids.items()}
+                for name, ids in entry.get("machine_ids", {}).items()
+            },
+        )
+        for entry in _published_file()["systems"]
+    ]
+
+
+def official_dataset(scores: Mapping[Key, Sequence]) -> str | None:
+    """``dev`` or ``eval`` if the clips of every machine type are, by their numbers, an official test set's; else None.
+
+    Parameters
+    ----------
+    scores : (machine type, machine ID) -> (labels, ...)
+    """
+    counts: dict[str, dict[str, list[int]]] = {}
+    for (machine_type, machine_id), values in scores.items():
+        of_label = Counter(int(label) for label in values[0])
+        counts.setdefault(machine_type, {})[machine_id] = [of_label[0], of_label[1]]
+    for dataset, test_clips in _published_file()["test_clips"].items():
+        if all(test_clips.get(machine_type) == of_a_type for machine_type, of_a_type in counts.items()):
+            return dataset
+    return None
+
+
+def official_figures(scores: Mapping[Key, Sequence]) -> Published | None:
+    """The official published figures for these clips; None unless they are an official test set's."""
+    dataset = official_dataset(scores)
+    return next((figures for figures in published_figures() if figures.dataset == dataset), None)
+
+
+def summary_table(performance: Performance, published: Published | None = None) -> str:
+    """Machine type, AUC, pAUC [%] as text; published figures and the differences beside them where given.
+
+    ``published`` is what ``official_figures`` gives for the scored clips, so that only equals stand side by side.
+    """
+    rows = [[machine_type, *averages(of_a_type)] for machine_type, of_a_type in performance.items()]
+    ours = {machine_type: (100 * auc, 100 * pauc) for machine_type, auc, pauc in rows}
+    if len(ours) > 1:
+        ours["mean"] = tuple(np.mean(list(ours.values()), axis=0))
+    head = ["machine type", "AUC [%]", "pAUC [%]"]
+    lines = [[name, f"{auc:.2f}", f"{pauc:.2f}"] for name, (auc, pauc) in ours.items()]
+    title = ""
+    if published:
+        title = f"Beside: {published.name} ({published.source})\n"
+        head += ["published", "difference"]
+        theirs = {name: published.machine_types[name] for name in performance}
+        theirs["mean"] = tuple(np.mean(list(theirs.values()), axis=0))
+        for line in lines:
+            published_pair, pair = theirs[line[0]], ours[line[0]]
+            line.append("{:.2f} / {:.2f}".format(*published_pair))
+            line.append("{:+.2f} / {:+.2f}".format(*np.subtract(pair, published_pair)))
+    return title + text_table(head, lines)
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns in line: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
