@@ -139,7 +139,7 @@ def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> N
     rows = [[name, float(score)] for name, score in zip(names, scores, strict=True)]
     bad = [f"{name} ({score})" for name, score in rows if not math.isfinite(score)]
     if bad:
-        raise ValueError(f"{path.name}: {len(bad)} scores are not finite: {_some(bad)}")
+        raise ValueError(f"{path.name}: {len(bad)} scores are not finite: {some(bad)}")
     common.write_text(path, _csv_text(rows))
 
 
@@ -150,30 +150,30 @@ def read_scores(path: Path) -> dict[str, float]:
     ------
     UserError : naming the rows that are malformed, not finite, repeated or of another machine ID.
     """
-    scores, faults = _parse_scores(path)
+    scores, _, faults = _parse_scores(path)
     if faults:
         raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
     return scores
 
 
-def _parse_scores(path: Path) -> tuple[dict[str, float], list[str]]:
-    """Scores by clip name, and the faults of the file, one line each."""
+def _parse_scores(path: Path) -> tuple[dict[str, float], dict[str, int], list[str]]:
+    """Clip name -> score, clip name -> its first row (faulty ones too), and the faults, one line each."""
     scores: dict[str, float] = {}
-    first_rows: dict[str, int] = {}
+    rows: dict[str, int] = {}
     faults = []
     file_id = SCORE_FILE.fullmatch(path.name)
     for number, row in enumerate(_csv_rows(path), 1):
         try:
             name, score = _parse_score_row(row, machine_id=file_id and file_id[2])
-            if name in first_rows:
-                raise ValueError(f"{name} again, first in row {first_rows[name]}")
+            if name in rows:
+                raise ValueError(f"{name} again, first in row {rows[name]}")
+            scores[name] = score
         except ValueError as error:
             faults.append(f"{path}, row {number}: {error}")
-            continue
-        first_rows[name], scores[name] = number, score
-    if not first_rows and not faults:
+        rows.setdefault(row[0] if row else "", number)
+    if not rows:
         faults.append(f"{path}: no rows")
-    return scores, faults
+    return scores, rows, faults
 
 
 def _parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str, float]:
@@ -214,10 +214,142 @@ def _csv_text(rows: Sequence[Sequence]) -> str:
     return text.getvalue()
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """The first few names, and how many more."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+# ---- ground truth, and whole folders of score CSVs ----
+
+
+def read_truth(path: Path) -> Truth:
+    """Labels of the test clips: from the official list, or from the names in a dataset folder.
+
+    Parameters
+    ----------
+    path : ``eval_data_list.csv`` (a line with the machine type alone, then lines ``name,original name,label``), or a
+        folder ``<machine type>/test/*.wav`` whose names begin with normal_ or anomaly_
+
+    Raises
+    ------
+    UserError : naming every row or clip that gives no label.
+    """
+    truth, faults = _truth_of_folder(path) if path.is_dir() else _truth_of_list(path)
+    if faults:
+        raise common.fault_list("Ground truth with faults", faults, "Get eval_data_list.csv again, or mend the names.")
+    return truth
+
+
+def _truth_of_list(path: Path) -> tuple[Truth, list[str]]:
+    """Labels, and faults, of the official list."""
+    truth: Truth = {}
+    faults = []
+    machine_type = None
+    for number, row in enumerate(_csv_rows(path), 1):
+        if len(row) == 1:
+            machine_type = row[0]
+            continue
+        try:
+            if machine_type is None:
+                raise ValueError("no line with a machine type above it")
+            machine_id, label = _parse_truth_row(row)
+            of_id = truth.setdefault((machine_type, machine_id), {})
+            if row[0] in of_id:
+                raise ValueError(f"{row[0]} again")
+            of_id[row[0]] = label
+        except ValueError as error:
+            faults.append(f"{path}, row {number}: {error}")
+    if not truth and not faults:
+        faults.append(f"{path}: no rows")
+    return truth, faults
+
+
+def _parse_truth_row(row: Sequence[str]) -> tuple[str, int]:
+    """Machine ID and label of a row of the official list."""
+    if len(row) != 3 or row[2] not in ("0", "1"):
+        raise ValueError(f"{','.join(row)!r}; expected name,original name,0 or 1")
+    name, original, label = row
+    machine_id, _ = common.parse_clip_name(name)
+    if common.parse_clip_name(original) != (machine_id, int(label)):
+        raise ValueError(f"{original} is not the original name of {name} with label {label}")
+    return machine_id, int(label)
+
+
+def _truth_of_folder(directory: Path) -> tuple[Truth, list[str]]:
+    """Labels, and faults, of the test clips of a dataset folder."""
+    truth: Truth = {}
+    faults = []
+    for machine_type in common.machine_types(directory, "--truth"):
+        for path in common.wav_paths(directory / machine_type / "test"):
+            try:
+                machine_id, label = common.parse_clip_name(path.name)
+                if label is None:
+                    raise ValueError("name does not begin with normal_ or anomaly_")
+                truth.setdefault((machine_type, machine_id), {})[path.name] = label
+            except ValueError as error:
+                faults.append(f"{path}: {error}")
+    return truth, faults
+
+
+def read_folder(directory: Path, truth: Truth | None = None) -> dict[Key, LabelledScores]:
+    """All score CSVs of a folder with their labels, paired by clip name; in the order of ``truth``, or sorted.
+
+    Parameters
+    ----------
+    truth : what ``read_truth`` gives; if None, the labels are in the clips' names
+
+    Raises
+    ------
+    UserError : naming, in one message, all rows that are malformed, not finite, repeated, or of no clip of ``truth``,
+        all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
+    """
+    files = score_files(directory)
+    scored: dict[Key, LabelledScores] = {}
+    faults = []
+    for key, path in files.items():
+        scores, rows, faults_of_file = _parse_scores(path)
+        labels = _labels_of_names(scores) if truth is None else truth.get(key, {})
+        unlabelled = {name: rows[name] for name in scores if labels.get(name) is None}
+        missing = [name for name in labels if name not in rows]
+        faults += faults_of_file + _pairing_faults(path, unlabelled, missing, has_truth=truth is not None)
+        names = tuple(name for name in scores if labels.get(name) is not None)
+        scored[key] = LabelledScores(
+            np.array([labels[name] for name in names]), np.array([scores[name] for name in names]), names
+        )
+    scored_types = {machine_type for machine_type, _ in files}
+    for machine_type, machine_id in truth or ():
+        if machine_type in scored_types and (machine_type, machine_id) not in files:
+            path = score_path(directory, machine_type, machine_id)
+            faults.append(f"{path}: missing ({len(truth[machine_type, machine_id])} clips)")
+    if faults:
+        advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
+        raise common.fault_list(f"{directory}: score files with faults", faults, advice)
+    absent = list(dict.fromkeys(machine_type for machine_type, _ in truth or () if machine_type not in scored_types))
+    if absent:
+        logger.warning("%s: no scores of %s; the figures are of the other machine types", directory, ", ".join(absent))
+    return {key: scored[key] for key in truth or scored if key in scored}
+
+
+def _labels_of_names(names: Sequence[str]) -> dict[str, int | None]:
+    """Labels that clip names begin with; None where a name has none."""
+    return {name: common.parse_clip_name(name)[1] for name in names}
+
+
+def _pairing_faults(path: Path, unlabelled: Mapping[str, int], missing: Sequence[str], *, has_truth: bool) -> list[str]:
+    """At most two lines on rows without a label (clip name -> row) and on clips without a row."""
+    faults = []
+    if unlabelled and has_truth:
+        named = some([f"{name} (row {row})" for name, row in unlabelled.items()])
+        faults.append(f"{path}: {len(unlabelled)} clips that the ground truth does not have: {named}")
+    elif unlabelled:
+        faults.append(
+            f"{path}: {len(unlabelled)} names do not say normal or anomaly: {some(list(unlabelled))}; "
+            "give the labels with --truth eval_data_list.csv"
+        )
+    if missing:
+        faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
+    return faults
 
 
 # ---- result.csv ----
@@ -301,23 +433,40 @@ def summary_table(performance: Performance, published: Published | None = None) 
 
     ``published`` is what ``official_figures`` gives for the scored clips, so that only equals stand side by side.
     """
-    rows = [[machine_type, *averages(of_a_type)] for machine_type, of_a_type in performance.items()]
-    ours = {machine_type: (100 * auc, 100 * pauc) for machine_type, auc, pauc in rows}
+    ours = {machine_type: averages(ids) for machine_type, ids in performance.items()}
+    theirs = {machine_type: published.machine_types[machine_type] for machine_type in ours} if published else {}
     if len(ours) > 1:
-        ours["mean"] = tuple(np.mean(list(ours.values()), axis=0))
-    head = ["machine type", "AUC [%]", "pAUC [%]"]
-    lines = [[name, f"{auc:.2f}", f"{pauc:.2f}"] for name, (auc, pauc) in ours.items()]
-    title = ""
-    if published:
-        title = f"Beside: {published.name} ({published.source})\n"
-        head += ["published", "difference"]
-        theirs = {name: published.machine_types[name] for name in performance}
-        theirs["mean"] = tuple(np.mean(list(theirs.values()), axis=0))
-        for line in lines:
-            published_pair, pair = theirs[line[0]], ours[line[0]]
-            line.append("{:.2f} / {:.2f}".format(*published_pair))
-            line.append("{:+.2f} / {:+.2f}".format(*np.subtract(pair, published_pair)))
-    return title + text_table(head, lines)
+        for figures in (ours, theirs):
+            if figures:
+                figures["mean"] = tuple(np.mean(list(figures.values()), axis=0))
+    return _beside("machine type", [(name, pair, theirs.get(name)) for name, pair in ours.items()], published)
+
+
+def detail_table(performance: Performance, published: Published | None = None) -> str:
+    """As ``summary_table``, with a line per machine ID and one for each type's average."""
+    lines = []
+    for machine_type, ids in performance.items():
+        theirs = published.machine_ids.get(machine_type, {}) if published else {}
+        lines += [(f"{machine_type} {machine_id}", pair, theirs.get(machine_id)) for machine_id, pair in ids.items()]
+        average = published.machine_types[machine_type] if published else None
+        lines.append((f"{machine_type} Average", averages(ids), average))
+    return _beside("machine", lines, published)
+
+
+def _beside(first: str, lines: Sequence[tuple], published: Published | None) -> str:
+    """Table of (name, our AUC and pAUC, published ones in % or None)."""
+    head = [first, "AUC [%]", "pAUC [%]"]
+    rows = [[name, f"{100 * auc:.2f}", f"{100 * pauc:.2f}"] for name, (auc, pauc), _ in lines]
+    if not published:
+        return text_table(head, rows)
+    head += ["published", "difference"]
+    for row, (_, ours, theirs) in zip(rows, lines, strict=True):
+        if theirs is None:
+            row += ["-", "-"]
+        else:
+            row.append("{:.2f} / {:.2f}".format(*theirs))
+            row.append("{:+.2f} / {:+.2f}".format(*(100 * np.array(ours) - theirs)))
+    return f"{text_table(head, rows)}\npublished: {published.name}, {published.source}"
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

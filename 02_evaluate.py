@@ -1,0 +1,67 @@
+"""AUC and pAUC of score files: evaluated, compared, ranked, drawn."""
+
+import argparse
+from pathlib import Path
+
+import common
+
+DESCRIPTION = """Evaluate folders of score files (anomaly_score_<machine type>_id_<NN>.csv).
+
+AUC and pAUC of every machine ID are printed and written as result.csv into each folder. A folder that holds folders
+of score files stands for all of them, so that `02_evaluate.py result/dev` evaluates every system."""
+
+
+def parse_arguments(argv):
+    """Command line -> namespace."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder with score files")
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        metavar="PATH",
+        help="the labels: the official eval_data_list.csv, or a dataset folder (dev_data) whose test clips have them in "
+        "their names; default: the names in the score files, which cannot tell that a clip is missing",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="result.csv goes to this file; with several DIR, into this folder"
+    )
+    parser.add_argument("--against", type=Path, metavar="DIR", help="compare every DIR with this folder of score files")
+    parser.add_argument("--rank", action="store_true", help="rank the DIRs as the challenge does")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE.html", help="write a report with figures, and the figures beside it"
+    )
+    parser.add_argument("--max-fpr", type=float, default=0.1, metavar="RATE", help="of the pAUC; default: %(default)s")
+    args = parser.parse_args(argv)
+    if not 0 < args.max_fpr <= 1:
+        parser.error(f"--max-fpr {args.max_fpr}: expected a rate above 0 and at most 1")
+    return args
+
+
+def main(argv=None):
+    """Evaluate the folders that the command line names."""
+    args = parse_arguments(argv)
+    import comparison
+    import scoring
+
+    truth = scoring.read_truth(args.truth) if args.truth else None
+    results, reference = comparison.read_results(args.folders, args.against, truth, max_fpr=args.max_fpr)
+    ranking = comparison.rank_results(results) if args.rank else []
+    comparisons = comparison.compare_all(results, reference, max_fpr=args.max_fpr)
+    for result, path in zip(results, comparison.write_results(results, args.output), strict=True):
+        print(f"\n{comparison.result_text(result)}\nwritten to {path}")
+    performances = {result.name: result.performance for result in results}
+    print(f"\n{comparison.systems_table(performances, comparison.published_beside(results))}")
+    for entry in comparisons:
+        print(f"\n{comparison.comparison_table(entry)}")
+    if ranking:
+        print(f"\n{comparison.ranking_table(ranking)}")
+    if args.report:
+        import html_report
+
+        html_report.write_report(args.report, results, comparisons, ranking, max_fpr=args.max_fpr)
+        print(f"\nreport: {args.report}, its figures: {html_report.figure_folder(args.report)}")
+
+
+if __name__ == "__main__":
+    common.run_main(main)

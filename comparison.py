@@ -1,0 +1,469 @@
+"""Several result folders against each other: differences with confidence intervals, and the challenge's ranking."""
+
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import common
+import scoring
+from scoring import Key, LabelledScores, Performance, Truth
+
+REPLICATES = 2000  # bootstrap samples per machine ID
+SEED = 0
+CONFIDENCE = 0.95
+ROWS_AT_ONCE = 100  # of bootstrap samples; bounds the memory to some MB
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A folder of score files, evaluated."""
+
+    name: str
+    directory: Path
+    scores: dict[Key, LabelledScores]
+    performance: Performance
+
+
+# ---- result folders ----
+
+
+def result_folders(paths: Sequence[Path]) -> list[Path]:
+    """The folders with score files: each path itself, or those directly in it (``result/dev`` holds one per system)."""
+    folders: list[Path] = []
+    for path in paths:
+        inner = sorted(path.glob("*/anomaly_score_*.csv"))
+        if not inner or any(path.glob("anomaly_score_*.csv")):
+            folders.append(path)
+        else:
+            folders += dict.fromkeys(file.parent for file in inner)
+    return list({folder.resolve(): folder for folder in folders}.values())
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """Names for the folders: the fewest last parts of their paths by which all differ."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def read_results(
+    paths: Sequence[Path], against: Path | None, truth: Truth | None, *, max_fpr: float
+) -> tuple[list[Result], Result | None]:
+    """Evaluate every result folder that ``paths`` name, and the one to compare them with.
+
+    Raises
+    ------
+    UserError : as ``scoring.read_folder`` and ``scoring.evaluate``; or if ``against`` is several folders or the only one.
+    """
+    wanted = [folder.resolve() for folder in result_folders(paths)]
+    reference = [folder.resolve() for folder in result_folders([against] if against else [])]
+    if len(reference) > 1:
+        raise common.UserError(
+            f"--against {against}: {len(reference)} folders with score files in it; name one of them"
+        )
+    if reference and reference == wanted:
+        raise common.UserError(f"--against {against}: the same folder; nothing to compare")
+    folders = result_folders([*paths, against] if against else paths)
+    results = {}
+    for name, folder in zip(folder_names(folders), folders, strict=True):
+        scores = scoring.read_folder(folder, truth)
+        results[folder.resolve()] = Result(name, folder, scores, scoring.evaluate(scores, max_fpr=max_fpr))
+    return [results[folder] for folder in wanted], results[reference[0]] if reference else None
+
+
+def write_results(results: Sequence[Result], output: Path | None) -> list[Path]:
+    """Write result.csv into each folder; or to ``output``: a file for one result, a folder for several.
+
+    Raises
+    ------
+    UserError : if a place cannot be written to.
+    """
+    written = []
+    for result in results:
+        path = result.directory / "result.csv"
+        if output:
+            path = output if len(results) == 1 else output / f"result_{result.name.replace('/', '_')}.csv"
+        try:
+            scoring.write_result(path, result.performance)
+        except OSError as error:
+            raise common.UserError(
+                f"{path}: cannot be written ({error.strerror}); --output puts it elsewhere"
+            ) from error
+        written.append(path)
+    return written
+
+
+# ---- do two folders cover the same clips? ----
+
+
+def common_ids(a: Result, b: Result) -> list[Key]:
+    """Machine IDs that both results have; says which only one has.
+
+    Raises
+    ------
+    UserError : if they have none in common, or different clips of a machine ID.
+    """
+    both = [key for key in a.scores if key in b.scores]
+    for one, other in ((a, b), (b, a)):
+        alone = [" ".join(key) for key in one.scores if key not in other.scores]
+        if alone:
+            logger.warning("Only in %s, left out of the comparison: %s", one.name, ", ".join(alone))
+    if not both:
+        raise common.UserError(f"{a.directory} and {b.directory} have no machine ID in common; nothing to compare")
+    faults = []
+    for key in both:
+        names_a, names_b = set(a.scores[key].names), set(b.scores[key].names)
+        for one, alone in ((a, names_a - names_b), (b, names_b - names_a)):
+            if alone:
+                faults.append(f"{' '.join(key)}: {len(alone)} clips only in {one.name}: {scoring.some(sorted(alone))}")
+    if faults:
+        raise common.fault_list(
+            f"{a.directory} and {b.directory} do not cover the same clips",
+            faults,
+            "Score the same test clips with both systems.",
+        )
+    return both
+
+
+def check_same_clips(results: Sequence[Result]) -> None:
+    """Raise UserError unless all results have the same machine IDs and clips."""
+    first = results[0]
+    faults = []
+    for result in results[1:]:
+        for key in dict.fromkeys([*first.scores, *result.scores]):
+            here, there = (set(r.scores[key].names) if key in r.scores else set() for r in (first, result))
+            if here != there:
+                faults.append(
+                    f"{' '.join(key)}: {len(here - there)} clips only in {first.name}, "
+                    f"{len(there - here)} only in {result.name}"
+                )
+    if faults:
+        raise common.fault_list(
+            "The folders do not cover the same clips", faults, "Score the same test clips with every system."
+        )
+
+
+# ---- confidence intervals ----
+
+
+def resampled_areas(
+    labels: np.ndarray, scores: np.ndarray, counts: np.ndarray, *, max_fpr: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUC and pAUC of many bootstrap samples of the clips at once.
+
+    Parameters
+    ----------
+    labels, scores : shape (n_clips,)
+    counts : shape (n_samples, n_clips), how often a sample has a clip; at least one clip of each label
+
+    Returns
+    -------
+    ndarray, ndarray : shape (n_samples,) each; equal to ``scoring.auc_pauc`` of the samples
+
+    Notes
+    -----
+    pAUC: McClish, Med. Decis. Making 9 (1989), as scikit-learn's ``roc_auc_score(max_fpr=...)``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+
+    def rates(label: int) -> np.ndarray:  # of the label's clips above each threshold: (n_samples, 1 + n_thresholds)
+        above = np.cumsum(counts[:, order] * (labels[order] == label), axis=1)[:, last_of_tie]
+        return np.pad(above / above[:, -1:], ((0, 0), (1, 0)))
+
+    fpr, tpr = rates(0), rates(1)
+    left, low = fpr[:, :-1], tpr[:, :-1]
+    width, rise = np.diff(fpr), np.diff(tpr)
+    auc = np.sum(width * (low + rise / 2), axis=1)
+    # The part of each trapezoid left of max_fpr, whose upper edge is cut where the line reaches max_fpr.
+    inside = np.clip(max_fpr - left, 0, width)
+    slope = np.divide(rise, width, out=np.zeros_like(rise), where=width > 0)
+    partial = np.sum(inside * (low + slope * inside / 2), axis=1)
+    chance = max_fpr**2 / 2
+    return auc, (1 + (partial - chance) / (max_fpr - chance)) / 2
+
+
+def bootstrap_differences(
+    labels: np.ndarray,
+    scores_a: np.ndarray,
+    scores_b: np.ndarray,
+    *,
+    max_fpr: float,
+    replicates: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """AUC and pAUC of a minus those of b on bootstrap samples of the clips, shape (replicates, 2).
+
+    Normal and anomalous clips are drawn apart, so that every sample has as many of each (stratified), and both systems
+    are judged on the same samples (paired).
+    """
+    differences = []
+    for start in range(0, replicates, ROWS_AT_ONCE):
+        n_samples = min(ROWS_AT_ONCE, replicates - start)
+        counts = np.empty((n_samples, len(labels)), np.int32)
+        for label in (0, 1):
+            clips = np.flatnonzero(labels == label)
+            drawn = rng.integers(len(clips), size=(n_samples, len(clips)))
+            drawn += len(clips) * np.arange(n_samples)[:, None]
+            counts[:, clips] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        areas_a = resampled_areas(labels, scores_a, counts, max_fpr=max_fpr)
+        areas_b = resampled_areas(labels, scores_b, counts, max_fpr=max_fpr)
+        differences.append(np.subtract(areas_a, areas_b).T)
+    return np.concatenate(differences)
+
+
+# ---- one result against another ----
+
+
+@dataclass(frozen=True)
+class Difference:
+    """AUC and pAUC of a machine ID, or averages, in two results."""
+
+    machine_type: str
+    machine_id: str  # or "Average"
+    a: tuple[float, float]  # AUC, pAUC
+    b: tuple[float, float]
+    interval: np.ndarray  # of a - b, shape (2, 2): lower and upper end; AUC and pAUC
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """How far the scores of a machine ID agree in two results."""
+
+    machine_type: str
+    machine_id: str
+    correlation: float | None  # Spearman's; None if the scores of one result are all equal
+    clip: str  # with the largest difference
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result a against result b on the machine IDs that both have."""
+
+    a: str
+    b: str
+    differences: list[Difference]
+    score_differences: list[ScoreDifference]
+
+
+def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATES, seed: int = SEED) -> Comparison:
+    """Differences of AUC, pAUC and scores, with bootstrap confidence intervals; averages over IDs and over types.
+
+    Raises
+    ------
+    UserError : if the two do not cover the same clips.
+    """
+    ids: dict[str, dict[str, np.ndarray]] = {}  # machine type -> machine ID -> differences of the bootstrap samples
+    score_differences = []
+    for machine_type, machine_id in common_ids(a, b):
+        labels, scores_a, names = a.scores[machine_type, machine_id]
+        of_b = b.scores[machine_type, machine_id]
+        by_name = dict(zip(of_b.names, of_b.scores, strict=True))
+        scores_b = np.array([by_name[name] for name in names])
+        # Seeded by the ID's name, so that IDs are independent and one ID's interval does not hang on the others.
+        rng = np.random.default_rng([seed, zlib.crc32(f"{machine_type} {machine_id}".encode())])
+        ids.setdefault(machine_type, {})[machine_id] = bootstrap_differences(
+            labels, scores_a, scores_b, max_fpr=max_fpr, replicates=replicates, rng=rng
+        )
+        worst = int(np.argmax(np.abs(scores_a - scores_b)))
+        score_differences.append(
+            ScoreDifference(
+                machine_type,
+                machine_id,
+                rank_correlation(scores_a, scores_b),
+                names[worst],
+                float(scores_a[worst]),
+                float(scores_b[worst]),
+            )
+        )
+    return Comparison(a.name, b.name, _differences(a, b, ids), score_differences)
+
+
+def _differences(a: Result, b: Result, ids: dict[str, dict[str, np.ndarray]]) -> list[Difference]:
+    """A line per machine ID, one for the average of each type, and one for the mean of the types."""
+    differences = []
+    averages = []
+    for machine_type, samples in ids.items():
+        pairs = [{key: r.performance[machine_type][key] for key in samples} for r in (a, b)]
+        differences += [
+            Difference(machine_type, machine_id, *(p[machine_id] for p in pairs), interval(of_id))
+            for machine_id, of_id in samples.items()
+        ]
+        averages.append((*map(scoring.averages, pairs), np.mean(list(samples.values()), axis=0)))
+        differences.append(Difference(machine_type, "Average", *averages[-1][:2], interval(averages[-1][2])))
+    if len(ids) > 1:
+        mean_a, mean_b, of_mean = (np.mean(values, axis=0) for values in zip(*averages, strict=True))
+        differences.append(Difference("mean", "", tuple(mean_a), tuple(mean_b), interval(of_mean)))
+    return differences
+
+
+def interval(differences: np.ndarray) -> np.ndarray:
+    """Percentile interval of bootstrap differences, (replicates, 2) -> (2, 2)."""
+    tail = (1 - CONFIDENCE) / 2
+    return np.quantile(differences, [tail, 1 - tail], axis=0)
+
+
+def rank_correlation(scores_a: np.ndarray, scores_b: np.ndarray) -> float | None:
+    """Spearman's rank correlation; None if all scores of one side are equal."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(scores_a), rankdata(scores_b)
+    if any(np.ptp(side) == 0 for side in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def compare_all(results: Sequence[Result], reference: Result | None, *, max_fpr: float) -> list[Comparison]:
+    """Every other result against ``reference``, if there is one."""
+    return [compare(r, reference, max_fpr=max_fpr) for r in results if reference and r is not reference]
+
+
+# ---- the challenge's ranking ----
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A system's place."""
+
+    place: int
+    name: str
+    mean_rank: float
+    ranks: dict[str, tuple[int, int]]  # machine type -> rank by AUC, by pAUC
+    mean: tuple[float, float]  # AUC, pAUC over the machine types
+
+
+def rank(performances: dict[str, Performance]) -> list[Ranked]:
+    """The challenge's ranking: mean rank over machine types and AUC, pAUC; a tie goes to the higher mean pAUC.
+
+    Parameters
+    ----------
+    performances : system name -> performance; all of the same machine types
+
+    Notes
+    -----
+    Equal figures in a column share the better rank.
+    """
+    names = list(performances)
+    machine_types = list(performances[names[0]])
+    # (systems, machine types, 2)
+    figures = np.array([[scoring.averages(performances[n][t]) for t in machine_types] for n in names])
+    ranks = 1 + np.sum(figures[None] > figures[:, None], axis=1)
+    means = figures.mean(axis=1)
+    mean_ranks = ranks.mean(axis=(1, 2))
+    order = sorted(range(len(names)), key=lambda i: (mean_ranks[i], -means[i, 1]))
+    return [
+        Ranked(
+            place,
+            names[i],
+            float(mean_ranks[i]),
+            {t: tuple(map(int, pair)) for t, pair in zip(machine_types, ranks[i], strict=True)},
+            tuple(map(float, means[i])),
+        )
+        for place, i in enumerate(order, 1)
+    ]
+
+
+def rank_results(results: Sequence[Result]) -> list[Ranked]:
+    """``rank`` of evaluated folders.
+
+    Raises
+    ------
+    UserError : if there is only one, or if they do not cover the same clips.
+    """
+    if len(results) < 2:
+        raise common.UserError(f"{results[0].directory}: a ranking needs at least two folders of score files")
+    check_same_clips(results)
+    return rank({result.name: result.performance for result in results})
+
+
+# ---- as text ----
+
+
+def published_beside(results: Sequence[Result]) -> list[scoring.Published]:
+    """Published figures that may stand beside ours: all of the official test set that every result scored, or none."""
+    datasets = {scoring.official_dataset(result.scores) for result in results}
+    return [figures for figures in scoring.published_figures() if datasets == {figures.dataset}]
+
+
+def result_text(result: Result) -> str:
+    """Name, numbers of clips, and the figures of every machine ID."""
+    n_clips = sum(len(clips.names) for clips in result.scores.values())
+    table = scoring.detail_table(result.performance, scoring.official_figures(result.scores))
+    return f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips\n{table}"
+
+
+def systems_table(performances: dict[str, Performance], published: Sequence[scoring.Published] = ()) -> str:
+    """A line per system: AUC / pAUC [%] per machine type and their mean; published figures below ours."""
+    machine_types = list(dict.fromkeys(t for performance in performances.values() for t in performance))
+    ours = {
+        name: {t: tuple(100 * np.array(scoring.averages(ids))) for t, ids in performance.items()}
+        for name, performance in performances.items()
+    }
+    theirs = {f"* {entry.name}": entry.machine_types for entry in published}
+    rows = []
+    for name, figures in {**ours, **theirs}.items():
+        pairs = [figures.get(t) for t in machine_types]
+        pairs.append(None if None in pairs else np.mean(pairs, axis=0))
+        rows.append([name, *("-" if pair is None else "{:.2f}/{:.2f}".format(*pair) for pair in pairs)])
+    table = scoring.text_table(["AUC/pAUC [%]", *machine_types, "mean"], rows)
+    return table + "\n* published; sources in published.yaml" * bool(published)
+
+
+def ranking_table(ranking: Sequence[Ranked]) -> str:
+    """A line per system: place, mean rank, ranks by AUC / pAUC per machine type, mean AUC and pAUC."""
+    machine_types = list(ranking[0].ranks)
+    rows = [
+        [
+            entry.name,
+            str(entry.place),
+            f"{entry.mean_rank:.2f}",
+            *("{}/{}".format(*entry.ranks[t]) for t in machine_types),
+            "{:.2f}/{:.2f}".format(*(100 * np.array(entry.mean))),
+        ]
+        for entry in ranking
+    ]
+    return scoring.text_table(["system", "place", "mean rank", *machine_types, "mean AUC/pAUC [%]"], rows)
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Differences in points [%] with their intervals, then the scores' agreement."""
+    rows = []
+    for difference in comparison.differences:
+        row = [f"{difference.machine_type} {difference.machine_id}".rstrip()]
+        for column in (0, 1):
+            a, b = 100 * difference.a[column], 100 * difference.b[column]
+            low, high = 100 * difference.interval[:, column]
+            mark = "*" if low > 0 or high < 0 else " "
+            row += [f"{a:.2f}", f"{b:.2f}", f"{a - b:+.2f}", f"[{low:+.2f}, {high:+.2f}]{mark}"]
+        rows.append(row)
+    columns = ["a", "b", "a - b", f"{CONFIDENCE:.0%} interval "]
+    head = ["", *(f"{metric} {column}" for metric in ("AUC", "pAUC") for column in columns)]
+    differences = "\n".join(line.rstrip() for line in scoring.text_table(head, rows).splitlines())
+    rows = [
+        [
+            f"{entry.machine_type} {entry.machine_id}",
+            "-" if entry.correlation is None else f"{entry.correlation:.4f}",
+            f"{entry.a - entry.b:+.6g}",
+            f"{entry.a:.6g}",
+            f"{entry.b:.6g}",
+            entry.clip,
+        ]
+        for entry in comparison.score_differences
+    ]
+    scores = scoring.text_table(["", "rank correlation", "largest a - b", "score a", "score b", "clip"], rows)
+    return (
+        f"a: {comparison.a}\nb: {comparison.b}\n\n{differences}\n"
+        "AUC and pAUC in %. * The interval (paired, stratified bootstrap over clips) leaves out 0.\n\n"
+        f"{scores}"
+    )
