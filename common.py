@@ -314,6 +314,31 @@ def _sample_rate_faults(clips: Sequence[Clip]) -> list[str]:
     ]
 
 
+def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    """Machine type -> its clips, both in the order given."""
+    grouped: dict[str, list[Clip]] = {}
+    for clip in clips:
+        grouped.setdefault(clip.machine_type, []).append(clip)
+    return grouped
+
+
+def require_both_labels(clips: dict[str, list[Clip]]) -> None:
+    """Raise UserError unless each machine ID has normal and anomalous clips; there is no AUC without both."""
+    labels: dict[tuple[str, str], set] = {}
+    for clip in (clip for of_type in clips.values() for clip in of_type):
+        labels.setdefault((clip.machine_type, clip.machine_id), set()).add(clip.label)
+    faults = [
+        f"{machine_type} {machine_id}: no {missing} clip"
+        for (machine_type, machine_id), found in sorted(labels.items())
+        for missing, label in LABELS.items()
+        if label not in found
+    ]
+    if faults:
+        raise fault_list(
+            "Machine IDs that give no AUC", faults, "AUC needs normal and anomalous test clips of each ID."
+        )
+
+
 def fingerprint(clips: Sequence[Clip]) -> str:
     """SHA-256 of a clip list: machine types, names, sizes and first samples, whatever the order and the folder."""
     lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.head_crc}" for clip in clips)

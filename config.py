@@ -6,11 +6,12 @@ YAML. To give a system a new setting, add a field to its model's dataclass and t
 
 import dataclasses
 import difflib
+import importlib
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -41,7 +42,7 @@ class Feature:
     @property
     def min_samples(self) -> int:
         """Length of the shortest clip that gives one input [samples]."""
-        return (self.frames - 1) * self.hop_length
+        return max(1, (self.frames - 1) * self.hop_length)
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,23 @@ class Fit:
 class DenseAutoencoder:
     """Dense + BN + ReLU for each of ``units``, then a linear layer of the input's size."""
 
+    MODULE: ClassVar[str] = "keras_model"
     units: tuple[int, ...] = key(low=1)
+
+
+@dataclass(frozen=True)
+class OfficialModel:
+    """Files that the official baseline has trained; for ``--official-model``, no part of the YAML."""
+
+    MODULE: ClassVar[str] = "keras_model"
+    directory: Path
 
 
 @dataclass(frozen=True)
 class L2Softmax:
     """MobileNetV2, L2 normalisation, softmax; then an outlier detector on the embeddings (report, section 3)."""
 
+    MODULE: ClassVar[str] = "metric_model"
     alpha: float | str = key(above=0, choices=("trained",))
 
 
@@ -96,6 +107,11 @@ class System:
     def model_type(self) -> str:
         """The ``type`` of the YAML's model block."""
         return next(name for name, model in MODELS.items() if isinstance(self.model, model))
+
+    @property
+    def module(self) -> types.ModuleType:
+        """Module with the model's functions, imported when first asked for (it brings TensorFlow)."""
+        return importlib.import_module(self.model.MODULE)
 
 
 @dataclass(frozen=True)

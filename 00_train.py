@@ -1,0 +1,55 @@
+"""Train the systems of the YAML: one autoencoder per machine type, or one classifier over all of them.
+
+python 00_train.py -d                            train on dev_data/<machine type>/train
+python 00_train.py -e                            train on eval_data/<machine type>/train
+python 00_train.py -e --training-data dev+eval   train on both
+"""
+
+import logging
+from collections.abc import Sequence
+
+import common
+import config
+
+logger = logging.getLogger(__name__)
+
+
+def train_folders(settings: config.Config, training_data: str, wanted: Sequence[str] | None) -> list[tuple]:
+    """(machine type, folder) of every training folder of the run; a machine type has two for dev+eval."""
+    folders = []
+    for split in training_data.split("+"):
+        directory = settings.directory(split)
+        types = common.select_machine_types(directory, f"{split}_directory", wanted)
+        folders += [(machine_type, directory / machine_type / "train") for machine_type in types]
+    return folders
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check everything, then train; models go to <model_directory>/<training data>/<system>/."""
+    args = common.parse_arguments(common.argument_parser(__doc__), argv)
+    settings = config.load_config(args.config)
+    systems = settings.select(args.system)
+    clips = common.by_machine_type(
+        common.check_clips(
+            train_folders(settings, args.training_data, args.machine_type),
+            min_samples=max(system.feature.min_samples for system in systems),
+            labelled=None,
+            normal_only=True,
+        )
+    )
+    for machine_type, train_clips in clips.items():
+        logger.info("%s: %d training clips", machine_type, len(train_clips))
+
+    import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+
+    total = sum(system.module.work(system, clips) for system in systems)
+    with training.progress_bar(total, settings.fit.verbose) as bar:
+        run = training.Run(settings, args.training_data, bar)
+        for system in systems:
+            system.module.train(run, system, clips)
+    for system in systems:
+        logger.info("%s: models in %s", system.name, run.model_folder(system))
+
+
+if __name__ == "__main__":
+    common.run_main(main)
