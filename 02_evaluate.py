@@ -20,8 +20,8 @@ def parse_arguments(argv):
         "--truth",
         type=Path,
         metavar="PATH",
-        help="the labels: the official eval_data_list.csv, or a dataset folder (dev_data) whose test clips have them in "
-        "their names; default: the names in the score files, which cannot tell that a clip is missing",
+        help="the labels: the official eval_data_list.csv, or a dataset folder (dev_data) with labelled clip names; "
+        "default: the names in the score files, which cannot tell that a clip is missing",
     )
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="result.csv goes to this file; with several DIR, into this folder"
@@ -49,9 +49,8 @@ def main(argv=None):
     ranking = comparison.rank_results(results) if args.rank else []
     comparisons = comparison.compare_all(results, reference, max_fpr=args.max_fpr)
     for result, path in zip(results, comparison.write_results(results, args.output), strict=True):
-        print(f"\n{comparison.result_text(result)}\nwritten to {path}")
-    performances = {result.name: result.performance for result in results}
-    print(f"\n{comparison.systems_table(performances, comparison.published_beside(results))}")
+        print(f"\n{comparison.result_text(result, max_fpr=args.max_fpr)}\nwritten to {path}")
+    print(f"\n{comparison.systems_table(results, comparison.published_beside(results, max_fpr=args.max_fpr))}")
     for entry in comparisons:
         print(f"\n{comparison.comparison_table(entry)}")
     if ranking:

@@ -62,7 +62,7 @@ def read_results(
 
     Raises
     ------
-    UserError : as ``scoring.read_folder`` and ``scoring.evaluate``; or if ``against`` is several folders or the only one.
+    UserError : as ``scoring.read_folder`` and ``scoring.evaluate``; or if ``against`` is several or the only one.
     """
     wanted = [folder.resolve() for folder in result_folders(paths)]
     reference = [folder.resolve() for folder in result_folders([against] if against else [])]
@@ -390,25 +390,24 @@ def rank_results(results: Sequence[Result]) -> list[Ranked]:
 # ---- as text ----
 
 
-def published_beside(results: Sequence[Result]) -> list[scoring.Published]:
+def published_beside(results: Sequence[Result], *, max_fpr: float) -> list[scoring.Published]:
     """Published figures that may stand beside ours: all of the official test set that every result scored, or none."""
-    datasets = {scoring.official_dataset(result.scores) for result in results}
-    return [figures for figures in scoring.published_figures() if datasets == {figures.dataset}]
+    return scoring.comparable_figures([result.scores for result in results], max_fpr=max_fpr)
 
 
-def result_text(result: Result) -> str:
+def result_text(result: Result, *, max_fpr: float) -> str:
     """Name, numbers of clips, and the figures of every machine ID."""
     n_clips = sum(len(clips.names) for clips in result.scores.values())
-    table = scoring.detail_table(result.performance, scoring.official_figures(result.scores))
+    table = scoring.detail_table(result.performance, scoring.official_figures(result.scores, max_fpr=max_fpr))
     return f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips\n{table}"
 
 
-def systems_table(performances: dict[str, Performance], published: Sequence[scoring.Published] = ()) -> str:
+def systems_table(results: Sequence[Result], published: Sequence[scoring.Published] = ()) -> str:
     """A line per system: AUC / pAUC [%] per machine type and their mean; published figures below ours."""
-    machine_types = list(dict.fromkeys(t for performance in performances.values() for t in performance))
+    machine_types = list(dict.fromkeys(t for result in results for t in result.performance))
     ours = {
-        name: {t: tuple(100 * np.array(scoring.averages(ids))) for t, ids in performance.items()}
-        for name, performance in performances.items()
+        result.name: {t: tuple(100 * np.array(scoring.averages(ids))) for t, ids in result.performance.items()}
+        for result in results
     }
     theirs = {f"* {entry.name}": entry.machine_types for entry in published}
     rows = []

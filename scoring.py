@@ -422,10 +422,17 @@ def official_dataset(scores: Mapping[Key, Sequence]) -> str | None:
     return None
 
 
-def official_figures(scores: Mapping[Key, Sequence]) -> Published | None:
+def comparable_figures(all_scores: Sequence[Mapping[Key, Sequence]], *, max_fpr: float) -> list[Published]:
+    """Published figures of the official test set that all of these score; none if it is not one, or by ``max_fpr``."""
+    datasets = {official_dataset(scores) for scores in all_scores}
+    if max_fpr != _published_file()["max_fpr"]:
+        return []
+    return [figures for figures in published_figures() if datasets == {figures.dataset}]
+
+
+def official_figures(scores: Mapping[Key, Sequence], *, max_fpr: float = 0.1) -> Published | None:
     """The official published figures for these clips; None unless they are an official test set's."""
-    dataset = official_dataset(scores)
-    return next((figures for figures in published_figures() if figures.dataset == dataset), None)
+    return next(iter(comparable_figures([scores], max_fpr=max_fpr)), None)
 
 
 def summary_table(performance: Performance, published: Published | None = None) -> str:

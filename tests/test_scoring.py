@@ -156,7 +156,7 @@ def test_published_averages_are_those_of_their_machine_ids():
 
 @pytest.mark.parametrize(
     ("dataset", "n_clips", "name"),
-    [("dev", 10_868, "official baseline"), ("eval", 7_103, "official evaluator's sample run (system not named)")],
+    [("dev", 10_868, "official baseline"), ("eval", 7_103, "official sample run")],
 )
 def test_official_test_sets_are_recognised_by_their_numbers(dataset, n_clips, name):
     scores = official_test_set(dataset)

@@ -1,0 +1,216 @@
+"""Figures of evaluated systems as PNG: AUC and pAUC bars, ROC curves, score histograms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import common
+import scoring
+from comparison import Result
+
+# Figures 1 and 2 of Wei & Liu (2020) are of the first group, 3 and 4 of the second.
+REPORT_GROUPS = (("baseline_ae", "tuned_ae"), ("baseline_ae", "tuned_ae", "l2_softmax"))
+METRICS = ("AUC", "pAUC")
+# Okabe and Ito's colours, told apart by colour-blind readers too; line styles and hatches tell apart what repeats one.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+LINE_STYLES = ("-", "--", ":", "-.")
+HATCHES = ("", "///", "...", "xx")
+DPI = 120
+MAX_COLUMNS = 4  # machine IDs side by side
+CHARACTERS_PER_INCH = 13  # of a legend's text
+CHANCE, PAUC_RANGE = "chance", "pAUC range"
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A figure on disk."""
+
+    path: Path
+    caption: str
+    kind: str  # "bars", "roc" or "scores"
+    about: str  # group of systems, machine type, system
+
+
+def write_figures(
+    folder: Path, results: Sequence[Result], *, max_fpr: float, published: scoring.Published | None
+) -> list[FigureFile]:
+    """Draw and write all figures of the results; their files in the order of a report."""
+    performances = {result.name: result.performance for result in results}
+    drawn = []
+    for group in bar_groups(list(performances)):
+        for metric, name in enumerate(METRICS):
+            figure = bar_figure(performances, group, metric, published=published)
+            caption = f"{name} per machine type, averaged over machine IDs{_report_figure(group, metric)}"
+            stem = f"{name}_{'_'.join(group) if group in REPORT_GROUPS else 'all_systems'}"
+            drawn.append((figure, stem, caption, "bars", ", ".join(group)))
+    for machine_type in machine_types(results):
+        caption = f"ROC curves, {machine_type}; pAUC range: false positive rate up to {max_fpr:g}"
+        drawn.append((roc_figure(results, machine_type, max_fpr=max_fpr), f"ROC_{machine_type}", caption, "roc", ""))
+    for result in results:
+        for machine_type in result.performance:
+            figure = score_figure(result, machine_type)
+            caption = f"{result.name}, {machine_type}"
+            drawn.append((figure, f"scores_{result.name}_{machine_type}", caption, "scores", result.name))
+    files = []
+    for figure, stem, caption, kind, about in drawn:
+        path = folder / f"{stem.replace('/', '_')}.png"
+        with common.write_whole(path) as beside:
+            figure.savefig(beside, dpi=DPI)
+        files.append(FigureFile(path, caption, kind, about))
+    return files
+
+
+def bar_groups(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Systems that share a bar figure: the report's groups, where all of one were run, and all systems."""
+    groups = [group for group in REPORT_GROUPS if set(group) <= set(names)]
+    if not any(set(group) == set(names) for group in groups):
+        groups.append(tuple(names))
+    return groups
+
+
+def _report_figure(group: Sequence[str], metric: int) -> str:
+    """Which of the report's figures this is, if any."""
+    if tuple(group) not in REPORT_GROUPS:
+        return ""
+    return f" (as Figure {1 + 2 * REPORT_GROUPS.index(tuple(group)) + metric} of Wei and Liu, 2020)"
+
+
+def machine_types(results: Sequence[Result]) -> list[str]:
+    """Machine types of any of the results, in their order."""
+    return list(dict.fromkeys(machine_type for result in results for machine_type in result.performance))
+
+
+def _style(index: int) -> tuple[str, int]:
+    """Colour of the n-th system, and how often it came before."""
+    return COLOURS[index % len(COLOURS)], index // len(COLOURS) % len(HATCHES)
+
+
+def _legend(figure, all_axes: Sequence) -> None:
+    """One legend above the axes, systems first, in as many columns as there is room for."""
+    handles = {}
+    for axes in all_axes:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    labels = sorted(handles, key=lambda label: label in (CHANCE, PAUC_RANGE))
+    room = figure.get_figwidth() * CHARACTERS_PER_INCH
+
+    def fits(columns: int) -> bool:  # with six characters' width for a handle and a gap
+        return sum(max(map(len, column)) + 6 for column in np.array_split(labels, columns)) <= room
+
+    figure.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="outside upper center",
+        ncols=next((columns for columns in range(len(labels), 1, -1) if fits(columns)), 1),
+        fontsize=9,
+        frameon=False,
+    )
+
+
+def bar_figure(
+    performances: dict[str, scoring.Performance],
+    group: Sequence[str],
+    metric: int,
+    *,
+    published: scoring.Published | None,
+):
+    """Bars per machine type, one per system of ``group``; ``metric`` 0 is AUC, 1 is pAUC.
+
+    A system has the colour of its place in ``performances``, the same in all figures.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for system in group for name in performances[system]))
+    series = []  # (label, colour, hatch, machine type -> height)
+    if published:
+        heights = {name: published.machine_types[name][metric] / 100 for name in names}
+        series.append((f"{published.name}, published", "0.75", "", heights))
+    for system in group:
+        colour, repeat = _style(list(performances).index(system))
+        heights = {name: scoring.averages(ids)[metric] for name, ids in performances[system].items()}
+        series.append((system, colour, HATCHES[repeat], heights))
+
+    figure = Figure(figsize=(max(8.5, 1.4 + 0.2 * len(names) * len(series)), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(0.5, color="0.35", linestyle="--", linewidth=1, label=CHANCE, zorder=0)
+    width = min(0.84 / len(series), 0.3)
+    upright = len(series) > 2  # bars too narrow for their figures
+    for index, (label, colour, hatch, heights) in enumerate(series):
+        places = np.array([names.index(name) for name in heights]) + width * (index - (len(series) - 1) / 2)
+        bars = axes.bar(places, list(heights.values()), 0.92 * width, color=colour, hatch=hatch, label=label)
+        texts = [f"{height:.3f}" for height in heights.values()]
+        axes.bar_label(bars, texts, padding=2, fontsize=8, rotation=90 if upright else 0)
+    axes.set(ylabel=METRICS[metric], ylim=(0, 1.14 if upright else 1.06), yticks=np.arange(0, 1.01, 0.1))
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.tick_params(axis="x", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    _legend(figure, [axes])
+    return figure
+
+
+def _id_axes(machine_ids: Sequence[str], *, row_height: float):
+    """Figure with one axes per machine ID."""
+    from matplotlib.figure import Figure
+
+    columns = min(len(machine_ids), MAX_COLUMNS)
+    rows = -(-len(machine_ids) // columns)
+    figure = Figure(figsize=(max(4.4, 2.9 * columns), row_height * rows + 0.7), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # [inch]; labels do not touch the edge
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes[len(machine_ids) :]:
+        axes.set_axis_off()
+    for axes, machine_id in zip(all_axes, machine_ids, strict=False):
+        axes.set_title(machine_id, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, all_axes[: len(machine_ids)]
+
+
+def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
+    """ROC curves of all systems, one axes per machine ID, the pAUC range shaded."""
+    from sklearn.metrics import roc_curve
+
+    machine_ids = list(dict.fromkeys(i for r in results for t, i in r.scores if t == machine_type))
+    figure, all_axes = _id_axes(machine_ids, row_height=3.1)
+    for axes, machine_id in zip(all_axes, machine_ids, strict=True):
+        axes.axvspan(0, max_fpr, color="0.88", label=PAUC_RANGE, zorder=0)
+        axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)), label=CHANCE)
+        for index, result in enumerate(results):
+            if (machine_type, machine_id) in result.scores:
+                labels, scores, _ = result.scores[machine_type, machine_id]
+                fpr, tpr, _ = roc_curve(labels, scores)
+                colour, repeat = _style(index)
+                axes.plot(fpr, tpr, color=colour, linestyle=LINE_STYLES[repeat], linewidth=1.6, label=result.name)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes.set_xlabel("false positive rate")
+    all_axes[0].set_ylabel("true positive rate")
+    _legend(figure, all_axes)
+    return figure
+
+
+def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
+    """Histograms of the scores of normal and anomalous clips, one axes per machine ID.
+
+    The bins span the middle 99 % of the scores; the outermost two also hold what lies beyond.
+    """
+    machine_ids = list(result.performance[machine_type])
+    figure, all_axes = _id_axes(machine_ids, row_height=2.3)
+    for axes, machine_id in zip(all_axes, machine_ids, strict=True):
+        labels, scores, _ = result.scores[machine_type, machine_id]
+        low, high = np.quantile(scores, [0.005, 0.995])
+        inside = np.clip(scores, low, high)
+        edges = np.histogram_bin_edges(inside, n_bins)
+        for label, name, colour in ((0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[5])):
+            of_label = inside[labels == label]
+            share = np.full(len(of_label), 1 / len(of_label))
+            axes.hist(of_label, edges, weights=share, color=colour, alpha=0.35)
+            axes.hist(of_label, edges, weights=share, color=colour, histtype="step", linewidth=1.4, label=name)
+        axes.set_xlabel("anomaly score")
+        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="y", nbins=4)
+    all_axes[0].set_ylabel("share of the clips")
+    _legend(figure, all_axes)
+    return figure
