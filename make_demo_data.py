@@ -24,7 +24,7 @@ import common
 
 SAMPLE_RATE = 16_000  # [Hz]
 NOISE_RMS = 0.01  # of the factory noise, full scale 1; all levels below are rms relative to it
-CLIP_SPREAD_DB = 1.0  # standard deviation of the level from clip to clip [dB], of machine and noise each
+CLIP_SPREAD_DB = 0.7  # standard deviation of the level from clip to clip [dB], of machine and noise each
 SPEED_SPREAD = 0.015  # standard deviation of the speed from clip to clip, relative
 WANDER = 0.004  # standard deviation of the speed within a clip, relative
 MARKER = "demo_data.txt"  # says that a folder is ours, and with which options it was written
@@ -107,7 +107,7 @@ def factory_noise(n: int, rng: np.random.Generator) -> np.ndarray:
     return noise + 0.15 * tone(turns(50.0, n, rng), {1: 1.0, 2: 0.7, 4: 0.3}) + 3 * knocks(n, rng, blows, 900.0, 60.0)
 
 
-# ---- the machines: `m` is the specimen (see MACHINES), `bad` the severity of each fault, 0 to 1 ----
+# ---- the machines: `m` is the specimen (see MACHINES), `bad` the severity of each fault, 0 for none ----
 
 
 def fan(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Generator) -> np.ndarray:
@@ -121,7 +121,7 @@ def fan(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Genera
         sound *= 1 + 0.9 * bad["imbalance"] * tone(angle, {1: 1.0})
         sound += 1.2 * bad["imbalance"] * tone(angle, {1: 1.0, 2: 0.7, 3: 0.5})
     if bad["bearing"]:
-        sound += 1.5 * bad["bearing"] * knocks(n, rng, every(angle, m.balls * 0.6), m.housing_hz, 300.0)
+        sound += 3 * bad["bearing"] * knocks(n, rng, every(angle, m.balls * 0.6), m.housing_hz, 300.0)
     return sound
 
 
@@ -129,7 +129,7 @@ def pump(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Gener
     """Pressure strokes of a piston, the clack of its check valve, and the motor's hum."""
     angle = turns(m.stroke_hz, n, rng)
     stroke = np.maximum(np.sin(2 * math.pi * np.arange(1024) / 1024), 0) ** 2
-    pressure = periodic(angle, stroke) * np.where(_missed(angle, 0.5 * bad["missed strokes"], rng), 0.1, 1.0)
+    pressure = periodic(angle, stroke) * np.where(_missed(angle, 0.6 * bad["missed strokes"], rng), 0.1, 1.0)
     sound = 2 * m.flow * pressure * hiss(n, rng, m.flow_hz, m.flow_hz)
     sound += m.clack * knocks(n, rng, every(angle, 1), m.clack_hz, 200.0)
     sound += m.hum * tone(angle, {m.gear: 1.0, 2 * m.gear: 0.6, 3 * m.gear: 0.4, 5 * m.gear: 0.2})
@@ -137,7 +137,7 @@ def pump(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Gener
         sound += 0.5 * bad["leak"] * hiss(n, rng, 5000.0, 2500.0)
     if bad["cavitation"]:
         bubbles = rng.integers(0, n, rng.poisson(60 * n / SAMPLE_RATE))
-        sound += 1.5 * bad["cavitation"] * periodic(angle, stroke) * knocks(n, rng, bubbles, 3000.0, 900.0, 0.5)
+        sound += 8 * bad["cavitation"] * periodic(angle, stroke) * knocks(n, rng, bubbles, 3000.0, 900.0, 0.5)
     return sound
 
 
@@ -157,11 +157,11 @@ def slider(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Gen
     sound += m.screw * speed * tone(screw, {1: 0.4, m.starts: 1.0, 2 * m.starts: 0.6, 3 * m.starts: 0.3})
     sound += m.stop * knocks(n, rng, every(angle, 2), m.stop_hz, 150.0)
     if bad["rail pit"]:
-        sound += 5 * bad["rail pit"] * knocks(n, rng, every(angle + 0.3, 2), 2600.0, 250.0)
+        sound += 25 * bad["rail pit"] * knocks(n, rng, every(angle + 0.3, 2), 2600.0, 250.0)
     if bad["second rail"]:
-        sound += 0.7 * bad["second rail"] * speed * hiss(n, rng, 1.7 * m.rail_hz, 0.3 * m.rail_hz)
+        sound += 1.0 * bad["second rail"] * speed * hiss(n, rng, 1.7 * m.rail_hz, 0.3 * m.rail_hz)
     if bad["dry rail"]:
-        sound += 0.35 * bad["dry rail"] * speed * tone(angle, {round(2300 / m.stroke_hz): 1.0})
+        sound += 0.35 * bad["dry rail"] * speed * tone(turns(2300.0, n, rng), {1: 1.0})
     return sound
 
 
@@ -169,7 +169,6 @@ def valve(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Gene
     """A solenoid that opens and closes in a pattern, with a puff of air while it is open."""
     angle = turns(m.cycle_hz, n, rng)
     opens = np.sort(np.concatenate([every(angle + shift, 1) for shift in (0.0, m.second, m.third)]))
-    opens = opens[rng.random(len(opens)) >= 0.5 * bad["missed switching"]]
     closes = opens + int(m.open_s * SAMPLE_RATE)
     gate = np.zeros(n + SAMPLE_RATE, np.float32)
     np.add.at(gate, opens, 1)
@@ -178,6 +177,8 @@ def valve(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Gene
     sound = m.click * knocks(n, rng, np.concatenate([opens, closes]), m.click_hz, 400.0)
     sound += 0.5 * m.click * knocks(n, rng, opens, 0.35 * m.click_hz, 120.0)
     sound += m.puff * gate * hiss(n, rng, m.puff_hz, m.puff_hz)
+    if bad["buzz"]:  # an armature that does not seat hums at twice the mains frequency
+        sound += 2 * bad["buzz"] * gate * tone(turns(100.0, n, rng), {k: 1 / k for k in range(1, 16)})
     if bad["bounce"]:
         again = np.concatenate([closes + int(delay * SAMPLE_RATE) for delay in (0.012, 0.021, 0.027)])
         sound += bad["bounce"] * m.click * knocks(n, rng, again, 1.3 * m.click_hz, 400.0)
@@ -196,9 +197,9 @@ def toy_car(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.random.Ge
     sound += m.rattle * knocks(n, rng, every(axle, 2), m.body_hz, 150.0, 0.5)
     if bad["bent shaft"]:
         sound *= 1 + 0.9 * bad["bent shaft"] * tone(axle, {1: 1.0})
-        sound += 0.8 * bad["bent shaft"] * tone(axle, {1: 1.0, 2: 0.8, 3: 0.6, 4: 0.4})
+        sound += 1.5 * bad["bent shaft"] * tone(axle, {1: 1.0, 2: 0.8, 3: 0.6, 4: 0.4})
     if bad["broken tooth"]:
-        sound += 2.5 * bad["broken tooth"] * knocks(n, rng, every(axle, 1), 3500.0, 500.0)
+        sound += 6 * bad["broken tooth"] * knocks(n, rng, every(axle, 1), 3500.0, 500.0)
     return sound
 
 
@@ -212,10 +213,10 @@ def toy_conveyor(m: SimpleNamespace, bad: dict[str, float], n: int, rng: np.rand
     sound += m.friction * hiss(n, rng, m.friction_hz, m.friction_hz) * (1 + 0.5 * tone(roller, {1: 1.0, 2: 0.4}))
     sound += m.seam * knocks(n, rng, every(belt, 1), m.frame_hz, 60.0)
     if bad["pulley"]:
-        sound += 3 * bad["pulley"] * knocks(n, rng, every(roller, 1), 1800.0, 250.0)
+        sound += 9 * bad["pulley"] * knocks(n, rng, every(roller, 1), 1800.0, 250.0)
     if bad["stuck object"]:
         scrape = np.clip(np.sin(2 * math.pi * np.arange(1024) / 1024) - 0.5, 0, 1) * 2
-        sound += 0.9 * bad["stuck object"] * periodic(belt, scrape) * hiss(n, rng, 3200.0, 1500.0)
+        sound += 1.5 * bad["stuck object"] * periodic(belt, scrape) * hiss(n, rng, 3200.0, 1500.0)
     return sound
 
 
@@ -224,7 +225,8 @@ class Machine:
     """A machine type: its sound, what a specimen of it (a machine ID) is drawn from, and the official IDs and length.
 
     ``specimen`` has bounds of uniform draws: frequencies ``*_hz`` [Hz], times ``*_s`` [s], counts where the bounds are
-    integers, and levels relative to the factory noise. ``severity`` in it scales all faults of a specimen.
+    integers, and levels relative to the factory noise. ``severity`` is that of its worst anomalies:
+    faults are easier to hear on one specimen than on another.
     """
 
     sound: Callable[..., np.ndarray]
@@ -239,24 +241,24 @@ class Machine:
 MACHINES = {  # in the order of the official eval_data_list.csv
     "fan": Machine(fan, ("imbalance", "bearing", "blockage"), (0, 2, 4, 6), (1, 3, 5), 10.0, {
         "shaft_hz": (18.0, 32.0), "blades": (5, 9), "balls": (7, 11), "tone": (0.3, 0.8), "flow": (0.4, 0.9),
-        "flow_hz": (500.0, 1500.0), "housing_hz": (2200.0, 4500.0), "severity": (0.3, 1.0)}),
+        "flow_hz": (500.0, 1500.0), "housing_hz": (2200.0, 4500.0), "severity": (0.3, 1.2)}),
     "pump": Machine(pump, ("leak", "missed strokes", "cavitation"), (0, 2, 4, 6), (1, 3, 5), 10.0, {
         "stroke_hz": (2.5, 6.0), "gear": (18, 30), "flow": (0.3, 0.7), "flow_hz": (400.0, 1200.0), "clack": (1.0, 3.0),
-        "clack_hz": (1200.0, 2600.0), "hum": (0.3, 0.7), "severity": (0.3, 1.0)}),
+        "clack_hz": (1200.0, 2600.0), "hum": (0.3, 0.7), "severity": (0.3, 1.2)}),
     "slider": Machine(slider, ("rail pit", "second rail", "dry rail"), (0, 2, 4, 6), (1, 3, 5), 10.0, {
         "stroke_hz": (0.4, 0.9), "screw_hz": (25.0, 45.0), "starts": (7, 13), "rail": (0.4, 0.9),
         "rail_hz": (900.0, 2200.0), "screw": (0.2, 0.5), "stop": (2.0, 6.0), "stop_hz": (300.0, 900.0),
-        "severity": (0.3, 1.0)}),
-    "valve": Machine(valve, ("missed switching", "bounce", "leak"), (0, 2, 4, 6), (1, 3, 5), 10.0, {
+        "severity": (0.3, 1.2)}),
+    "valve": Machine(valve, ("buzz", "bounce", "leak"), (0, 2, 4, 6), (1, 3, 5), 10.0, {
         "cycle_hz": (0.5, 1.1), "second": (0.2, 0.4), "third": (0.5, 0.8), "open_s": (0.05, 0.15), "click": (4.0, 12.0),
-        "click_hz": (1800.0, 4500.0), "puff": (0.3, 0.8), "puff_hz": (1500.0, 4000.0), "severity": (0.3, 1.0)}),
+        "click_hz": (1800.0, 4500.0), "puff": (0.3, 0.8), "puff_hz": (1500.0, 4000.0), "severity": (0.3, 1.2)}),
     "ToyCar": Machine(toy_car, ("bent shaft", "broken tooth", "low voltage"), (1, 2, 3, 4), (5, 6, 7), 11.0, {
         "motor_hz": (90.0, 140.0), "pinion": (8, 12), "gear": (30, 42), "mesh": (0.4, 1.0), "brush": (0.2, 0.6),
-        "brush_hz": (3000.0, 5500.0), "rattle": (0.5, 2.0), "body_hz": (500.0, 1200.0), "severity": (0.3, 1.0)}),
+        "brush_hz": (3000.0, 5500.0), "rattle": (0.5, 2.0), "body_hz": (500.0, 1200.0), "severity": (0.3, 1.2)}),
     "ToyConveyor": Machine(toy_conveyor, ("tight belt", "pulley", "stuck object"), (1, 2, 3), (4, 5, 6), 10.0, {
         "motor_hz": (45.0, 75.0), "teeth": (9, 14), "reduction": (9.0, 15.0), "rollers": (6, 10), "whine": (0.3, 0.8),
         "friction": (0.5, 1.2), "friction_hz": (300.0, 900.0), "seam": (2.0, 5.0), "frame_hz": (120.0, 250.0),
-        "severity": (0.3, 1.0)}),
+        "severity": (0.3, 1.2)}),
 }
 # fmt: on
 
@@ -308,7 +310,7 @@ def synthesise(clip: DemoClip, *, seconds: float, seed: int) -> np.ndarray:
     m = specimen(clip, seed)
     bad = dict.fromkeys(machine.faults, 0.0)
     if clip.label:  # kinds in turn; severities spread evenly over (0, 1) whatever their number (golden ratio)
-        bad[machine.faults[clip.number % len(bad)]] = m.severity * ((clip.number + 1) * 0.618034 % 1)
+        bad[machine.faults[clip.number % len(bad)]] = m.severity * (0.1 + 0.9 * ((clip.number + 1) * 0.618034 % 1))
     n = round(seconds * SAMPLE_RATE)
     machine_gain, noise_gain = 10 ** (CLIP_SPREAD_DB * rng.standard_normal(2) / 20)
     sound = machine_gain * machine.sound(m, bad, n, rng) + noise_gain * factory_noise(n, rng)
@@ -326,7 +328,7 @@ class Options:
     clips: int  # training clips per machine ID
     test_clips: int  # normal test clips per machine ID, and as many anomalous ones
     seconds: float | None  # of every clip [s]; None for the official lengths
-    all_machine_ids: bool  # the 41 official ones, or DEFAULT_IDS per machine type
+    all_machine_ids: bool  # all official ones, or DEFAULT_IDS per machine type
 
 
 def layout(options: Options) -> tuple[list[tuple[str, DemoClip]], str]:
@@ -362,14 +364,25 @@ def write_dataset(directory: Path, options: Options) -> int:
     ------
     UserError : if ``directory`` holds another dataset, or a demo dataset with other options, or cannot be written.
     """
-    claim(directory, options)
     files, truth = layout(options)
-    missing = [(path, clip) for path, clip in files if not (directory / path).is_file()]
-    for path, clip in tqdm(missing, unit="clip", disable=not missing):
-        seconds = options.seconds or MACHINES[clip.machine_type].seconds
-        write_clip(directory / path, synthesise(clip, seconds=seconds, seed=options.seed))
-    common.write_text(directory / EVAL_LIST, truth)
-    common.write_text(directory / MARKER, marker_text(options, complete=True))
+    marker, complete = directory / MARKER, marker_text(options, complete=True)
+    try:
+        claim(directory, options)
+        missing = [(path, clip) for path, clip in files if not (directory / path).is_file()]
+        if not missing and (directory / EVAL_LIST).is_file() and marker.read_text(encoding="utf-8") == complete:
+            return 0
+        for path, clip in tqdm(missing, unit="clip"):
+            seconds = options.seconds or MACHINES[clip.machine_type].seconds
+            waveform = synthesise(clip, seconds=seconds, seed=options.seed)
+            with common.write_whole(directory / path) as beside:
+                soundfile.write(beside, waveform, SAMPLE_RATE, subtype="PCM_16")
+        common.write_text(directory / EVAL_LIST, truth)
+        common.write_text(marker, complete)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise common.UserError(
+            f"{directory.resolve()}: cannot be written ({error})\n"
+            "Make room or name another folder with --directory; the same command goes on where this one stopped."
+        ) from error
     return len(missing)
 
 
@@ -397,34 +410,7 @@ def claim(directory: Path, options: Options) -> None:
             f"{directory.resolve()} already holds {', '.join(others)}, and no {MARKER} says that it is demo data.\n"
             "Nothing was written. Name another folder with --directory."
         )
-    try:
-        common.write_text(marker, marker_text(options, complete=False))
-    except OSError as error:
-        raise common.UserError(f"{directory}: cannot be written to ({error}); name another --directory") from error
-
-
-def write_clip(path: Path, waveform: np.ndarray) -> None:
-    """Write a 16-bit mono wav file, whole or not at all."""
-    try:
-        with common.write_whole(path) as beside:
-            soundfile.write(beside, waveform, SAMPLE_RATE, subtype="PCM_16")
-    except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
-        raise common.UserError(
-            f"{path}: cannot be written ({error}). Is the disk full? The same command goes on from here."
-        ) from error
-
-
-def number(kind: type, low: float) -> Callable[[str], float]:
-    """Parser of an option that is a number of at least ``low``."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not low <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text}: expected at least {low}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse names it when the text is no number
-    return parse
+    common.write_text(marker, marker_text(options, complete=False))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -433,16 +419,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Write a synthetic dataset in the official layout. A dataset that is there is kept; an interrupted "
         "one is completed."
     )
+    lowest = {"seed": 0, "clips": 1, "test_clips": 1, "seconds": 0.5}
     add = parser.add_argument
     add("--directory", type=Path, default=Path("demo"), metavar="PATH", help="default: %(default)s")
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="default: %(default)s")
-    add("--clips", type=number(int, 1), default=16, metavar="N", help="train clips per machine ID (%(default)s)")
-    add("--test-clips", type=number(int, 1), default=8, metavar="N",
-        help="normal test clips per machine ID, and as many anomalous ones (%(default)s)")  # fmt: skip
-    add("--seconds", type=number(float, 0.5), metavar="S", help="length of a clip (default: ToyCar 11, others 10)")
-    add("--all-machine-ids", action="store_true", help="the 41 official machine IDs (default: two dev, one eval "
-        "per machine type)")  # fmt: skip
+    add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    add("--clips", type=int, default=16, metavar="N", help="train clips per machine ID (default: %(default)s)")
+    add(
+        "--test-clips",
+        type=int,
+        default=8,
+        metavar="N",
+        help="normal test clips per machine ID, and as many anomalous ones (default: %(default)s)",
+    )
+    add("--seconds", type=float, metavar="S", help="length of the clips (default: ToyCar 11, others 10)")
+    add("--all-machine-ids", action="store_true", help="all official machine IDs (default: two dev, one eval per type)")
     args = vars(parser.parse_args(argv))
+    for name, low in lowest.items():
+        if args[name] is not None and not low <= args[name] < math.inf:
+            parser.error(f"--{name.replace('_', '-')} {args[name]}: expected at least {low}")
     directory = args.pop("directory")
     options = Options(**args)
     n_clips, n_written = len(layout(options)[0]), write_dataset(directory, options)
