@@ -42,19 +42,20 @@ def main(argv: list[str] | None = None) -> None:
     if args.check and (args.report_pdf or args.output):
         parser.error("--report-pdf and --output go with --authors")
 
+    import meta_file
     import submission
 
     if args.check:
         clips = submission.clips_of_truth(args.truth) if args.truth else submission.official_clips()
         package = submission.read_package(args.check)
-        submission.check(package, clips, str(args.check))
+        submission.check(package, clips, f"{args.check}, checked for {args.truth or 'the official evaluation clips'}")
         logger.info("%s: no faults; %s", args.check, submission.summary(package))
         return
 
     from config import load_config
 
     config = load_config(args.config)
-    authors = submission.read_authors(args.authors)
+    authors = meta_file.read_authors(args.authors)
     clips = submission.clips_of_truth(args.truth) if args.truth else submission.clips_of_folder(config.eval_directory)
     package = submission.build(config, authors, report=args.report_pdf, clips=clips)
     submission.check(package, clips, "No package written")

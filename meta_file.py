@@ -1,7 +1,7 @@
 """The meta file of a submission and the authors file: their fields, checked with line numbers."""
 
 import difflib
-import logging
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +16,7 @@ import common
 LABEL = re.compile(r"(?P<team>(?P<name>[A-Za-z0-9-]+)_(?P<institute>[A-Za-z0-9-]+)_task2)_[1-4]")
 MAX_ABBREVIATION = 10  # characters
 MAX_BRACKETS = 200  # a minute of parsing at 60,000 of them
-LINES_SHOWN = 5  # of the faults in one file's rows; the log file has the others
-
-logger = logging.getLogger(__name__)
+LINES_SHOWN = 5  # of the faults in one file's rows; of the others the line numbers
 
 
 class Finding(NamedTuple):
@@ -30,20 +28,25 @@ class Finding(NamedTuple):
     is_fault: bool = True  # otherwise the organisers accept it, but the user should know
 
     def __str__(self) -> str:
-        """``file, line n: text``."""
+        """``file, line n: text``, without what a strange file name could do to a terminal."""
         place = self.file + (f", line {self.line}" if self.line else "")
-        return f"{place}: {self.text}" if place else self.text
+        text = f"{place}: {self.text}" if place else self.text
+        return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def first_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """The first few findings of one file and how many more; the log file gets those too."""
+    """The first few findings of one file, and the lines of the others."""
     shown, more = list(findings[:LINES_SHOWN]), findings[LINES_SHOWN:]
-    for finding in more:
-        logger.debug("%s", finding)
     if more:
-        text = f"{len(more)} more lines with faults, the last in line {more[-1].line} ({common.LOG_FILE} has them all)"
-        shown.append(Finding(more[0].file, more[0].line, text))
+        text = f"{len(more)} more such faults, in lines {_ranges([finding.line for finding in more])}"
+        shown.append(Finding(more[0].file, None, text))
     return shown
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Increasing numbers as ``1-3, 5``."""
+    runs = [list(run) for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 # ---- YAML with line numbers ----
@@ -278,11 +281,11 @@ def _check_results(shown: str, meta: Node, machine_types: Sequence[str]) -> Iter
     absent = []
     for machine_type in machine_types:
         for measure in ("averaged_auc", "averaged_pauc"):
-            node, line = results.find(f"{machine_type}.{measure}")
+            node, line_of_node = results.find(f"{machine_type}.{measure}")
             if node is None or node.value is None:
                 absent.append(f"{machine_type}.{measure}")
             elif fault := _percentage_fault(node.value):
-                yield Finding(shown, line, f"{dotted}.{machine_type}.{measure}: {node.shown()} {fault}")
+                yield Finding(shown, line_of_node, f"{dotted}.{machine_type}.{measure}: {node.shown()} {fault}")
     if absent:
         yield Finding(
             shown,

@@ -156,19 +156,13 @@ def _read_zip(path: Path) -> Package:
                 if fault:
                     findings.append(Finding(name, None, fault))
                 elif not member.is_dir():
-                    contents[name] = _read_member(archive, member, findings)
+                    try:
+                        contents[name] = archive.read(member)
+                    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                        findings.append(Finding(name, None, f"broken in the zip: {error}"))
     except (zipfile.BadZipFile, struct.error, UnicodeDecodeError, OSError, NotImplementedError) as error:
         raise common.UserError(f"--check: {path} cannot be read as a zip: {error}") from error
     return _task2_of(contents, findings)
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, findings: list[Finding]) -> bytes:
-    """Content of one member; a broken one is a finding."""
-    try:
-        return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        findings.append(Finding(member.orig_filename, None, f"broken in the zip: {error}"))
-        return b""
 
 
 def _member_fault(member: zipfile.ZipInfo) -> str:
@@ -195,8 +189,8 @@ def _too_large(name: str, size: int) -> str:
 
 def _task2_of(contents: Files, findings: list[Finding]) -> Package:
     """Package of a zip's files by full name; the task2 folder is found even where it is not at the top."""
-    matches = (re.match("(?:[^/]+/)?task2/", name, re.IGNORECASE) for name in sorted(contents))
-    root = next((match[0] for match in matches if match), "")
+    matches = (re.match("(?:[^/]+/)?task2/", name, re.IGNORECASE) for name in contents)
+    root = min((match[0] for match in matches if match), key=lambda root: (len(root), root), default="")
     if root != "task2/":
         where = f"called {root}" if root else "missing"
         findings.append(Finding("", None, f"the folder task2 is {where}; expected task2/ at the top of the zip"))
@@ -375,9 +369,8 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         except common.UserError as error:
             data = "" if entry.training_data == "eval" else f" --training-data {entry.training_data}"
             options = f"-e{data} --system {system.name}"
-            faults.append(
-                f"submission {number}: {error}\n  (python 00_train.py {options}; python 01_test.py {options})"
-            )
+            commands = f"python 00_train.py {options}, then python 01_test.py {options}"
+            faults.append(f"submission {number}: {error} ({commands})")
             continue
         files |= {f"{folder}/{path.name}": path.read_bytes() for path in scores.values()}
         machine_types = sorted({machine_type for machine_type, _ in clips})
