@@ -48,15 +48,29 @@ class WindowTrainer(keras.Model):
     """Trains an autoencoder on windows that are cut out of the log-mel frames batch by batch.
 
     The frames are on the device once, in float32; ``fit`` is given indices of windows. The vectors of a training set,
-    five times the size of its frames, are never held.
+    five times the size of its frames, are never held. One trainer serves all machine types of a system, so that the
+    training step is traced and compiled once.
     """
 
-    def __init__(self, autoencoder: keras.Model, log_mel: tf.Variable, starts: np.ndarray, frames: int):
+    def __init__(self, autoencoder: keras.Model, feature: Feature):
         super().__init__()
         self.autoencoder = autoencoder
-        self.log_mel = log_mel  # (n_frames, n_mels)
-        self.starts = tf.constant(starts)  # (n_windows,): first frame of each window
-        self.frames = frames
+        self.frames, self.n_mels = feature.frames, feature.n_mels
+        self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
+        self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
+        # Without the gather, whose shapes change with the machine type, the step is compiled once.
+        self.fast_train_step = tf.function(super().train_step, jit_compile=training.JIT_COMPILE)
+        self.fast_test_step = tf.function(super().test_step, jit_compile=training.JIT_COMPILE)
+
+    def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
+        """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
+        self.log_mel.assign(tf.zeros((0, self.n_mels)))  # the last machine type's go before these come
+        self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
+        for start, block in zip(offsets, blocks, strict=False):
+            self.log_mel[start : start + len(block)].assign(block)
+        starts = features.window_starts(offsets, self.frames)
+        self.starts.assign(starts)
+        return len(starts)
 
     def call(self, vectors, training=False):
         """Reconstruct."""
@@ -65,17 +79,17 @@ class WindowTrainer(keras.Model):
     def vectors(self, indices: tf.Tensor) -> tf.Tensor:
         """Windows ``indices`` as vectors, shape (n, frames * n_mels), oldest frame first."""
         rows = tf.gather(self.starts, indices)[:, None] + tf.range(self.frames)
-        return tf.reshape(tf.gather(self.log_mel, rows), (-1, self.frames * self.log_mel.shape[1]))
+        return tf.reshape(tf.gather(self.log_mel, rows), (-1, self.frames * self.n_mels))
 
     def train_step(self, indices):
         """One step on the windows themselves as input and target."""
         vectors = self.vectors(indices)
-        return super().train_step((vectors, vectors))
+        return self.fast_train_step((vectors, vectors))
 
     def test_step(self, indices):
         """Validation loss of one batch."""
         vectors = self.vectors(indices)
-        return super().test_step((vectors, vectors))
+        return self.fast_test_step((vectors, vectors))
 
 
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
@@ -90,41 +104,41 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     ----------
     clips : machine type -> training clips
     """
-    folder = run.model_folder(system)
+    trainer = None
     for machine_type, train_clips in clips.items():
-        record = training.make_record(run, system, train_clips)
-        if training.is_trained(folder, machine_type, record):
-            run.progress.update(work(system, {machine_type: train_clips}))
+        job = training.Job(run, system, machine_type, train_clips)
+        if job.is_done():
             continue
-        job = training.Job(folder, machine_type, record, system.fit, run.config.seed, len(train_clips), run.progress)
-        training.save_model(_train_one(run, system, train_clips, job), folder, machine_type, record, None)
+        trainer = trainer or make_trainer(system)
+        _train_one(job, trainer)
+        training.save_model(trainer.autoencoder, job)
 
 
-def _train_one(run: training.Run, system: System, clips: Sequence[Clip], job: training.Job) -> keras.Model:
-    """Train the autoencoder of one machine type."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(run.config.seed)
-    feature, fit = system.feature, system.fit
-    keras.config.set_dtype_policy(fit.precision)
-    autoencoder = build(system.model, feature.n_mels * feature.frames)
-    offsets = features.clip_offsets(clips, feature)
-    starts = features.window_starts(offsets, feature.frames)
-    log_mel = tf.Variable(tf.zeros((int(offsets[-1]), feature.n_mels)), trainable=False)
-    blocks = features.log_mel_clips(clips, feature, run.cache)
-    for start, block in zip(offsets, blocks, strict=False):
-        log_mel[start : start + len(block)].assign(block)
-        run.progress.update()
+def make_trainer(system: System) -> WindowTrainer:
+    """Compiled trainer of a system, for any machine type."""
+    keras.config.set_dtype_policy(system.fit.precision)
+    autoencoder = build(system.model, system.feature.n_mels * system.feature.frames)
+    trainer = WindowTrainer(autoencoder, system.feature)
+    trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
+    return trainer
+
+
+def _train_one(job: training.Job, trainer: WindowTrainer) -> None:
+    """Train the autoencoder of one machine type from its start, or from where an interrupted run got to."""
+    feature, fit = job.system.feature, job.system.fit
+    keras.utils.set_random_seed(job.run.config.seed)
+    fresh = build(job.system.model, feature.n_mels * feature.frames)
+    trainer.autoencoder.set_weights(fresh.get_weights())
+    blocks = job.watch(features.log_mel_clips(job.clips, feature, job.run.cache))
+    n_windows = trainer.load(blocks, features.clip_offsets(job.clips, feature))
     # The official split: Keras's validation_split takes the last vectors, before any shuffling.
-    n_train = int(np.floor(len(starts) * (1 - fit.validation_split)))
+    n_train = int(np.floor(n_windows * (1 - fit.validation_split)))
     if n_train < 1:
-        raise UserError(f"{job.name}: {len(starts)} vectors leave none to train on; lower fit.validation_split")
+        raise UserError(f"{job.name}: {n_windows} vectors leave none to train on; lower fit.validation_split")
     validation = None
-    if n_train < len(starts):
-        validation = tf.data.Dataset.range(n_train, len(starts)).batch(fit.batch_size)
-    trainer = WindowTrainer(autoencoder, log_mel, starts, feature.frames)
-    trainer.compile(training.make_optimizer(fit), fit.compile.loss, jit_compile=training.JIT_COMPILE)
-    training.train(autoencoder, trainer, job, n_train=n_train, validation=validation)
-    return autoencoder
+    if n_train < n_windows:
+        validation = tf.data.Dataset.range(n_train, n_windows).batch(fit.batch_size)
+    training.train(trainer.autoencoder, trainer, job, n_train=n_train, validation=validation)
 
 
 def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -183,7 +197,7 @@ def reconstruction_errors(model: keras.Model, log_mels: Iterable[np.ndarray], *,
     compiled once.
     """
 
-    @tf.function(jit_compile=training.JIT_COMPILE)
+    @tf.function
     def vector_errors(vectors: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
 

@@ -13,15 +13,11 @@ import os
 import platform
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up messages among ours
-
-import keras
 import numpy as np
-import tensorflow as tf
 import yaml
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -30,10 +26,30 @@ from common import Clip, UserError, __version__, fingerprint, write_text, write_
 from config import Config, Fit, System
 from features import Cache
 
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the lines that TensorFlow's libraries print when loaded, of interest to nobody, off the screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    screen = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+
+
+with _quiet():
+    import keras
+    import tensorflow as tf  # before keras, which imports it
+
 # Compiled by XLA, a training step of a dense autoencoder takes 0.7 to 0.8 times as long on a CPU.
 JIT_COMPILE = sys.platform != "darwin"  # TensorFlow has no XLA for Apple's GPUs
 
 logger = logging.getLogger(__name__)
+tf.get_logger().setLevel(logging.ERROR)  # each machine type has a scoring function of its own: no retracing to mend
 
 
 @contextlib.contextmanager
@@ -86,18 +102,6 @@ def configuration(system: System, seed: int) -> dict:
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 
-def make_record(run: Run, system: System, clips: Sequence[Clip]) -> dict:
-    """What decides a model: system, settings and training clips."""
-    return {
-        "system": system.name,
-        "training_data": run.training_data,
-        "configuration": configuration(system, run.config.seed),
-        "clips": len(clips),
-        "fingerprint": fingerprint(clips),
-        "sample_rate": clips[0].sample_rate,
-    }
-
-
 def model_path(folder: Path, name: str) -> Path:
     """Model file; ``name`` is the machine type, or what a model over several types is called."""
     return folder / f"model_{name}.keras"
@@ -138,20 +142,6 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def is_trained(folder: Path, name: str, record: dict) -> bool:
-    """True where a finished model was trained on just this; the log says why not."""
-    old = read_record(folder, name)
-    if old is None:
-        return False
-    changes = differences(old, record)
-    if changes:
-        logger.info("%s: trained anew, since the model there differs: %s", model_path(folder, name), "; ".join(changes))
-        return False
-    path = model_path(folder, name)
-    logger.info("%s: kept, trained with the same configuration on the same %d clips", path, record["clips"])
-    return True
-
-
 def require_trained(run: Run, system: System, name: str) -> dict:
     """Record of the model that the YAML describes.
 
@@ -185,10 +175,11 @@ def check_sample_rate(record: dict, clips: Sequence[Clip]) -> None:
         )
 
 
-def save_model(model: keras.Model, folder: Path, name: str, record: dict, save_more: Callable[[], None] | None) -> None:
+def save_model(model: keras.Model, job: "Job", save_more: Callable[[], None] | None = None) -> None:
     """Write the model, whatever ``save_more`` writes beside it, and last the record, which makes them count."""
-    record_path(folder, name).unlink(missing_ok=True)
-    with write_whole(model_path(folder, name)) as beside:
+    path = model_path(job.folder, job.name)
+    record_path(job.folder, job.name).unlink(missing_ok=True)
+    with write_whole(path) as beside:
         model.save(beside)
     if save_more:
         save_more()
@@ -199,10 +190,10 @@ def save_model(model: keras.Model, folder: Path, name: str, record: dict, save_m
         "keras": keras.__version__,
         "numpy": np.__version__,
     }
-    text = yaml.safe_dump({**record, "parameters": model.count_params(), "versions": versions}, sort_keys=False)
-    write_text(record_path(folder, name), text)
-    resume_path(folder, name).unlink(missing_ok=True)
-    logger.info("%s: trained on %d clips", model_path(folder, name), record["clips"])
+    text = yaml.safe_dump({**job.record, "parameters": model.count_params(), "versions": versions}, sort_keys=False)
+    write_text(record_path(job.folder, job.name), text)
+    resume_path(job.folder, job.name).unlink(missing_ok=True)
+    logger.info("%s: trained on %d clips", path, len(job.clips))
 
 
 def load_model(path: Path) -> keras.Model:
@@ -239,17 +230,61 @@ def make_optimizer(fit: Fit) -> keras.optimizers.Optimizer:
     return keras.optimizers.get({"class_name": fit.compile.optimizer, "config": settings})
 
 
-@dataclass
-class Job:
-    """One network to be trained: where its files go and what decides it."""
+def reset_optimizer(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
+    """Bring the optimiser to its start, also when it has trained another machine type before."""
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    for one in (optimizer, fresh):
+        if not one.built:
+            one.build(model.trainable_variables)
+    for variable, start in zip(optimizer.variables, fresh.variables, strict=True):
+        variable.assign(start)
 
-    folder: Path
-    name: str
-    record: dict
-    fit: Fit
-    seed: int
-    n_clips: int
-    progress: tqdm
+
+class Job:
+    """One network to be trained: what decides it, where its files go, how far it is.
+
+    Parameters
+    ----------
+    name : str, what its files are called: the machine type, or a name for a network over several
+    clips : the training clips
+    """
+
+    def __init__(self, run: Run, system: System, name: str, clips: Sequence[Clip]):
+        self.run, self.system, self.name, self.clips = run, system, name, clips
+        self.folder = run.model_folder(system)
+        self.record = {
+            "system": system.name,
+            "training_data": run.training_data,
+            "configuration": configuration(system, run.config.seed),
+            "clips": len(clips),
+            "fingerprint": fingerprint(clips),
+            "sample_rate": clips[0].sample_rate,
+        }
+
+    def is_done(self) -> bool:
+        """True where a finished model was trained on just this; the log says if one differs, and in what."""
+        path = model_path(self.folder, self.name)
+        old = read_record(self.folder, self.name)
+        if old is None:
+            return False
+        changes = differences(old, self.record)
+        if changes:
+            logger.info("%s: trained anew, since the model there differs: %s", path, "; ".join(changes))
+            return False
+        logger.info("%s: kept, trained with the same configuration on the same %d clips", path, len(self.clips))
+        self.skip(1 + self.system.fit.epochs)
+        return True
+
+    def watch(self, per_clip: Iterable) -> Iterator:
+        """Hand on what comes clip by clip, with the progress shown."""
+        for item in per_clip:
+            self.run.progress.update()
+            yield item
+
+    def skip(self, passes: int) -> None:
+        """Take passes over the clips that need not be made off the progress bar."""
+        self.run.progress.total -= passes * len(self.clips)
+        self.run.progress.refresh()
 
 
 def train(
@@ -267,22 +302,23 @@ def train(
     -------
     dict : the loss (and ``val_loss``, metrics) of each epoch
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    trainee.optimizer.build(model.trainable_variables)
+    reset_optimizer(trainee.optimizer, model)
     state = TrainingState(model, trainee, job)
     first_epoch = state.restore()
-    job.progress.total -= first_epoch * job.n_clips  # done by an earlier run
-    job.progress.refresh()
-    if first_epoch < job.fit.epochs:
+    job.skip(first_epoch)
+    fit = job.system.fit
+    if first_epoch < fit.epochs:
+        seed = job.run.config.seed
         batches = epoch_batches(
-            n_train, seed=job.seed, batch_size=job.fit.batch_size, shuffle=job.fit.shuffle, first_epoch=first_epoch
+            n_train, seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle, first_epoch=first_epoch
         )
         trainee.fit(
             batches,
-            steps_per_epoch=math.ceil(n_train / job.fit.batch_size),
+            steps_per_epoch=math.ceil(n_train / fit.batch_size),
             initial_epoch=first_epoch,
-            epochs=job.fit.epochs,
+            epochs=fit.epochs,
             validation_data=validation,
+            shuffle=False,  # the batches are
             callbacks=[state],
             verbose=0,
         )
@@ -326,25 +362,27 @@ class TrainingState(keras.callbacks.Callback):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         self.history = header["history"]
-        logger.info("%s: going on after epoch %d of %d", self.path, header["epoch"], self.job.fit.epochs)
+        logger.info("%s: going on after epoch %d of %d", self.path, header["epoch"], self.job.system.fit.epochs)
         return header["epoch"]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Check the loss, keep the state, move the progress bar."""
         losses = {name: float(value) for name, value in (logs or {}).items()}
+        job, epochs = self.job, self.job.system.fit.epochs
+        title = f"{job.system.name} {job.name}"
         if not all(math.isfinite(value) for value in losses.values()):
             raise UserError(
-                f"{self.job.name}: epoch {epoch + 1} gave {losses}; the training diverged.\n"
+                f"{title}: epoch {epoch + 1} gave {losses}; the training diverged.\n"
                 "Lower fit.compile.learning_rate, or raise fit.batch_size. Nothing was saved of this epoch."
             )
         for name, value in losses.items():
             self.history.setdefault(name, []).append(value)
         self._keep(epoch + 1)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        self.job.progress.set_postfix_str(f"{self.job.name} epoch {epoch + 1}/{self.job.fit.epochs}: {shown}")
-        self.job.progress.update(self.job.n_clips)
-        level = logging.INFO if self.job.fit.verbose == 2 else logging.DEBUG
-        logger.log(level, "%s: epoch %d/%d - %s", self.job.name, epoch + 1, self.job.fit.epochs, shown)
+        job.run.progress.set_postfix_str(f"{title} epoch {epoch + 1}/{epochs}: {shown}", refresh=False)
+        job.run.progress.update(len(job.clips))
+        level = logging.INFO if job.system.fit.verbose == 2 else logging.DEBUG
+        logger.log(level, "%s: epoch %d/%d - %s", title, epoch + 1, epochs, shown)
 
     def _keep(self, epoch: int) -> None:
         values = {f"v{i}": np.asarray(variable) for i, variable in enumerate(self._variables())}
