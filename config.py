@@ -88,7 +88,22 @@ class L2Softmax:
     """MobileNetV2, L2 normalisation, softmax; then an outlier detector on the embeddings (report, section 3)."""
 
     MODULE: ClassVar[str] = "metric_model"
-    alpha: float | str = key(above=0, choices=("trained",))
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("score", "lof_per", "n_neighbors", "metric")  # do not decide a network
+
+    classes: str = key(choices=("machine_type", "machine_id"))  # what the network learns to tell apart
+    alpha: float | str = key(above=0, choices=("trained",))  # norm of the embeddings
+    margin: float = key(low=0, below=1.5)  # [rad] of ArcFace; 0: the report's L2-softmax
+    mixup: float = key(low=0)  # parameter of the Beta distribution; 0: none
+    width: float = key(above=0)  # of MobileNetV2, which calls it alpha
+    weights: str | None = key()  # null: random; imagenet; or the path of a file
+    input_size: int | None = key(low=32)  # side of the square that the input is resized to; null: it is not
+    resize: str = key(choices=("bilinear", "nearest", "bicubic"))
+    scaling: str = key(choices=("standard", "standard_per_band", "minmax"))  # of the log-mel energies
+    batch_norm_momentum: float = key(low=0, below=1)
+    score: str = key(choices=("lof", "knn", "softmax"))
+    lof_per: str = key(choices=("machine_type", "machine_id"))  # clips that share an outlier detector (lof and knn)
+    n_neighbors: int = key(low=1)
+    metric: str = key(choices=("euclidean", "cosine", "manhattan"))
 
 
 MODELS = {"dense_ae": DenseAutoencoder, "l2_softmax": L2Softmax}

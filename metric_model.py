@@ -1,0 +1,482 @@
+"""The classifier with an outlier detector on its embeddings: MobileNetV2, L2-softmax, local outlier factor.
+
+Section 3 of Wei and Liu (2020). One network learns to tell machine types (or machine IDs) apart; the detectors are
+fitted per machine type (or ID) to the embeddings of the normal training clips.
+"""
+
+import logging
+import math
+import os
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+import features
+import training
+from common import Clip, UserError, fault_list, write_whole
+from config import L2Softmax, System
+
+NAME = "classifier"  # of the network's files; it is one for all machine types
+ALPHA_START = 16.0  # of a trained alpha
+BOUND_PROBABILITY = 0.95  # softmax probability of the right class that alpha should allow for
+EMBEDDING_BATCH = 32  # windows in one call of the network
+DUPLICATE_DECIMALS = 5  # of a unit vector: embeddings equal in these are of the same recording
+IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+IMAGENET_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+IMAGENET_SIZES = (96, 128, 160, 192, 224)
+MIN_SIZE = 32  # [bands, frames] MobileNetV2 halves its input five times
+
+logger = logging.getLogger(__name__)
+
+
+# ---- layers and loss ----
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class L2Constraint(layers.Layer):
+    """``alpha * f / ||f||`` per sample (Ranjan et al. 2017, L2-constrained softmax).
+
+    Parameters
+    ----------
+    alpha : float, norm of the outputs; where ``trained`` it is where the training starts from
+    """
+
+    def __init__(self, alpha: float, trained: bool, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.start, self.trained = alpha, trained
+
+    def build(self, input_shape):
+        """Make alpha a weight, whether it is trained or not."""
+        initializer = keras.initializers.Constant(self.start)
+        self.alpha = self.add_weight(shape=(), initializer=initializer, trainable=self.trained, name="alpha")
+
+    def call(self, inputs):
+        """Normalise along the last axis."""
+        return self.alpha * ops.normalize(inputs, axis=-1, order=2, epsilon=1e-12)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "alpha": self.start, "trained": self.trained}
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Keras's batch normalisation of images, computed by TensorFlow's fused operation.
+
+    Keras 3 puts it together from a dozen operations, which take longer than all of MobileNetV2's convolutions.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise by the batch's statistics in training, by the moving ones otherwise."""
+        gamma, beta = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
+        if not (training and self.trainable):
+            return tf.compat.v1.nn.fused_batch_norm(
+                inputs,
+                gamma,
+                beta,
+                mean=tf.convert_to_tensor(self.moving_mean),
+                variance=tf.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon,
+                is_training=False,
+            )[0]
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+        )
+        n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+        variance *= (n - 1) / n  # fused: of the sample; Keras: of the population
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class CosineLogits(layers.Layer):
+    """``||f|| * cos(f, w_j)`` for each class j: a Dense layer without bias whose columns have unit norm."""
+
+    def __init__(self, n_classes: int, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.n_classes = n_classes
+
+    def build(self, input_shape):
+        """Make the class vectors."""
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.n_classes), name="kernel")
+
+    def call(self, inputs):
+        """Project on the class vectors."""
+        return ops.matmul(inputs, ops.normalize(self.kernel, axis=0, order=2, epsilon=1e-12))
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "n_classes": self.n_classes}
+
+
+def margin_softmax_loss(labels: tf.Tensor, logits: tf.Tensor, *, alpha: tf.Tensor, margin: float) -> tf.Tensor:
+    """ArcFace loss (Deng et al. 2019, eq. 3) for labels that may be mixtures of classes; shape (n,).
+
+    ``sum_j y_j * -log(exp(a cos(t_j + m)) / (exp(a cos(t_j + m)) + sum_{i != j} exp(a cos t_i)))``
+
+    Parameters
+    ----------
+    labels : (n, n_classes), each row sums to one
+    logits : (n, n_classes), ``alpha * cos t``
+    margin : float [rad]
+    """
+    cosines = tf.clip_by_value(logits / alpha, -1 + 1e-6, 1 - 1e-6)  # acos has no gradient at the ends
+    with_margin = alpha * tf.cos(tf.acos(cosines) + margin)
+    n_classes = logits.shape[-1]
+    alternatives = tf.repeat(logits[:, None, :], n_classes, axis=1)  # (n, class j with margin, class i)
+    alternatives = tf.linalg.set_diag(alternatives, with_margin)
+    losses = tf.reduce_logsumexp(alternatives, axis=-1) - with_margin
+    return tf.reduce_sum(labels * losses, axis=-1)
+
+
+def alpha_lower_bound(n_classes: int, probability: float) -> float:
+    """Smallest alpha that allows a softmax ``probability`` of the right class (Ranjan et al. 2017, eq. 8)."""
+    if n_classes <= 2:
+        return 0.0
+    return math.log(probability * (n_classes - 2) / (1 - probability))
+
+
+# ---- network ----
+
+
+def build(
+    model: L2Softmax, *, n_mels: int, frames: int, n_classes: int, mean: np.ndarray, deviation: np.ndarray
+) -> keras.Model:
+    """Network of the report's table in section 3.
+
+    Parameters
+    ----------
+    mean, deviation : ndarray, shape (n_mels,) [dB], value scaling of each band
+
+    Returns
+    -------
+    keras.Model : log-mel energies [dB] (n, n_mels, frames, 1) -> logits (n, n_classes); the output of its layer
+        ``embedding`` is (n, 1280), (n, 1280 * width) where the width is above 1
+    """
+    size = (model.input_size, model.input_size) if model.input_size else (n_mels, frames)
+    if min(size) < MIN_SIZE:
+        raise UserError(
+            f"feature: {n_mels} bands x {frames} frames; MobileNetV2 needs {MIN_SIZE} x {MIN_SIZE} at least. "
+            "Raise n_mels or frames, or set model.input_size"
+        )
+    inputs = layers.Input((n_mels, frames, 1))
+    scaling = {"mean": np.asarray(mean, float).tolist(), "variance": np.square(deviation).tolist()}
+    h = layers.Normalization(axis=1, **scaling, dtype="float32")(inputs)
+    if model.input_size:
+        h = layers.Resizing(*size, interpolation=model.resize, dtype="float32")(h)
+    h = layers.Concatenate(dtype="float32")([h, h, h])  # (n, *size, 3)
+    h = make_backbone(model, size)(h)  # (n, 1280)
+    trained = model.alpha == "trained"
+    alpha = ALPHA_START if trained else float(model.alpha)
+    h = L2Constraint(alpha, trained, name="embedding")(h)
+    if model.margin:
+        return keras.Model(inputs, CosineLogits(n_classes, name="logits")(h))
+    return keras.Model(inputs, layers.Dense(n_classes, dtype="float32", name="logits")(h))
+
+
+def make_backbone(model: L2Softmax, size: tuple[int, int]) -> keras.Model:
+    """MobileNetV2 without its top, (n, *size, 3) -> (n, 1280).
+
+    Keras's batch normalisation has momentum 0.999 here: the statistics that it uses in inference would still be near
+    their start after some hundred steps.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on sizes for which there are no ImageNet weights
+        original = keras.applications.MobileNetV2(
+            input_shape=(*size, 3), alpha=model.width, include_top=False, weights=None, pooling="avg"
+        )
+    if model.weights:
+        load_weights(original, weights_path(model))
+
+    def clone(layer: layers.Layer) -> layers.Layer:
+        if isinstance(layer, layers.BatchNormalization):
+            return FusedBatchNormalization.from_config({**layer.get_config(), "momentum": model.batch_norm_momentum})
+        return type(layer).from_config(layer.get_config())
+
+    backbone = keras.models.clone_model(original, clone_function=clone)
+    backbone.set_weights(original.get_weights())
+    return backbone
+
+
+def weights_path(model: L2Softmax) -> Path:
+    """File of the weights that the network starts from; ImageNet's are fetched into Keras's folder once."""
+    if model.weights != "imagenet":
+        return Path(model.weights)
+    if model.width not in IMAGENET_WIDTHS:
+        raise UserError(
+            f"model.width: {model.width}; ImageNet weights are there for {', '.join(map(str, IMAGENET_WIDTHS))}. "
+            "Take one of these, or set model.weights: null"
+        )
+    rows = model.input_size if model.input_size in IMAGENET_SIZES else 224
+    name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{model.width}_{rows}_no_top.h5"
+    path = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models" / name
+    if not path.exists():
+        logger.info("fetching %s%s", IMAGENET_URL, name)
+        try:
+            with urllib.request.urlopen(IMAGENET_URL + name, timeout=60) as answer, write_whole(path) as beside:
+                beside.write_bytes(answer.read())
+        except OSError as error:  # URLError is one
+            raise UserError(
+                f"model.weights: imagenet: {IMAGENET_URL}{name} cannot be fetched ({error})\n"
+                f"Fetch it elsewhere and put it to {path}, or set model.weights: null"
+            ) from error
+    return path
+
+
+def load_weights(backbone: keras.Model, path: Path) -> None:
+    """Weights of a file into a MobileNetV2 without top."""
+    if not path.is_file():
+        raise UserError(f"model.weights: no file {path} (looked for {path.resolve()})")
+    try:
+        backbone.load_weights(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"model.weights: {path} does not hold the weights of a Keras MobileNetV2 without top, pooling avg, of "
+            f"this model.width: {error}"
+        ) from error
+
+
+# ---- classes, split, scaling ----
+
+
+def class_names(model: L2Softmax, clips: Sequence[Clip]) -> list[str]:
+    """The class of each clip: its machine type, or machine type and ID."""
+    if model.classes == "machine_type":
+        return [clip.machine_type for clip in clips]
+    return [f"{clip.machine_type}/{clip.machine_id}" for clip in clips]
+
+
+def stratified_order(classes: Sequence[str], validation_split: float, seed: int) -> tuple[np.ndarray, int]:
+    """Indices of the clips, those to train on first, and how many these are.
+
+    Of each class, ``validation_split`` of the clips, rounded down, drawn at random, come last.
+    """
+    rng = np.random.default_rng(seed)
+    classes = np.asarray(classes)
+    train, validation = [], []
+    for name in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == name))
+        n_validation = int(len(members) * validation_split)
+        validation.append(np.sort(members[:n_validation]))
+        train.append(np.sort(members[n_validation:]))
+    n_train = sum(map(len, train))
+    return np.concatenate(train + validation), n_train
+
+
+class BandStatistics:
+    """Mean, deviation and range of each mel band over blocks of frames that come one after the other."""
+
+    def __init__(self, n_mels: int):
+        self.count = 0
+        self.sums, self.squares = np.zeros(n_mels), np.zeros(n_mels)
+        self.lowest, self.highest = np.full(n_mels, np.inf), np.full(n_mels, -np.inf)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take a block, (n_frames, n_mels) [dB]."""
+        self.count += len(block)
+        self.sums += block.sum(axis=0, dtype=np.float64)
+        self.squares += np.square(block, dtype=np.float64).sum(axis=0)
+        self.lowest = np.minimum(self.lowest, block.min(axis=0))
+        self.highest = np.maximum(self.highest, block.max(axis=0))
+
+    def scaling(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation [dB], (n_mels,) each, by which the network scales its input.
+
+        ``standard``: those of all values; ``standard_per_band``: those of each band; ``minmax``: such that the values
+        reach from -1 to 1.
+        """
+        means, squares = self.sums / self.count, self.squares / self.count
+        if kind == "minmax":
+            low, high = self.lowest.min(), self.highest.max()
+            means, deviations = np.full_like(means, (high + low) / 2), np.full_like(means, (high - low) / 2)
+        elif kind == "standard":
+            mean = means.mean()
+            deviations = np.full_like(means, math.sqrt(squares.mean() - mean**2))
+            means = np.full_like(means, mean)
+        else:
+            deviations = np.sqrt(np.maximum(squares - means**2, 0))
+        return means, np.maximum(deviations, 1e-3)  # a band that never changes stays zero
+
+
+# ---- training ----
+
+
+class ClipTrainer(keras.Model):
+    """Trains the network on one window of each clip in an epoch, cut out of the log-mel frames batch by batch.
+
+    The frames are held once; ``fit`` is given indices of clips. A longer clip gives a window at a place drawn anew for
+    each step; a shorter one is repeated until it fills the window.
+    """
+
+    def __init__(self, network: keras.Model, model: L2Softmax, log_mel: tf.Variable, seed: int):
+        super().__init__()
+        self.network, self.log_mel, self.seed = network, log_mel, seed
+        self.frames, self.n_classes = network.input_shape[2], network.output_shape[-1]
+        self.mixup = model.mixup
+        self.margin = model.margin
+
+    def set_clips(self, offsets: np.ndarray, labels: np.ndarray, order: np.ndarray) -> None:
+        """Say where the clips are among the frames and of which class they are, in the order of their indices."""
+        self.firsts = tf.constant(offsets[:-1][order], tf.int32)
+        self.lengths = tf.constant(np.diff(offsets)[order], tf.int32)
+        self.labels = tf.constant(labels[order], tf.int32)
+
+    def call(self, inputs, training=False):
+        """Logits."""
+        return self.network(inputs, training=training)
+
+    def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Windows (n, n_mels, frames, 1) and one-hot labels; ``places`` in [0, 1) say where in the clip."""
+        lengths = tf.gather(self.lengths, indices)
+        choices = tf.maximum(lengths - self.frames + 1, 1)
+        starts = tf.cast(tf.floor(places * tf.cast(choices, tf.float32)), tf.int32)
+        within = (starts[:, None] + tf.range(self.frames)) % lengths[:, None]
+        windows = tf.gather(self.log_mel, tf.gather(self.firsts, indices)[:, None] + within)
+        labels = tf.one_hot(tf.gather(self.labels, indices), self.n_classes)
+        return tf.transpose(windows, (0, 2, 1))[..., None], labels
+
+    def train_step(self, indices):
+        """One step; all that is drawn at random follows from the seed and the number of the step."""
+        step = tf.cast(self.optimizer.iterations, tf.int32)
+        n = tf.shape(indices)[0]
+        windows, labels = self.examples(indices, tf.random.stateless_uniform((n,), (self.seed, step)))
+        if self.mixup:
+            windows, labels = self.mixed(windows, labels, step)
+        return super().train_step((windows, labels))
+
+    def mixed(self, windows: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mixup (Zhang et al. 2018): each example with the one mirrored in the batch, in parts of Beta(a, a)."""
+        gammas = tf.random.stateless_gamma((2, tf.shape(labels)[0]), (self.seed + 1, step), alpha=self.mixup)
+        part = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
+        of_window, of_label = part[:, None, None, None], part[:, None]
+        windows = of_window * windows + (1 - of_window) * windows[::-1]
+        return windows, of_label * labels + (1 - of_label) * labels[::-1]
+
+    def test_step(self, indices):
+        """Loss and accuracy of a validation batch, at the middle of each clip."""
+        return super().test_step(self.examples(indices, tf.fill(tf.shape(indices), 0.5)))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Softmax cross-entropy; with a margin, that of ArcFace."""
+        if self.margin:
+            alpha = self.network.get_layer("embedding").alpha
+            return tf.reduce_mean(margin_softmax_loss(y, y_pred, alpha=alpha, margin=self.margin))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def make_trainer(network: keras.Model, system: System, log_mel: tf.Variable, seed: int) -> ClipTrainer:
+    """Trainer, compiled. On a CPU, XLA's convolutions take ten times as long as TensorFlow's own."""
+    trainer = ClipTrainer(network, system.model, log_mel, seed)
+    trainer.compile(
+        training.make_optimizer(system.fit),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+    )
+    return trainer
+
+
+# ---- embeddings ----
+
+
+def clip_windows(log_mel: np.ndarray, frames: int) -> np.ndarray:
+    """The windows by which a clip is scored, shape (n_windows, n_mels, frames).
+
+    A longer clip is covered by as few windows as can be, evenly spaced from its first frame to its last; a shorter one
+    is repeated until it fills one window.
+
+    Parameters
+    ----------
+    log_mel : ndarray, shape (n_frames, n_mels)
+    """
+    n = len(log_mel)
+    starts = np.linspace(0, max(n - frames, 0), math.ceil(n / frames)).round().astype(int)
+    rows = (starts[:, None] + np.arange(frames)) % n
+    return log_mel[rows].transpose(0, 2, 1)
+
+
+def embed(network: keras.Model, log_mels: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (n_clips, 1280) and logarithms of the class probabilities (n_clips, n_classes) of clips.
+
+    Both are means over a clip's windows; an embedding is brought back to the norm that its windows have.
+
+    Parameters
+    ----------
+    log_mels : log-mel energies of each clip [dB], shape (n_frames, n_mels)
+    """
+    frames = network.input_shape[2]
+    both = keras.Model(network.inputs, [network.get_layer("embedding").output, network.outputs[0]])
+
+    @tf.function
+    def outputs(windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        embedding, logits = both(windows[..., None], training=False)
+        return embedding, tf.nn.log_softmax(logits)
+
+    def batches() -> Iterator[np.ndarray]:
+        waiting = np.empty((0, *network.input_shape[1:3]), np.float32)
+        for log_mel in log_mels:
+            windows = clip_windows(log_mel, frames)
+            counts.append(len(windows))
+            waiting = np.concatenate([waiting, windows])
+            while len(waiting) >= EMBEDDING_BATCH:
+                yield waiting[:EMBEDDING_BATCH]
+                waiting = waiting[EMBEDDING_BATCH:]
+        if len(waiting):  # filled up, so that the network is traced once
+            yield np.pad(waiting, ((0, EMBEDDING_BATCH - len(waiting)), (0, 0), (0, 0)))
+
+    counts: list[int] = []
+    parts = [[part.numpy() for part in outputs(batch)] for batch in batches()]
+    embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
+    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    mean_embeddings = np.add.reduceat(embeddings, firsts)
+    norms = np.linalg.norm(embeddings[firsts], axis=1) / np.linalg.norm(mean_embeddings, axis=1)
+    means = np.add.reduceat(log_probabilities.astype(np.float64), firsts) / np.array(counts)[:, None]
+    return mean_embeddings * norms[:, None], means
+
+
+# ---- detectors ----
+
+
+def distinct(embeddings: np.ndarray) -> np.ndarray:
+    """The embeddings without those that occur before.
+
+    Where a training embedding has more copies than there are neighbours, its local density is infinite, and the local
+    outlier factor of all clips near it grows beyond bounds.
+    """
+    norm = np.linalg.norm(embeddings[0])
+    _, first = np.unique(np.round(embeddings / norm, DUPLICATE_DECIMALS), axis=0, return_index=True)
+    return embeddings[np.sort(first)]
+
+
+def outlier_scores(train: np.ndarray, test: np.ndarray, *, score: str, n_neighbors: int, metric: str) -> np.ndarray:
+    """How far each test embedding lies from the training embeddings, shape (n_test,); higher = more anomalous.
+
+    Parameters
+    ----------
+    score : ``lof``: the local outlier factor (Breunig et al. 2000), inliers near 1; ``knn``: the mean distance to the
+        ``n_neighbors`` nearest training embeddings
+    """
+    from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+
+    train = distinct(train)
+    if len(train) <= n_neighbors:
+        raise UserError(
+            f"model.n_neighbors: {n_neighbors}; there are {len(train)} training clips with different embeddings. "
+            "Lower it, or train on more clips"
+        )
+    if score == "knn":
+        nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(train)
+        return nearest.kneighbors(test)[0].mean(axis=1).astype(np.float64)
+    lof = LocalOutlierFactor(n_neighbors=n_neighbors, metric=metric, novelty=True).fit(train)
+    return -lof.score_samples(test).astype(np.float64)  # scikit-learn's sign is the opposite
+
+
+# ---- the functions that the scripts call ----
