@@ -73,10 +73,15 @@ def read_results(
     if reference and reference == wanted:
         raise common.UserError(f"--against {against}: the same folder; nothing to compare")
     folders = result_folders([*paths, against] if against else paths)
-    results = {}
+    results, errors = {}, []
     for name, folder in zip(folder_names(folders), folders, strict=True):
-        scores = scoring.read_folder(folder, truth)
-        results[folder.resolve()] = Result(name, folder, scores, scoring.evaluate(scores, max_fpr=max_fpr))
+        try:
+            scores = scoring.read_folder(folder, truth)
+            results[folder.resolve()] = Result(name, folder, scores, scoring.evaluate(scores, max_fpr=max_fpr))
+        except common.UserError as error:  # to name the faults of all folders at once
+            errors.append(str(error))
+    if errors:
+        raise common.UserError("\n".join(errors))
     return [results[folder] for folder in wanted], results[reference[0]] if reference else None
 
 
@@ -267,10 +272,9 @@ def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATE
     ids: dict[str, dict[str, np.ndarray]] = {}  # machine type -> machine ID -> differences of the bootstrap samples
     score_differences = []
     for machine_type, machine_id in common_ids(a, b):
-        labels, scores_a, names = a.scores[machine_type, machine_id]
-        of_b = b.scores[machine_type, machine_id]
-        by_name = dict(zip(of_b.names, of_b.scores, strict=True))
-        scores_b = np.array([by_name[name] for name in names])
+        names, labels, scores_a, scores_b = _paired(
+            a.scores[machine_type, machine_id], b.scores[machine_type, machine_id]
+        )
         # Seeded by the ID's name, so that IDs are independent and one ID's interval does not hang on the others.
         rng = np.random.default_rng([seed, zlib.crc32(f"{machine_type} {machine_id}".encode())])
         ids.setdefault(machine_type, {})[machine_id] = bootstrap_differences(
@@ -288,6 +292,15 @@ def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATE
             )
         )
     return Comparison(a.name, b.name, _differences(a, b, ids), score_differences)
+
+
+def _paired(a: LabelledScores, b: LabelledScores) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Names, labels, scores in a, scores in b of the same clips, sorted by name: the files' order does not matter."""
+    label, score_a, score_b = (
+        dict(zip(side.names, values, strict=True)) for side, values in ((a, a.labels), (a, a.scores), (b, b.scores))
+    )
+    names = sorted(label)
+    return names, *(np.array([values[name] for name in names]) for values in (label, score_a, score_b))
 
 
 def _differences(a: Result, b: Result, ids: dict[str, dict[str, np.ndarray]]) -> list[Difference]:
@@ -413,9 +426,11 @@ def systems_table(results: Sequence[Result], published: Sequence[scoring.Publish
     rows = []
     for name, figures in {**ours, **theirs}.items():
         pairs = [figures.get(t) for t in machine_types]
-        pairs.append(None if None in pairs else np.mean(pairs, axis=0))
+        if len(machine_types) > 1:
+            pairs.append(None if None in pairs else np.mean(pairs, axis=0))
         rows.append([name, *("-" if pair is None else "{:.2f}/{:.2f}".format(*pair) for pair in pairs)])
-    table = scoring.text_table(["AUC/pAUC [%]", *machine_types, "mean"], rows)
+    head = ["AUC/pAUC [%]", *machine_types, *["mean"] * (len(machine_types) > 1)]
+    table = scoring.text_table(head, rows)
     return table + "\n* published; sources in published.yaml" * bool(published)
 
 

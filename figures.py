@@ -20,6 +20,7 @@ HATCHES = ("", "///", "...", "xx")
 DPI = 120
 MAX_COLUMNS = 4  # machine IDs side by side
 CHARACTERS_PER_INCH = 13  # of a legend's text
+LEGEND_ROW = 0.22  # height of a row of a legend [inch]
 CHANCE, PAUC_RANGE = "chance", "pAUC range"
 
 
@@ -98,11 +99,13 @@ def _legend(figure, all_axes: Sequence) -> None:
     def fits(columns: int) -> bool:  # with six characters' width for a handle and a gap
         return sum(max(map(len, column)) + 6 for column in np.array_split(labels, columns)) <= room
 
+    columns = next((columns for columns in range(len(labels), 1, -1) if fits(columns)), 1)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // columns))
     figure.legend(
         [handles[label] for label in labels],
         labels,
         loc="outside upper center",
-        ncols=next((columns for columns in range(len(labels), 1, -1) if fits(columns)), 1),
+        ncols=columns,
         fontsize=9,
         frameon=False,
     )
@@ -131,7 +134,7 @@ def bar_figure(
         heights = {name: scoring.averages(ids)[metric] for name, ids in performances[system].items()}
         series.append((system, colour, HATCHES[repeat], heights))
 
-    figure = Figure(figsize=(max(8.5, 1.4 + 0.2 * len(names) * len(series)), 4.2), layout="constrained")
+    figure = Figure(figsize=(max(8.5, 1.4 + 0.2 * len(names) * len(series)), 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(0.5, color="0.35", linestyle="--", linewidth=1, label=CHANCE, zorder=0)
     width = min(0.84 / len(series), 0.3)
@@ -158,7 +161,7 @@ def _id_axes(machine_ids: Sequence[str], *, row_height: float):
 
     columns = min(len(machine_ids), MAX_COLUMNS)
     rows = -(-len(machine_ids) // columns)
-    figure = Figure(figsize=(max(4.4, 2.9 * columns), row_height * rows + 0.7), layout="constrained")
+    figure = Figure(figsize=(max(4.4, 2.9 * columns), row_height * rows + 0.4), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)  # [inch]; labels do not touch the edge
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes[len(machine_ids) :]:

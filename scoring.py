@@ -305,30 +305,44 @@ def read_folder(directory: Path, truth: Truth | None = None) -> dict[Key, Labell
         all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
     """
     files = score_files(directory)
+    faults = _file_faults(directory, files, truth) if truth is not None else []
     scored: dict[Key, LabelledScores] = {}
-    faults = []
     for key, path in files.items():
+        if truth is not None and key not in truth:
+            continue  # named in faults
         scores, rows, faults_of_file = _parse_scores(path)
-        labels = _labels_of_names(scores) if truth is None else truth.get(key, {})
+        labels = _labels_of_names(scores) if truth is None else truth[key]
         unlabelled = {name: rows[name] for name in scores if labels.get(name) is None}
         missing = [name for name in labels if name not in rows]
         faults += faults_of_file + _pairing_faults(path, unlabelled, missing, has_truth=truth is not None)
-        names = tuple(name for name in scores if labels.get(name) is not None)
+        names = tuple(name for name in scores if name not in unlabelled)
         scored[key] = LabelledScores(
             np.array([labels[name] for name in names]), np.array([scores[name] for name in names]), names
         )
-    scored_types = {machine_type for machine_type, _ in files}
-    for machine_type, machine_id in truth or ():
-        if machine_type in scored_types and (machine_type, machine_id) not in files:
-            path = score_path(directory, machine_type, machine_id)
-            faults.append(f"{path}: missing ({len(truth[machine_type, machine_id])} clips)")
     if faults:
         advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
         raise common.fault_list(f"{directory}: score files with faults", faults, advice)
-    absent = list(dict.fromkeys(machine_type for machine_type, _ in truth or () if machine_type not in scored_types))
+    return {key: scored[key] for key in truth or scored if key in scored}
+
+
+def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Truth) -> list[str]:
+    """Score files of machine IDs that the ground truth does not have, and those it has that are missing.
+
+    A machine type without any file is said in a warning: one may evaluate some types only.
+    """
+    scored_types = {machine_type for machine_type, _ in files}
+    faults = [
+        f"{path}: the ground truth has no clips of this machine ID" for key, path in files.items() if key not in truth
+    ]
+    faults += [
+        f"{score_path(directory, *key)}: missing ({len(clips)} clips)"
+        for key, clips in truth.items()
+        if key not in files and key[0] in scored_types
+    ]
+    absent = list(dict.fromkeys(machine_type for machine_type, _ in truth if machine_type not in scored_types))
     if absent:
         logger.warning("%s: no scores of %s; the figures are of the other machine types", directory, ", ".join(absent))
-    return {key: scored[key] for key in truth or scored if key in scored}
+    return faults
 
 
 def _labels_of_names(names: Sequence[str]) -> dict[str, int | None]:

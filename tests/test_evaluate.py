@@ -1,0 +1,426 @@
+"""02_evaluate.py and comparison.py: pairing, faults, differences, intervals, ranking."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import common
+import comparison
+import scoring
+
+evaluate = importlib.import_module("02_evaluate")
+
+# What the official evaluator (dcase2020_task2_evaluator, scikit-learn 1.9.1) writes for the files of `submission`.
+OFFICIAL_RESULT = """\
+fan
+id,AUC,pAUC
+01,0.6990950226244343,0.7039771374136699
+03,0.7567873303167421,0.6642057632769707
+Average,0.7279411764705882,0.6840914503453203
+
+valve
+id,AUC,pAUC
+01,0.6278280542986425,0.5663253155513217
+Average,0.6278280542986425,0.5663253155513217
+
+"""
+
+
+@pytest.fixture
+def submission(tmp_path):
+    """Score files of three machine IDs of an evaluation set, and its ground truth; returns (folder, list)."""
+    folder = tmp_path / "team"
+    folder.mkdir()
+    truth = []
+    for machine_type, machine_ids in (("fan", ("id_01", "id_03")), ("valve", ("id_01",))):
+        truth.append(machine_type)
+        for machine_id in machine_ids:
+            rows = []
+            for k in range(60):
+                label = int(k * k % 7 in (1, 2))
+                name = f"{machine_id}_{k:08d}.wav"
+                truth.append(f"{name},{('normal', 'anomaly')[label]}_{machine_id}_{59 - k:08d}.wav,{label}")
+                score = (k * k * 31 + 17 * len(machine_type) * int(machine_id[-1]) * (k + 1)) % 97 / 7 + 4 * label
+                rows.append(f"{name},{score!r}")
+            scoring.score_path(folder, machine_type, machine_id).write_text("\n".join(rows) + "\n")
+    (tmp_path / "eval_data_list.csv").write_text("\n".join(truth) + "\n")
+    return folder, tmp_path / "eval_data_list.csv"
+
+
+def write_folder(folder, *, shift, n_clips=40, keys=(("fan", "id_00"), ("fan", "id_02"), ("pump", "id_00")), noise=1.0):
+    """Score files with development names: the same clips for every ``shift``, which is the anomalies' distance."""
+    rng = np.random.default_rng(1)
+    own = np.random.default_rng(round(1000 * shift))
+    for machine_type, machine_id in keys:
+        names = [f"{label}_{machine_id}_{k:08d}.wav" for label in ("normal", "anomaly") for k in range(n_clips)]
+        labels = np.repeat([0, 1], n_clips)
+        scores = rng.standard_normal(2 * n_clips) + noise * own.standard_normal(2 * n_clips) + shift * labels
+        scoring.write_scores(scoring.score_path(folder, machine_type, machine_id), names, scores)
+    return folder
+
+
+def read(*folders, against=None):
+    return comparison.read_results(folders, against, None, max_fpr=0.1)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+# ---- the official evaluator's job ----
+
+
+def test_result_is_the_official_evaluators(submission, tmp_path, capsys):
+    folder, truth = submission
+    evaluate.main([str(folder), "--truth", str(truth)])
+    ours, official = (text.splitlines() for text in ((folder / "result.csv").read_text(), OFFICIAL_RESULT))
+    assert [line.split(",")[0] for line in ours] == [line.split(",")[0] for line in official]
+    numbers = [[float(n) for line in text if line.count(",") == 2 and "id" not in line for n in line.split(",")[1:]]
+               for text in (ours, official)]  # fmt: skip
+    assert len(numbers[0]) == 10
+    assert numbers[0] == pytest.approx(numbers[1], rel=0, abs=1e-12)
+    printed = capsys.readouterr().out
+    assert ["fan", "id_01", "69.91", "70.40"] in [line.split() for line in printed.splitlines()]
+    assert f"written to {folder / 'result.csv'}" in printed
+
+
+def test_pairing_is_by_name_not_by_order(submission):
+    folder, truth = submission
+    for path in folder.glob("*.csv"):
+        rows = path.read_text().splitlines()
+        path.write_text("\n".join(rows[7:] + rows[:7][::-1]) + "\n")
+    rows = truth.read_text().splitlines()
+    truth.write_text("\n".join([rows[0], *rows[120:0:-1], *rows[121:]]) + "\n")
+    evaluate.main([str(folder), "--truth", str(truth)])
+    performance = scoring.evaluate(scoring.read_folder(folder, scoring.read_truth(truth)), max_fpr=0.1)
+    assert performance["fan"]["id_01"] == pytest.approx((0.6990950226244343, 0.7039771374136699), abs=1e-12)
+    assert performance["fan"]["id_03"] == pytest.approx((0.7567873303167421, 0.6642057632769707), abs=1e-12)
+
+
+def test_every_fault_of_a_folder_is_in_one_error(submission):
+    folder, truth = submission
+    fan_01, fan_03, valve = (scoring.score_path(folder, *key) for key in scoring.score_files(folder))
+    rows = fan_01.read_text().splitlines()
+    rows[3] = rows[3].split(",")[0] + ",nan"  # not finite
+    del rows[10]  # missing
+    rows += [rows[0], "id_01_00000777.wav,1.0"]  # repeated, not in the truth
+    fan_01.write_text("\n".join(rows) + "\n")
+    fan_03.unlink()
+    valve.rename(scoring.score_path(folder, "valve", "id_09"))
+    with pytest.raises(common.UserError) as error:
+        evaluate.main([str(folder), "--truth", str(truth)])
+    message = str(error.value)
+    assert f"{fan_01}, row 4: id_01_00000003.wav: score nan is not finite" in message
+    assert f"{fan_01}, row 60: id_01_00000000.wav again, first in row 1" in message
+    assert f"{fan_01}: 1 clips that the ground truth does not have: id_01_00000777.wav (row 61)" in message
+    assert f"{fan_01}: 1 clips of the ground truth are missing: id_01_00000010.wav" in message
+    assert f"{fan_03}: missing (60 clips)" in message
+    assert f"{valve}: missing (60 clips)" in message
+    assert "anomaly_score_valve_id_09.csv: the ground truth has no clips of this machine ID" in message
+    assert not (folder / "result.csv").exists()
+
+
+def test_faults_of_all_folders_are_in_one_error(submission, tmp_path):
+    folder, truth = submission
+    write_folder(tmp_path / "dev", shift=1.0)
+    with pytest.raises(common.UserError, match=r"(?s)team.*id_03\.csv: missing.*dev.*has no clips of this machine ID"):
+        scoring.score_path(folder, "fan", "id_03").unlink()
+        evaluate.main([str(folder), str(tmp_path / "dev"), "--truth", str(truth)])
+
+
+def test_a_machine_type_that_is_not_scored_is_said_not_an_error(submission, caplog):
+    folder, truth = submission
+    scoring.score_path(folder, "valve", "id_01").unlink()
+    evaluate.main([str(folder), "--truth", str(truth)])
+    assert "no scores of valve" in caplog.text
+    assert (folder / "result.csv").read_text().startswith("fan\n")
+
+
+def test_evaluation_names_need_the_ground_truth(submission):
+    with pytest.raises(common.UserError, match=r"60 names do not say normal or anomaly.*--truth eval_data_list\.csv"):
+        evaluate.main([str(submission[0])])
+
+
+def test_dataset_folder_as_truth_finds_missing_clips(tmp_path):
+    folder = write_folder(tmp_path / "system", shift=1.0, n_clips=3, keys=[("fan", "id_00")])
+    test_clips = tmp_path / "dev_data" / "fan" / "test"
+    test_clips.mkdir(parents=True)
+    for name in scoring.read_scores(scoring.score_path(folder, "fan", "id_00")):
+        (test_clips / name).touch()
+    evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
+    (test_clips / "anomaly_id_00_00000003.wav").touch()
+    with pytest.raises(common.UserError, match=r"1 clips of the ground truth are missing: anomaly_id_00_00000003\.wav"):
+        evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
+    (test_clips / "id_00_00000004.wav").touch()
+    with pytest.raises(common.UserError, match="id_00_00000004.wav: name does not begin with normal_"):
+        evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id_00_1.wav,normal_id_00_1.wav,0\n", "row 1: no line with a machine type above it"),
+        ("fan\nid_00_1.wav,normal_id_00_1.wav,2\n", "row 2: .*expected name,original name,0 or 1"),
+        ("fan\nid_00_1.wav,normal_id_00_1.wav,1\n", "row 2: normal_id_00_1.wav is not the original name"),
+        ("fan\n" + 2 * "id_00_1.wav,normal_id_00_1.wav,0\n", "row 3: id_00_1.wav again"),
+        ("fan\nx.wav,normal_id_00_1.wav,0\n", "row 2: name is not of the form"),
+        ("fan\n", "no rows"),
+    ],
+)
+def test_faults_of_the_ground_truth(tmp_path, text, message):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(common.UserError, match=message):
+        scoring.read_truth(tmp_path / "list.csv")
+    with pytest.raises(common.UserError, match="cannot be read"):
+        scoring.read_truth(tmp_path / "none.csv")
+
+
+# ---- folders and files ----
+
+
+def test_a_folder_of_folders_stands_for_all_of_them(tmp_path, capsys):
+    for system, shift in (("a", 0.5), ("b", 2.0)):
+        write_folder(tmp_path / "dev" / system, shift=shift)
+    (tmp_path / "dev" / "notes.txt").touch()
+    evaluate.main([str(tmp_path / "dev"), "--rank"])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "dev" / "a" / "result.csv").exists()
+    assert (tmp_path / "dev" / "b" / "result.csv").exists()
+    ranking = [line.split()[:3] for line in printed[printed.index("mean rank") :].splitlines()[2:4]]
+    assert ranking == [["b", "1", "1.00"], ["a", "2", "2.00"]]
+
+
+def test_names_are_as_long_as_they_must_be(tmp_path):
+    folders = [tmp_path / "eval" / "x", tmp_path / "dev+eval" / "x"]
+    assert comparison.folder_names(folders) == ["eval/x", "dev+eval/x"]
+    assert comparison.folder_names(folders[:1]) == ["x"]
+
+
+def test_output_is_a_file_or_for_several_a_folder(tmp_path):
+    a, b = (write_folder(tmp_path / name, shift=1.0) for name in "ab")
+    evaluate.main([str(a), "--output", str(tmp_path / "out" / "a.csv")])
+    evaluate.main([str(a), str(b), "--output", str(tmp_path / "out")])
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a.csv", "result_a.csv", "result_b.csv"]
+    assert not (a / "result.csv").exists()
+    with pytest.raises(common.UserError, match="--output puts it elsewhere"):
+        evaluate.main([str(a), "--output", str(tmp_path / "out")])
+
+
+def test_help_is_quick_and_bad_rates_exit_with_2():
+    code = (
+        "import importlib, sys\ntry: importlib.import_module('02_evaluate').main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'tensorflow', 'sklearn', 'matplotlib', 'scipy', 'librosa'} & set(sys.modules)"
+    )
+    root = Path(evaluate.__file__).parent
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, timeout=30)
+    for rate in ("0", "1.5", "x"):
+        with pytest.raises(SystemExit) as error:
+            evaluate.main(["anywhere", "--max-fpr", rate])
+        assert error.value.code == 2
+
+
+# ---- differences and their intervals ----
+
+
+@pytest.mark.parametrize("max_fpr", [0.1, 0.33, 1.0])
+@pytest.mark.parametrize("n_values", [3, 1000])  # with and without ties
+def test_areas_of_resampled_clips_are_those_of_the_repeated_clips(max_fpr, n_values):
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1], [15, 9]))
+    scores = rng.integers(n_values, size=24).astype(float)
+    counts = rng.integers(4, size=(20, 24))
+    auc, pauc = comparison.resampled_areas(labels, scores, counts, max_fpr=max_fpr)
+    for row, *areas in zip(counts, auc, pauc, strict=True):
+        expected = scoring.auc_pauc(labels.repeat(row), scores.repeat(row), max_fpr=max_fpr)
+        assert areas == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_bootstrap_sample_keeps_the_numbers_of_both_labels(monkeypatch):
+    labels = np.array([0, 1, 0, 0, 1])
+    seen = []
+    areas = comparison.resampled_areas
+    monkeypatch.setattr(
+        comparison,
+        "resampled_areas",
+        lambda lab, s, counts, **k: seen.append(counts.copy()) or areas(lab, s, counts, **k),
+    )
+    scores = np.arange(5.0)
+    rng = np.random.default_rng(0)
+    differences = comparison.bootstrap_differences(labels, scores, -scores, max_fpr=0.1, replicates=250, rng=rng)
+    assert differences.shape == (250, 2)
+    for of_a, of_b in zip(seen[::2], seen[1::2], strict=True):
+        np.testing.assert_array_equal(of_a, of_b)  # paired
+        assert (of_a[:, labels == 0].sum(axis=1) == 3).all()  # stratified
+        assert (of_a[:, labels == 1].sum(axis=1) == 2).all()
+    assert len(np.unique(np.concatenate(seen), axis=0)) > 10
+
+
+def test_comparison_of_equals_and_of_swapped_results(tmp_path):
+    a = write_folder(tmp_path / "a", shift=2.5)
+    b = write_folder(tmp_path / "b", shift=0.3)
+    (result_a, result_b), _ = read(a, b)
+    there = comparison.compare(result_a, result_b, max_fpr=0.1)
+    back = comparison.compare(result_b, result_a, max_fpr=0.1)
+    assert [(d.machine_type, d.machine_id) for d in there.differences] == [
+        ("fan", "id_00"),
+        ("fan", "id_02"),
+        ("fan", "Average"),
+        ("pump", "id_00"),
+        ("pump", "Average"),
+        ("mean", ""),
+    ]
+    for one, other in zip(there.differences, back.differences, strict=True):
+        assert one.a == other.b
+        np.testing.assert_allclose(one.interval, -other.interval[::-1], atol=1e-12)
+        assert one.interval[0, 0] < one.a[0] - one.b[0] < one.interval[1, 0]
+        assert one.interval[0, 0] > 0  # a is plainly better
+    fan = result_a.performance["fan"]
+    assert there.differences[2].a == pytest.approx(np.mean([fan["id_00"], fan["id_02"]], axis=0))
+    same = comparison.compare(result_a, result_a, max_fpr=0.1)
+    assert all((d.interval == 0).all() for d in same.differences)
+    assert all(s.correlation == pytest.approx(1) and s.a == s.b for s in same.score_differences)
+
+
+def test_interval_narrows_with_more_clips_and_averages_are_narrower_than_their_ids(tmp_path):
+    widths = {}
+    for n_clips in (40, 640):
+        folders = [write_folder(tmp_path / f"{s}_{n_clips}", shift=s, n_clips=n_clips) for s in (1.0, 1.2)]
+        result = comparison.compare(*read(*folders)[0], max_fpr=0.1)
+        widths[n_clips] = [np.ptp(difference.interval[:, 0]) for difference in result.differences]
+    # 16 times as many clips: a quarter of the width, give or take the noise of the bootstrap and of the draw.
+    assert np.mean(widths[640]) / np.mean(widths[40]) == pytest.approx(0.25, abs=0.08)
+    assert widths[640][2] < min(widths[640][:2])
+
+
+def test_interval_hangs_on_the_seed_alone_not_on_the_order_of_rows_or_ids(tmp_path):
+    a, b = (write_folder(tmp_path / f"{shift}", shift=shift) for shift in (1.0, 1.2))
+    first = comparison.compare(*read(a, b)[0], max_fpr=0.1).differences
+    path = scoring.score_path(a, "fan", "id_00")
+    path.write_text("\n".join(path.read_text().splitlines()[::-1]) + "\n")
+    for folder in (a, b):
+        scoring.score_path(folder, "fan", "id_02").unlink()
+    results = read(a, b)[0]
+    again = comparison.compare(*results, max_fpr=0.1).differences
+    np.testing.assert_array_equal(first[0].interval, again[0].interval)
+    other_seed = comparison.compare(*results, max_fpr=0.1, seed=1).differences
+    assert (first[0].interval != other_seed[0].interval).any()
+
+
+def test_scores_are_compared_by_hand(tmp_path):
+    names = [f"{label}_id_00_{k}.wav" for label in ("normal", "anomaly") for k in range(2)]
+    for folder, scores in (("a", [1, 2, 3, 4]), ("b", [1, 3, 2, 40]), ("c", [5, 5, 5, 5])):
+        scoring.write_scores(scoring.score_path(tmp_path / folder, "fan", "id_00"), names, scores)
+    a, b, c = read(*(tmp_path / folder for folder in "abc"))[0]
+    (scores,) = comparison.compare(a, b, max_fpr=0.1).score_differences
+    assert (scores.clip, scores.a, scores.b) == ("anomaly_id_00_1.wav", 4, 40)
+    assert scores.correlation == pytest.approx(0.8)  # 1 - 6 * (1 + 1) / (4 * 15)
+    against_constant = comparison.compare(a, c, max_fpr=0.1)
+    assert against_constant.score_differences[0].correlation is None
+    assert "nan" not in comparison.comparison_table(against_constant)
+
+
+def test_against_compares_every_other_folder(tmp_path, capsys):
+    for system, shift in (("a", 0.5), ("b", 2.0), ("c", 1.0)):
+        write_folder(tmp_path / "dev" / system, shift=shift)
+    evaluate.main([str(tmp_path / "dev"), "--against", str(tmp_path / "dev" / "c")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(("a:", "b:")) and len(line) < 5] == [
+        "a: a",
+        "b: c",
+        "a: b",
+        "b: c",
+    ]
+    assert any(line.startswith("fan Average") and "[" in line for line in lines)
+
+
+def test_folders_that_do_not_cover_the_same_clips(tmp_path, caplog):
+    a = write_folder(tmp_path / "a", shift=1.0)
+    b = write_folder(tmp_path / "b", shift=2.0, keys=[("fan", "id_00")])
+    evaluate.main([str(a), "--against", str(b)])
+    assert "Only in a, left out of the comparison: fan id_02, pump id_00" in caplog.text
+    with pytest.raises(common.UserError, match=r"fan id_02: 80 clips only in a, 0 only in b"):
+        evaluate.main([str(a), str(b), "--rank"])
+    edit(scoring.score_path(b, "fan", "id_00"), "normal_id_00_00000000.wav", "normal_id_00_99.wav")
+    with pytest.raises(common.UserError) as error:
+        evaluate.main([str(a), "--against", str(b)])
+    assert "fan id_00: 1 clips only in a: normal_id_00_00000000.wav" in str(error.value)
+    assert "fan id_00: 1 clips only in b: normal_id_00_99.wav" in str(error.value)
+    c = write_folder(tmp_path / "c", shift=1.0, keys=[("valve", "id_00")])
+    with pytest.raises(common.UserError, match="no machine ID in common"):
+        evaluate.main([str(a), "--against", str(c)])
+
+
+def test_against_must_be_one_other_folder(tmp_path):
+    a, _ = (write_folder(tmp_path / "dev" / name, shift=1.0) for name in "ab")
+    with pytest.raises(common.UserError, match="the same folder"):
+        evaluate.main([str(a), "--against", str(a)])
+    with pytest.raises(common.UserError, match="2 folders with score files"):
+        evaluate.main([str(a), "--against", str(tmp_path / "dev")])
+
+
+# ---- ranking ----
+
+
+def test_ranking_by_hand():
+    performances = {
+        "first": {
+            "fan": {"id_00": (0.9, 0.6), "id_02": (0.7, 0.6)},
+            "pump": {"id_00": (0.5, 0.5)},
+        },  # means .8/.6, .5/.5
+        "second": {"fan": {"id_00": (0.7, 0.5)}, "pump": {"id_00": (0.9, 0.9)}},
+        "third": {"fan": {"id_00": (0.8, 0.4)}, "pump": {"id_00": (0.4, 0.4)}},
+    }
+    ranking = comparison.rank(performances)
+    assert [(r.place, r.name, r.mean_rank) for r in ranking] == [
+        (1, "first", 1.5),
+        (2, "second", 1.75),
+        (3, "third", 2.5),
+    ]
+    assert ranking[0].ranks == {"fan": (1, 1), "pump": (2, 2)}
+    assert ranking[1].ranks == {"fan": (3, 2), "pump": (1, 1)}
+    assert ranking[2].ranks == {"fan": (1, 3), "pump": (3, 3)}  # an equal AUC shares the better rank
+    assert ranking[0].mean == pytest.approx((0.65, 0.55))
+
+
+def test_a_tie_goes_to_the_higher_pauc():
+    low = {"fan": {"id_00": (0.9, 0.5)}, "pump": {"id_00": (0.9, 0.5)}}
+    high = {"fan": {"id_00": (0.8, 0.6)}, "pump": {"id_00": (0.8, 0.6)}}
+    for performances in ({"low": low, "high": high}, {"high": high, "low": low}):
+        ranking = comparison.rank(performances)
+        assert [r.name for r in ranking] == ["high", "low"]
+        assert ranking[0].mean_rank == ranking[1].mean_rank == 1.5
+
+
+def test_ranking_needs_two_systems(tmp_path):
+    with pytest.raises(common.UserError, match="at least two"):
+        evaluate.main([str(write_folder(tmp_path / "a", shift=1.0)), "--rank"])
+
+
+# ---- published figures ----
+
+
+def test_published_figures_stand_beside_official_clips_alone(tmp_path, capsys):
+    fan = scoring._published_file()["test_clips"]["dev"]["fan"]
+    for machine_id, counts in fan.items():
+        names = [
+            f"{label}_{machine_id}_{k:08d}.wav"
+            for label, n in zip(("normal", "anomaly"), counts, strict=True)
+            for k in range(n)
+        ]
+        scoring.write_scores(scoring.score_path(tmp_path / "a", "fan", machine_id), names, range(sum(counts)))
+    evaluate.main([str(tmp_path / "a")])
+    printed = capsys.readouterr().out
+    assert "54.41 / 49.37" in printed  # the official baseline's fan id_00
+    assert "* Noisy-ArcMix" in printed
+    evaluate.main([str(tmp_path / "a"), "--max-fpr", "0.2"])  # published pAUCs are of 0.1
+    assert "Noisy-ArcMix" not in capsys.readouterr().out
+    scoring.score_path(tmp_path / "a", "fan", "id_00").unlink()
+    evaluate.main([str(tmp_path / "a")])
+    assert "Noisy-ArcMix" not in capsys.readouterr().out
