@@ -1,5 +1,7 @@
 """Installs the dependencies and the modules; `pip install -e .[test]` is the usual way."""
 
+from pathlib import Path
+
 from setuptools import setup
 
 setup(
@@ -7,19 +9,10 @@ setup(
     version="1.0.0",
     description="Autoencoders and metric learning for anomalous sound detection (DCASE 2020 Challenge Task 2)",
     python_requires=">=3.10,<3.14",
-    py_modules=[
-        "common",
-        "config",
-        "features",
-        "keras_model",
-        "make_demo_data",
-        "metric_model",
-        "scoring",
-        "training",
-    ],
+    py_modules=sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "setup"),
     install_requires=[
-        "tensorflow>=2.19,<2.23",
-        "keras>=3.8,<4",
+        "tensorflow>=2.20,<2.23",
+        "keras>=3.12,<4",
         "librosa>=0.10.2,<0.12",
         "scikit-learn>=1.5,<2",
         "numpy>=1.26,<3",

@@ -1,0 +1,41 @@
+# make demo   makes .venv and a synthetic dataset, trains and scores every system on it, prints AUC and pAUC
+# make test   makes .venv and runs the tests
+# make lint   makes .venv and runs the linter
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint benchmark clean
+
+# The stamp is newer than what it was made from: a changed dependency installs anew.
+.venv/installed: setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]" -c constraints.txt
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/python make_demo_data.py
+	$(BIN)/python 00_train.py -d --config demo/baseline.yaml
+	$(BIN)/python 01_test.py -d --config demo/baseline.yaml
+	$(BIN)/python 00_train.py -e --config demo/baseline.yaml
+	$(BIN)/python 01_test.py -e --config demo/baseline.yaml
+	$(BIN)/python 02_evaluate.py demo/result/eval/* --truth demo/eval_data_list.csv
+	$(BIN)/python 02_evaluate.py demo/result/dev/* --report demo/report.html
+	@echo
+	@echo "All figures are of synthetic demo data. Look at:"
+	@echo "  demo/report.html                             AUC and pAUC, ROC curves, score histograms"
+	@echo "  demo/result/dev/<system>/result.csv          AUC and pAUC per machine ID"
+	@echo "  demo/result/eval/<system>/anomaly_score_*    what is sent in to the challenge"
+	@echo "  demo/model/dev/<system>/history_*.png        loss per epoch"
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+benchmark: .venv/installed
+	$(BIN)/python benchmarks/benchmark.py
+
+clean:
+	rm -rf .venv demo
