@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     clips = common.by_machine_type(
         common.check_clips(
             train_folders(settings, args.training_data, args.machine_type),
-            min_samples=max(system.feature.min_samples for system in systems),
+            min_samples=max(system.min_samples for system in systems),
             labelled=None,
             normal_only=True,
         )

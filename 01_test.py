@@ -22,7 +22,7 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
     types = common.select_machine_types(directory, f"{args.split}_directory", args.machine_type)
     clips = common.check_clips(
         [(machine_type, directory / machine_type / "test") for machine_type in types],
-        min_samples=max(system.feature.min_samples for system in systems),
+        min_samples=max(system.min_samples for system in systems),
         labelled=args.split == "dev",
         normal_only=False,
     )

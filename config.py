@@ -124,6 +124,11 @@ class System:
         return next(name for name, model in MODELS.items() if isinstance(self.model, model))
 
     @property
+    def min_samples(self) -> int:
+        """Length of the shortest clip that can be used [samples]; the classifier repeats a clip that is too short."""
+        return 1 if isinstance(self.model, L2Softmax) else self.feature.min_samples
+
+    @property
     def module(self) -> types.ModuleType:
         """Module with the model's functions, imported when first asked for (it brings TensorFlow)."""
         return importlib.import_module(self.model.MODULE)

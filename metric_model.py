@@ -4,6 +4,8 @@ Section 3 of Wei and Liu (2020). One network learns to tell machine types (or ma
 fitted per machine type (or ID) to the embeddings of the normal training clips.
 """
 
+import collections
+import itertools
 import logging
 import math
 import os
@@ -11,6 +13,7 @@ import urllib.request
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -345,16 +348,16 @@ class ClipTrainer(keras.Model):
 
     def train_step(self, indices):
         """One step; all that is drawn at random follows from the seed and the number of the step."""
-        step = tf.cast(self.optimizer.iterations, tf.int32)
-        n = tf.shape(indices)[0]
-        windows, labels = self.examples(indices, tf.random.stateless_uniform((n,), (self.seed, step)))
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
+        places = tf.random.stateless_uniform(tf.shape(indices), seed)
+        windows, labels = self.examples(indices, places)
         if self.mixup:
-            windows, labels = self.mixed(windows, labels, step)
+            windows, labels = self.mixed(windows, labels, seed)
         return super().train_step((windows, labels))
 
-    def mixed(self, windows: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mixup (Zhang et al. 2018): each example with the one mirrored in the batch, in parts of Beta(a, a)."""
-        gammas = tf.random.stateless_gamma((2, tf.shape(labels)[0]), (self.seed + 1, step), alpha=self.mixup)
+    def mixed(self, windows: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mixup (Zhang et al. 2018): each example with its mirror image in the batch, in parts of Beta(a, a)."""
+        gammas = tf.random.stateless_gamma((2, tf.shape(labels)[0]), seed, alpha=self.mixup)
         part = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
         of_window, of_label = part[:, None, None, None], part[:, None]
         windows = of_window * windows + (1 - of_window) * windows[::-1]
@@ -432,9 +435,11 @@ def embed(network: keras.Model, log_mels: Iterable[np.ndarray]) -> tuple[np.ndar
         if len(waiting):  # filled up, so that the network is traced once
             yield np.pad(waiting, ((0, EMBEDDING_BATCH - len(waiting)), (0, 0), (0, 0)))
 
-    counts: list[int] = []
+    counts: list[int] = []  # windows of each clip
     parts = [[part.numpy() for part in outputs(batch)] for batch in batches()]
     embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
+    if not (np.isfinite(embeddings).all() and np.isfinite(log_probabilities).all()):
+        raise UserError("the network gives values that are not finite numbers: delete it and train anew")
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
     mean_embeddings = np.add.reduceat(embeddings, firsts)
     norms = np.linalg.norm(embeddings[firsts], axis=1) / np.linalg.norm(mean_embeddings, axis=1)
@@ -479,4 +484,223 @@ def outlier_scores(train: np.ndarray, test: np.ndarray, *, score: str, n_neighbo
     return -lof.score_samples(test).astype(np.float64)  # scikit-learn's sign is the opposite
 
 
+def clip_scores(
+    model: L2Softmax,
+    trained: "TrainingEmbeddings",
+    clips: Sequence[Clip],
+    embeddings: np.ndarray,
+    log_probabilities: np.ndarray,
+) -> np.ndarray:
+    """Anomaly scores of clips of one machine type, shape (n_clips,), float64; higher = more anomalous.
+
+    With ``softmax`` the score is minus the logarithm of the probability of the clip's own class.
+    """
+    if model.score == "softmax":
+        columns = [trained.classes.index(name) for name in class_names(model, clips)]
+        return -log_probabilities[np.arange(len(clips)), columns]
+    scores = np.empty(len(clips))
+    test_groups = np.array([clip.machine_id if model.lof_per == "machine_id" else "" for clip in clips])
+    for group, train in trained.groups(model.lof_per).items():
+        members = test_groups == group
+        if members.any():
+            scores[members] = outlier_scores(
+                train, embeddings[members], score=model.score, n_neighbors=model.n_neighbors, metric=model.metric
+            )
+    return scores
+
+
+# ---- training embeddings on disk ----
+
+
+@dataclass(frozen=True)
+class TrainingEmbeddings:
+    """What the detectors of one machine type are fitted to."""
+
+    embeddings: np.ndarray  # (n_clips, 1280)
+    machine_ids: np.ndarray  # (n_clips,), text
+    classes: list[str]  # of the network's logits
+
+    def groups(self, lof_per: str) -> dict[str, np.ndarray]:
+        """Embeddings that share a detector: by machine ID, or all of them under an empty name."""
+        if lof_per == "machine_type":
+            return {"": self.embeddings}
+        return {str(name): self.embeddings[self.machine_ids == name] for name in np.unique(self.machine_ids)}
+
+    def save(self, path: Path) -> None:
+        """Write as npz, without pickles."""
+        with write_whole(path) as beside:
+            np.savez(
+                beside, embeddings=self.embeddings, machine_ids=self.machine_ids, classes=np.array(self.classes, str)
+            )
+
+
+def embeddings_path(folder: Path, machine_type: str) -> Path:
+    """File of the embeddings of a machine type's training clips."""
+    return folder / f"embeddings_{machine_type}.npz"
+
+
+def load_embeddings(folder: Path, machine_type: str) -> TrainingEmbeddings:
+    """Read what :meth:`TrainingEmbeddings.save` has written."""
+    path = embeddings_path(folder, machine_type)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return TrainingEmbeddings(stored["embeddings"], stored["machine_ids"], stored["classes"].tolist())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: missing; the classifier in {folder} was trained without clips of {machine_type}. "
+            "Train it on all machine types that are to be scored, or name others with --machine-type"
+        ) from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: unreadable ({error}); delete it and the record beside it, and train anew") from error
+
+
 # ---- the functions that the scripts call ----
+
+
+def work(system: System, clips: dict[str, list[Clip]]) -> int:
+    """Progress steps that ``train`` takes: each clip is read, seen once an epoch, and embedded."""
+    return sum(map(len, clips.values())) * (2 + system.fit.epochs)
+
+
+def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+    """Train one network on the clips of all machine types, except where there is one trained on just these.
+
+    Parameters
+    ----------
+    clips : machine type -> training clips
+    """
+    job = training.Job(run, system, NAME, [clip for train_clips in clips.values() for clip in train_clips])
+    check_trainable(system.model, job.clips)
+    if job.is_done():
+        job.skip(1)
+        return
+    classes = sorted(set(class_names(system.model, job.clips)))
+    trainer, offsets, n_train = start_training(job, clips, classes)
+    validation = None
+    if n_train < len(job.clips):
+        validation = tf.data.Dataset.range(n_train, len(job.clips)).batch(system.fit.batch_size)
+    training.train(trainer.network, trainer, job, n_train=n_train, validation=validation)
+    log_mels = (trainer.log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
+    embeddings, _ = embed(trainer.network, job.watch(log_mels))
+
+    def save_embeddings() -> None:
+        ends = np.cumsum([len(train_clips) for train_clips in clips.values()])
+        for (machine_type, train_clips), end in zip(clips.items(), ends, strict=True):
+            machine_ids = np.array([clip.machine_id for clip in train_clips])
+            own = embeddings[end - len(train_clips) : end]
+            TrainingEmbeddings(own, machine_ids, classes).save(embeddings_path(job.folder, machine_type))
+
+    training.save_model(trainer.network, job, save_embeddings)
+
+
+def start_training(
+    job: training.Job, clips: dict[str, list[Clip]], classes: list[str]
+) -> tuple[ClipTrainer, np.ndarray, int]:
+    """Network with its start weights and the clips to train it on.
+
+    Returns
+    -------
+    ClipTrainer
+    offsets : ndarray, shape (n_clips + 1,), first frame of each clip in its ``log_mel``, and their number
+    n_train : int, how many of its clips are to train on; the others are for validation
+    """
+    system, seed = job.system, job.run.config.seed
+    keras.config.set_dtype_policy(system.fit.precision)
+    keras.utils.set_random_seed(seed)
+    offsets = features.clip_offsets(job.clips, system.feature)
+    log_mel = tf.Variable(tf.zeros((int(offsets[-1]), system.feature.n_mels)), trainable=False)
+    statistics = BandStatistics(system.feature.n_mels)
+    of_types = (features.log_mel_clips(own, system.feature, job.run.cache) for own in clips.values())
+    for start, block in zip(offsets, job.watch(itertools.chain.from_iterable(of_types)), strict=False):
+        log_mel[start : start + len(block)].assign(block)
+        statistics.add(block)
+    mean, deviation = statistics.scaling(system.model.scaling)
+    network = build(
+        system.model,
+        n_mels=system.feature.n_mels,
+        frames=system.feature.frames,
+        n_classes=len(classes),
+        mean=mean,
+        deviation=deviation,
+    )
+    names = class_names(system.model, job.clips)
+    order, n_train = stratified_order(names, system.fit.validation_split, seed)
+    trainer = make_trainer(network, system, log_mel, seed)
+    trainer.set_clips(offsets, np.searchsorted(classes, names), order)
+    return trainer, offsets, n_train
+
+
+def check_trainable(model: L2Softmax, clips: Sequence[Clip]) -> None:
+    """Raise UserError unless there are classes to tell apart and clips enough for the detectors."""
+    classes = sorted(set(class_names(model, clips)))
+    if len(classes) < 2:
+        advice = " or set model.classes: machine_id" if model.classes == "machine_type" else ""
+        raise UserError(
+            f"model.classes: {model.classes}: all training clips are of one class, {classes[0]}, and a classifier "
+            f"needs two.\nAdd the training clips of other machines{advice}; an autoencoder does without"
+        )
+    groups = collections.Counter(
+        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
+    )
+    few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
+    if few and model.score != "softmax":
+        raise fault_list(
+            f"model.n_neighbors: {model.n_neighbors}, and no more training clips than that",
+            few,
+            "Lower model.n_neighbors, add training clips, or set model.lof_per: machine_type or model.score: softmax",
+        )
+    bound = alpha_lower_bound(len(classes), BOUND_PROBABILITY)
+    if model.alpha != "trained" and model.alpha < bound:
+        logger.warning(
+            "model.alpha: %g is too small for %d classes: a softmax probability of %g takes at least %.2f "
+            "(Ranjan et al. 2017, eq. 8)",
+            model.alpha,
+            len(classes),
+            BOUND_PROBABILITY,
+            bound,
+        )
+
+
+def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+    """Raise UserError unless there is a finished classifier that can score these clips.
+
+    Parameters
+    ----------
+    clips : machine type -> test clips
+    """
+    record = training.require_trained(run, system, NAME)
+    model, faults = system.model, []
+    for machine_type, test_clips in clips.items():
+        training.check_sample_rate(record, test_clips)
+        trained = load_embeddings(run.model_folder(system), machine_type)
+        ids = sorted({clip.machine_id for clip in test_clips})
+        by_id = model.classes == "machine_id" if model.score == "softmax" else model.lof_per == "machine_id"
+        unknown = [name for name in ids if by_id and name not in trained.machine_ids]
+        faults += [f"{machine_type}: {name}: no training clips" for name in unknown]
+        if model.score != "softmax":
+            faults += [
+                f"{machine_type} {name}: {len(train)} training clips, no more than model.n_neighbors"
+                for name, train in trained.groups(model.lof_per).items()
+                if name in ("", *ids) and len(train) <= model.n_neighbors
+            ]
+    if faults:
+        raise fault_list(
+            f"{system.name}: test clips that cannot be scored",
+            faults,
+            "Train on clips of these machines, lower model.n_neighbors, or set model.lof_per: machine_type",
+        )
+
+
+def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+    """Scores of the clips of a machine type, shape (n_clips,); see :func:`clip_scores`."""
+    folder = run.model_folder(system)
+    network = training.load_model(training.model_path(folder, NAME))
+    trained = load_embeddings(folder, machine_type)
+
+    def watched() -> Iterator[np.ndarray]:
+        for log_mel in features.log_mel_clips(clips, system.feature, run.cache):
+            run.progress.update()
+            yield log_mel
+
+    embeddings, log_probabilities = embed(network, watched())
+    return clip_scores(system.model, trained, clips, embeddings, log_probabilities)

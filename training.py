@@ -93,8 +93,11 @@ def configuration(system: System, seed: int) -> dict:
     """All settings that decide a model, as plain values."""
     fit = dataclasses.asdict(system.fit)
     del fit["verbose"]
+    model = dataclasses.asdict(system.model)
+    for name in getattr(system.model, "AFTER_TRAINING", ()):
+        del model[name]
     settings = {
-        "model": {"type": system.model_type, **dataclasses.asdict(system.model)},
+        "model": {"type": system.model_type, **model},
         "feature": dataclasses.asdict(system.feature),
         "fit": fit,
         "seed": seed,
