@@ -155,7 +155,7 @@ def test_labels_lie_inside_the_figure_and_do_not_overlap(results, tmp_path):
         figures.roc_figure(results, "fan", max_fpr=0.1),
         figures.score_figure(results[0], "fan"),
     ):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         (legend,) = figure.legends
         boxes = [legend.get_window_extent()] + [axes.get_tightbbox() for axes in figure.axes]
         for box in boxes:
