@@ -89,6 +89,10 @@ def run_main(main) -> None:
     except UserError as error:
         logger.error("%s", error)
         sys.exit(1)
+    except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
+        logger.debug("file system error", exc_info=True)
+        logger.error("A file or folder cannot be used: %s\nMake it accessible, or name another in the YAML.", error)
+        sys.exit(1)
     except KeyboardInterrupt:
         logger.error("interrupted; what was finished is kept: the same command again goes on from there")
         sys.exit(130)
@@ -102,6 +106,8 @@ def configure_logging() -> None:
     log_file = logging.FileHandler(LOG_FILE, encoding="utf-8", delay=True)
     log_file.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[screen, log_file], force=True)
+    for module in Path(__file__).parent.glob("*.py"):  # other people's details stay out of the log
+        logging.getLogger(module.stem).setLevel(logging.DEBUG)
 
 
 # ---- files that appear whole or not at all ----
@@ -356,6 +362,8 @@ def load_wav(path: Path) -> tuple[np.ndarray, int]:
         waveform, sample_rate = soundfile.read(path, dtype="float32")
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
+    if not np.isfinite(waveform).all():
+        raise UserError(f"{path}: has samples that are not finite numbers; replace or remove it")
     return waveform, sample_rate
 
 
