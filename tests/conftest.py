@@ -1,0 +1,79 @@
+"""What several test files share: a tiny synthetic dataset, and YAML files made from the shipped one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+import yaml
+
+import common
+import config
+import make_demo_data as demo
+
+SHIPPED = Path(config.__file__).with_name("baseline.yaml")
+MACHINE_TYPES = ("ToyCar", "fan")
+OPTIONS = demo.Options(seed=0, clips=3, test_clips=2, seconds=1.0, all_machine_ids=False)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """Folder with dev_data and eval_data of two machine types; two machine IDs in dev, one in eval. Not to be changed.
+
+    Per ID there are 3 training clips, and 2 normal and 2 anomalous test clips, of 1 s each.
+    """
+    directory = tmp_path_factory.mktemp("dataset")
+    for name, clip in demo.layout(OPTIONS)[0]:
+        if clip.machine_type in MACHINE_TYPES:
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            waveform = demo.synthesise(clip, seconds=OPTIONS.seconds, seed=OPTIONS.seed)
+            soundfile.write(directory / name, waveform, demo.SAMPLE_RATE, subtype="PCM_16")
+    return directory
+
+
+def merge(block: dict, changes: dict) -> dict:
+    """``block`` with ``changes`` put into it, key by key."""
+    merged = dict(block)
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = merge(merged[name], value) if both else value
+    return merged
+
+
+def tiny_settings(dataset: Path, work: Path) -> dict:
+    """YAML content: one small autoencoder, the dataset, all output below ``work``."""
+    settings = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    settings |= {f"{split}_directory": str(dataset / f"{split}_data") for split in ("dev", "eval")}
+    settings |= {f"{kind}_directory": str(work / kind) for kind in ("model", "result", "cache")}
+    settings |= {
+        "system": "small",
+        "systems": {"small": {"model": {"type": "dense_ae", "units": [16, 4, 16]}}},
+        "submissions": {},
+    }
+    return merge(settings, {"feature": {"n_mels": 32}, "fit": {"epochs": 2, "batch_size": 64, "verbose": 0}})
+
+
+@pytest.fixture
+def yaml_file(dataset, tmp_path) -> Callable[..., Path]:
+    """Writer of YAML files: the tiny settings, or those in ``work``, with the given changes merged in."""
+
+    def write(changes: dict | None = None, *, work: Path = tmp_path) -> Path:
+        path = work / "settings.yaml"
+        common.write_text(path, yaml.safe_dump(merge(tiny_settings(dataset, work), changes or {}), sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def train_clips(dataset) -> dict[str, list[common.Clip]]:
+    """Machine type -> its checked development training clips."""
+    folders = [(machine_type, dataset / "dev_data" / machine_type / "train") for machine_type in MACHINE_TYPES]
+    return common.by_machine_type(common.check_clips(folders, min_samples=1, labelled=None, normal_only=True))
+
+
+@pytest.fixture
+def official_feature() -> SimpleNamespace:
+    """The official values of the ``feature`` block."""
+    return config.Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)

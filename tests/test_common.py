@@ -1,0 +1,431 @@
+"""Clip names, header checks, log-mel energies against the official ones, whole files, errors and exit codes."""
+
+import dataclasses
+import json
+import logging
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import make_golden as golden
+import numpy as np
+import pytest
+import soundfile
+
+import common
+
+RATE = 16_000  # [Hz]
+FEATURE = {"n_mels": 128, "n_fft": 1024, "hop_length": 512, "power": 2.0}
+
+
+def noise(seconds=0.5, seed=0, level=0.1):
+    return level * np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+
+
+def write(path, waveform=None, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise() if waveform is None else waveform, rate, subtype="PCM_16")
+    return path
+
+
+def check(folder, **options):
+    options = {"min_samples": 2048, "labelled": None, "normal_only": True} | options
+    return common.check_clips([("fan", folder)], **options)
+
+
+# ---- the official features ----
+
+
+@pytest.mark.parametrize("name", golden.PARAMETER_SETS)
+def test_vectors_are_the_official_ones(name, tmp_path):
+    seconds, arguments = golden.PARAMETER_SETS[name]
+    feature = dict(arguments)
+    frames = feature.pop("frames")
+    waveform, sample_rate = common.load_wav(golden.write_clip(tmp_path / "clip.wav", seconds))
+    log_mel = common.log_mel_energies(waveform, sample_rate, **feature)
+    assert log_mel.dtype == np.float32
+    assert log_mel.shape == (feature["n_mels"], common.n_frames(len(waveform), feature["hop_length"]))
+    vectors = golden.kept_vectors(common.stack_frames(log_mel, frames=frames))
+    with np.load(golden.GOLDEN / "official_vectors.npz") as stored:
+        official = stored[name].astype(np.float64)
+        assert json.loads(str(stored["versions"]))["librosa"]
+    assert vectors.shape == official.shape
+    errors = np.abs(vectors - official)
+    assert errors.max() <= 1e-4  # [dB]
+    assert errors.mean() <= 1e-6
+
+
+def test_the_golden_clip_has_what_is_hard_to_get_right():
+    with np.load(golden.GOLDEN / "official_vectors.npz") as stored:
+        vectors = stored["official"]
+    assert vectors.min() == pytest.approx(10 * np.log10(sys.float_info.epsilon))  # digital silence
+    loud = vectors[vectors > -150]
+    assert loud.max() - loud.min() > 90  # [dB]
+
+
+# ---- laws of log-mel energies ----
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+def test_ten_times_the_gain_is_20_db(power):
+    waveform = noise(level=1.0)
+    feature = FEATURE | {"power": power}
+    gain = common.log_mel_energies(10 * waveform, RATE, **feature) - common.log_mel_energies(waveform, RATE, **feature)
+    np.testing.assert_allclose(gain, 20, atol=1e-4)
+
+
+def test_a_tone_is_in_its_band():
+    t = np.arange(RATE) / RATE
+    log_mel = common.log_mel_energies(np.sin(2 * np.pi * 1000 * t), RATE, **FEATURE)
+    band = common.mel_filters(RATE, 1024, 128)[64].argmax()  # bin 64 of 1024 at 16 kHz is 1000 Hz
+    assert set(log_mel[:, 4:-4].argmax(axis=0)) == {band}
+
+
+def test_frames_are_centred_and_padded_with_zeros():
+    impulse = np.zeros(RATE)
+    impulse[5 * 512] = 1.0
+    energy = common.log_mel_energies(impulse, RATE, **FEATURE).mean(axis=0)
+    assert energy.argmax() == 5
+    assert list(np.flatnonzero(energy > -150)) == [5]  # 4 and 6 see it where the Hann window is zero
+    assert common.log_mel_energies(np.ones(1), RATE, **FEATURE).shape == (128, 1)
+
+
+@pytest.mark.parametrize("waveform", [np.zeros(0), np.zeros((2, 4000))])
+def test_what_is_no_waveform_is_an_error(waveform):
+    with pytest.raises(ValueError, match="shape"):
+        common.log_mel_energies(waveform, RATE, **FEATURE)
+
+
+def test_stack_frames_by_hand():
+    log_mel = np.array([[1, 2, 3, 4], [10, 20, 30, 40]])
+    assert common.stack_frames(log_mel, frames=3).tolist() == [[1, 10, 2, 20, 3, 30], [2, 20, 3, 30, 4, 40]]
+    assert common.stack_frames(log_mel, frames=1).tolist() == [[1, 10], [2, 20], [3, 30], [4, 40]]
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize(
+    ("name", "parsed"),
+    [
+        ("normal_id_01_00000000.wav", ("id_01", 0)),
+        ("anomaly_id_06_00000123.wav", ("id_06", 1)),
+        ("id_05_00000007.wav", ("id_05", None)),
+        ("Normal_ID_02_my clip (3).WAV", ("id_02", 0)),
+    ],
+)
+def test_clip_names(name, parsed):
+    assert common.parse_clip_name(name) == parsed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "normal_id_1_00000000.wav",
+        "normal_01_00000000.wav",
+        "normal_id_01.wav",
+        "normal_id_01_0.flac",
+        "xnormal_id_01_0.wav",
+    ],
+)
+def test_unparsable_names(name):
+    with pytest.raises(ValueError, match="not of the form"):
+        common.parse_clip_name(name)
+
+
+def test_order_of_a_score_csv():
+    names = ["anomaly_id_01_1.wav", "normal_id_02_0.wav", "normal_id_01_9.wav", "anomaly_id_01_0.wav"]
+    clips = [make_clip(name) for name in names]
+    ordered = [clip.name for clip in common.test_order(clips)]
+    assert ordered == ["normal_id_01_9.wav", "anomaly_id_01_0.wav", "anomaly_id_01_1.wav", "normal_id_02_0.wav"]
+
+
+def make_clip(name, machine_type="fan", **values):
+    """A Clip without a file."""
+    machine_id, label = common.parse_clip_name(name)
+    facts = {"n_samples": RATE, "sample_rate": RATE, "size": 32044, "mtime_ns": 1, "head_crc": 7}
+    return common.Clip(Path("folder") / name, machine_type, machine_id, label, **facts | values)
+
+
+# ---- header checks ----
+
+
+def test_good_clips_of_unequal_lengths(tmp_path):
+    write(tmp_path / "normal_id_00_00000000.wav", noise(0.5))
+    write(tmp_path / "normal_id_00_00000001.wav", noise(0.7))
+    clips = check(tmp_path)
+    assert [(clip.name, clip.machine_id, clip.label, clip.n_samples, clip.sample_rate) for clip in clips] == [
+        ("normal_id_00_00000000.wav", "id_00", 0, 8000, RATE),
+        ("normal_id_00_00000001.wav", "id_00", 0, 11200, RATE),
+    ]
+
+
+def test_sound_that_begins_late_is_no_silence(tmp_path):
+    write(tmp_path / "normal_id_00_0.wav", np.concatenate([np.zeros(7000), [0.5], np.zeros(1000)]))
+    assert len(check(tmp_path)) == 1
+
+
+def faulty_folder(folder):
+    """A folder with one clip of each fault among good ones; file name -> what the error says of it."""
+    for number in range(3):
+        write(folder / f"normal_id_00_{number:08d}.wav")
+    (folder / "normal_id_00_garbage.wav").write_bytes(b"this is no sound at all" * 100)
+    (folder / "normal_id_00_empty.wav").write_bytes(b"")
+    whole = write(folder / "normal_id_00_truncated.wav").read_bytes()
+    (folder / "normal_id_00_truncated.wav").write_bytes(whole[:-1000])
+    (folder / "normal_id_00_header_only.wav").write_bytes(whole[:30])
+    (folder / "normal_id_00_folder.wav").mkdir()
+    write(folder / "normal_id_00_other_rate.wav", rate=44_100)
+    write(folder / "normal_id_00_stereo.wav", np.stack([noise(), noise()], axis=1))
+    write(folder / "normal_id_00_short.wav", noise(0.1))
+    write(folder / "normal_id_00_silent.wav", np.zeros(8000))
+    write(folder / "fan_00_unparsable.wav")
+    write(folder / "anomaly_id_00_among_train.wav")
+    return {
+        "normal_id_00_garbage.wav": "Format not recognised",
+        "normal_id_00_empty.wav": "file is empty",
+        "normal_id_00_truncated.wav": "truncated: 1000 bytes of sound are missing",
+        "normal_id_00_header_only.wav": "no data chunk",
+        "normal_id_00_folder.wav": "directory",
+        "normal_id_00_other_rate.wav": "sample rate 44100 Hz; the other clips have 16000 Hz",
+        "normal_id_00_stereo.wav": "2 channels; expected one",
+        "normal_id_00_short.wav": "1600 samples; one window of frames needs 2048",
+        "normal_id_00_silent.wav": "silent: every sample is zero",
+        "fan_00_unparsable.wav": "name is not of the form",
+        "anomaly_id_00_among_train.wav": "an anomalous clip among the training clips",
+    }
+
+
+def test_every_fault_in_one_error_by_name(tmp_path):
+    faults = faulty_folder(tmp_path)
+    with pytest.raises(common.UserError) as caught:
+        check(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{len(faults)} of {len(faults) + 3} clips cannot be used:"
+    assert lines[-1] == "Replace or remove them, then run again."
+    for name, message in faults.items():
+        (line,) = [line for line in lines if name in line]
+        assert message in line
+    assert len(lines) == len(faults) + 2
+
+
+def test_labels_are_required_where_asked_for(tmp_path):
+    write(tmp_path / "id_00_00000000.wav")
+    assert check(tmp_path, normal_only=False)[0].label is None
+    with pytest.raises(common.UserError, match="does not begin with normal_ or anomaly_"):
+        check(tmp_path, labelled=True, normal_only=False)
+
+
+def test_stray_and_hidden_files_are_ignored(tmp_path):
+    folder = tmp_path / "dev" / "fan" / "train"
+    write(folder / "normal_id_00_00000000.wav")
+    for name in ("readme.txt", "._normal_id_00_00000000.wav", ".DS_Store", "normal_id_00_00000000.wav.part"):
+        (folder / name).write_bytes(b"stray")
+    assert [clip.name for clip in check(folder)] == ["normal_id_00_00000000.wav"]
+    (tmp_path / "dev" / "dev_data_fan.zip").write_bytes(b"stray")
+    (tmp_path / "dev" / ".cache" / "train").mkdir(parents=True)
+    (tmp_path / "dev" / "notes").mkdir()
+    assert common.machine_types(tmp_path / "dev", "dev_directory") == ["fan"]
+
+
+def test_folders_without_clips_are_all_named(tmp_path):
+    (tmp_path / "pump").mkdir()
+    with pytest.raises(common.UserError, match=r"(?s)fan: no wav file in .*pump: no wav file in .*--machine-type"):
+        common.check_clips(
+            [("fan", tmp_path / "fan"), ("pump", tmp_path / "pump")], min_samples=1, labelled=None, normal_only=True
+        )
+
+
+def test_missing_and_empty_dataset_folders(tmp_path):
+    with pytest.raises(common.UserError, match=r"(?s)dev_directory: no folder .*nowhere.*make_demo_data"):
+        common.machine_types(tmp_path / "nowhere", "dev_directory")
+    with pytest.raises(common.UserError, match="eval_directory: no machine type in"):
+        common.machine_types(tmp_path, "eval_directory")
+
+
+def test_select_machine_types(tmp_path):
+    for name in ("valve", "fan", "pump"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    assert common.select_machine_types(tmp_path, "key", None) == ["fan", "pump", "valve"]
+    assert common.select_machine_types(tmp_path, "key", ["valve", "fan", "valve"]) == ["fan", "valve"]
+    with pytest.raises(common.UserError, match=r"--machine-type Fan: .*there is fan, pump, valve"):
+        common.select_machine_types(tmp_path, "key", ["Fan"])
+
+
+def test_ids_without_both_labels_are_named():
+    names = ("normal_id_00_0.wav", "anomaly_id_00_0.wav", "normal_id_02_0.wav", "anomaly_id_04_0.wav")
+    with pytest.raises(common.UserError) as caught:
+        common.require_both_labels({"fan": [make_clip(name) for name in names]})
+    assert "fan id_02: no anomaly clip" in str(caught.value)
+    assert "fan id_04: no normal clip" in str(caught.value)
+    assert "id_00" not in str(caught.value)
+
+
+def test_odd_chunks_before_the_sound_are_skipped(tmp_path):
+    path = write(tmp_path / "normal_id_00_0.wav")
+    riff = path.read_bytes()
+    chunk = b"note" + struct.pack("<I", 5) + b"hello\0"  # odd length: padded
+    path.write_bytes(riff[:4] + struct.pack("<I", len(riff) - 8 + len(chunk)) + riff[8:36] + chunk + riff[36:])
+    assert check(tmp_path)[0].n_samples == 8000
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(common.UserError, match="truncated: 2 bytes"):
+        check(tmp_path)
+
+
+def test_a_clip_that_breaks_after_the_check_is_named(tmp_path):
+    path = tmp_path / "normal_id_00_0.wav"
+    path.write_bytes(b"gone")
+    with pytest.raises(common.UserError, match=r"normal_id_00_0.wav: cannot be read"):
+        common.load_wav(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_named(tmp_path, value):
+    waveform = noise()
+    waveform[100] = value
+    path = tmp_path / "normal_id_00_0.wav"
+    soundfile.write(path, waveform, RATE, subtype="FLOAT")
+    with pytest.raises(common.UserError, match=r"normal_id_00_0.wav: .*not finite"):
+        common.load_wav(path)
+
+
+# ---- fingerprints ----
+
+
+def test_fingerprint_knows_files_not_order_or_folder(tmp_path):
+    clips = [make_clip(f"normal_id_00_{number}.wav") for number in range(3)]
+    same = common.fingerprint(clips)
+    assert common.fingerprint(clips[::-1]) == same
+    moved = dataclasses.replace(clips[0], path=tmp_path / clips[0].name, mtime_ns=2)
+    assert common.fingerprint([moved, *clips[1:]]) == same
+    others = [
+        clips[1:],
+        [dataclasses.replace(clips[0], head_crc=8), *clips[1:]],
+        [dataclasses.replace(clips[0], size=32046), *clips[1:]],
+        [dataclasses.replace(clips[0], machine_type="pump"), *clips[1:]],
+        [make_clip("normal_id_00_3.wav"), *clips[1:]],
+    ]
+    assert len({same, *map(common.fingerprint, others)}) == 1 + len(others)
+
+
+def test_fingerprint_sees_other_sound_in_a_file_of_the_same_size(tmp_path):
+    path = write(tmp_path / "normal_id_00_0.wav", noise(seed=0))
+    before = common.fingerprint(check(tmp_path))
+    write(path, noise(seed=1))
+    assert common.fingerprint(check(tmp_path)) != before
+
+
+# ---- files that appear whole or not at all ----
+
+
+def test_write_whole_keeps_the_old_file_on_an_error(tmp_path):
+    path = tmp_path / "new" / "scores.csv"
+    with pytest.raises(KeyError), common.write_whole(path) as beside:
+        beside.write_text("half")
+        raise KeyError
+    assert list(path.parent.iterdir()) == []
+    common.write_text(path, "old\n")
+    with pytest.raises(KeyboardInterrupt), common.write_whole(path) as beside:
+        beside.write_text("half")
+        assert path.read_text() == "old\n"
+        assert beside.suffix == ".csv"
+        raise KeyboardInterrupt
+    assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("scores.csv", "old\n")]
+
+
+def test_write_text_is_utf8_with_lf(tmp_path):
+    common.write_text(tmp_path / "a.txt", "Müller\nb\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Müller\nb\n".encode()
+
+
+# ---- errors, log, command line ----
+
+
+def test_many_faults_fit_on_a_screen(caplog):
+    caplog.set_level(logging.DEBUG, logger="common")
+    faults = [f"clip {number}" for number in range(100)]
+    lines = str(common.fault_list("Broken", faults, "Mend them.")).splitlines()
+    assert lines == [
+        "Broken:",
+        *(f"  clip {number}" for number in range(15)),
+        "  ... and 85 more, all of them in baseline.log",
+        "Mend them.",
+    ]
+    assert [record.getMessage() for record in caplog.records] == [f"Broken: clip {number}" for number in range(15, 100)]
+
+
+def run_python(code, folder):
+    """Run code that can import our modules, in ``folder``."""
+    program = f"import sys; sys.path.insert(0, {str(Path(common.__file__).parent)!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_run_main_ends_without_a_traceback_and_logs_all(tmp_path):
+    code = (
+        "import common\n"
+        "def main():\n"
+        "    raise common.fault_list('Broken', [f'clip {n}' for n in range(20)], 'Mend them.')\n"
+        "common.run_main(main)"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 1
+    assert "ERROR - Broken:\n  clip 0\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "clip 19" not in done.stderr
+    log = (tmp_path / "baseline.log").read_text(encoding="utf-8")
+    assert all(f"clip {number}" in log for number in range(20))
+
+
+def test_a_file_system_error_ends_without_a_traceback(tmp_path):
+    (tmp_path / "model").write_text("a file where a folder should be")
+    code = (
+        "import common, pathlib\n"
+        "def main():\n"
+        "    common.write_text(pathlib.Path('model') / 'record.yaml', 'text')\n"
+        "common.run_main(main)"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 1
+    assert "'model'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in (tmp_path / "baseline.log").read_text(encoding="utf-8")  # for whoever looks for a bug
+
+
+def test_an_interrupted_run_exits_with_130(tmp_path):
+    done = run_python("import common\ndef main():\n    raise KeyboardInterrupt\ncommon.run_main(main)", tmp_path)
+    assert done.returncode == 130
+    assert "the same command again goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required"),
+        (["-d", "-e"], "not allowed with"),
+        (["-d", "--training-data", "eval"], "goes with -e"),
+        (["-e", "--training-data", "dev"], "invalid choice"),
+        (["-d", "--sytem", "x"], "unrecognized"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        common.parse_arguments(common.argument_parser("test"), argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "training_data"),
+    [(["-d"], "dev"), (["--dev"], "dev"), (["-e"], "eval"), (["--eval", "--training-data", "dev+eval"], "dev+eval")],
+)
+def test_training_data_of_the_arguments(argv, training_data):
+    assert common.parse_arguments(common.argument_parser("test"), argv).training_data == training_data
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        common.argument_parser("test").parse_args(["-v"])
+    assert caught.value.code == 0
+    assert common.__version__ in capsys.readouterr().out
