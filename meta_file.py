@@ -217,10 +217,14 @@ def check_meta(shown: str, content: bytes, folder: str, machine_types: Sequence[
 
 def _check_fields(shown: str, block: Node, fields: Mapping[str, Rule], where: str = "") -> Iterator[Finding]:
     """Fields that are missing or hold something else."""
+    reported = set()
     for dotted, rule in fields.items():
         node, line = block.find(dotted)
         if node is None and rule.required:
             absent = block.absent(dotted)
+            if absent in reported:
+                continue
+            reported.add(absent)
             words = rule.words if absent == dotted else "a block"
             yield Finding(shown, line, f"{where}{absent}: missing{_nearest_key(block, absent)}; expected {words}")
         elif node is not None and not rule.accepts(node.value):

@@ -126,10 +126,11 @@ def test_fault_with_its_line(old, new, line, message):
 
 
 def test_a_missing_block_is_one_fault():
+    text = META[: META.index("system:")] + META[META.index("results:") :]
+    assert [str(finding) for finding in findings_of(text)] == ["m.yaml, line 1: system: missing; expected a block"]
     text = META[: META.index("  complexity:")] + META[META.index("results:") :]
-    assert [str(finding) for finding in findings_of(text)] == [
-        "m.yaml, line 20: system.complexity: missing; expected a block"
-    ]
+    (finding,) = findings_of(text)
+    assert str(finding) == "m.yaml, line 20: system.complexity: missing; expected a block"
 
 
 def test_all_faults_in_one_go():
@@ -141,6 +142,11 @@ def test_the_first_tabs_and_the_number_of_the_others():
     findings = findings_of(META.replace("      ", "\t"))
     assert [finding.line for finding in findings[:5]] == [7, 8, 9, 10, 11]
     assert "more such faults, in lines 12-" in findings[5].text
+
+
+def test_tabs_are_named_where_the_text_is_no_yaml_for_their_sake():
+    (finding,) = findings_of(META.replace("  description:", "\t\tdescription:"))
+    assert str(finding) == "m.yaml, line 21: tab; not valid in YAML, use spaces"
 
 
 def test_tabs_in_comments_are_valid():

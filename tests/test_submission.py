@@ -64,6 +64,12 @@ def write_truth(path, clips):
     return path
 
 
+def yaml_block(directory, **values):
+    """Change keys of the run's YAML."""
+    block = yaml.safe_load((directory / "run.yaml").read_text(encoding="utf-8"))
+    (directory / "run.yaml").write_text(yaml.safe_dump(block | values), encoding="utf-8")
+
+
 @pytest.fixture
 def clips():
     return {key: clip_names(key[1]) for key in KEYS}
@@ -144,21 +150,26 @@ def test_without_development_results_the_figures_stay_empty(files, clips, caplog
     assert "no figure for ToyCar.averaged_auc" in caplog.text
 
 
-def test_pretrained_weights_are_external_data():
-    @dataclasses.dataclass(frozen=True)
-    class Model(config.L2Softmax):
-        weights: str | None = None
-
-    model = Model(**{field.name: None for field in dataclasses.fields(config.L2Softmax) if field.name != "weights"})
-    for weights, usage in ((None, None), ("imagenet", "pre-trained model")):
-        system = config.System("s", dataclasses.replace(model, weights=weights), feature=None, fit=None)
-        block = submission._system_block(system, "eval", 16_000, 1, None)
-        assert block["description"]["external_data_usage"] == usage
-        assert block["description"]["embeddings"] == "MobileNetV2"
+def description_of(**settings):
+    """Description of a classifier, with these settings of its model."""
+    values = {field.name: None for field in dataclasses.fields(config.L2Softmax)} | {"score": "lof"} | settings
+    system = config.System("s", config.L2Softmax(**values), feature=None, fit=None)
+    return submission._system_block(system, "eval", 16_000, 1, None)["description"]
 
 
-def test_every_model_type_has_a_method():
-    assert set(config.MODELS) <= set(submission.METHODS)
+def test_description_of_the_classifier():
+    report = description_of()
+    assert (report["machine_learning_method"], report["embeddings"]) == ("CNN, LOF", "MobileNetV2")
+    assert (report["aggregation_method"], report["data_augmentation"], report["external_data_usage"]) == (None,) * 3
+    assert description_of(weights="imagenet")["external_data_usage"] == "pre-trained model"
+    assert description_of(mixup=0.2)["data_augmentation"] == "mixup"
+    assert description_of(score="softmax")["machine_learning_method"] == "CNN"
+
+
+def test_every_model_and_detector_has_its_words():
+    assert set(config.MODELS) - {"l2_softmax"} <= set(submission.AUTOENCODERS)
+    (score,) = [field for field in dataclasses.fields(config.L2Softmax) if field.name == "score"]
+    assert set(score.metadata["choices"]) == set(submission.DETECTORS)
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path, run):
@@ -198,6 +209,7 @@ def test_without_truth_the_clips_are_those_of_the_dataset(tmp_path, run, clips):
             "record_fan.yaml: parameters: None",
         ),
         (lambda d: (d / "model/eval/baseline_ae/record_fan.yaml").write_text("a: ["), "record_fan.yaml: not readable"),
+        (lambda d: yaml_block(d, submissions={}), "block `submissions` is empty"),
         (lambda d: (d / "result/dev/tuned_ae/result.csv").write_text("fan\nAverage,a,b\n"), "result.csv: not a result"),
         (
             lambda d: (d / "result/eval/baseline_ae/anomaly_score_fan_id_01.csv").write_text(
@@ -224,6 +236,18 @@ def test_a_report_that_is_no_pdf(tmp_path, run):
     (tmp_path / "report.pdf").write_text("text")
     with pytest.raises(common.UserError, match=f"{TEAM}.technical_report.pdf: not a PDF file"):
         script.main([*run, "--report-pdf", str(tmp_path / "report.pdf")])
+
+
+def test_parameters_of_the_largest_model(tmp_path, run):
+    path = tmp_path / "model/eval/baseline_ae/record_fan.yaml"
+    path.write_text("parameters: 300_000\nsample_rate: 16000\n")
+    assert submission.model_facts(path.parent) == (300_000, 16_000)
+
+
+def test_a_dataset_without_test_clips(tmp_path):
+    (tmp_path / "fan" / "train").mkdir(parents=True)
+    with pytest.raises(common.UserError, match="no wav file in"):
+        submission.clips_of_folder(tmp_path)
 
 
 # ---- faults of a package ----
@@ -481,9 +505,20 @@ def test_bounds_of_a_zip(tmp_path, files, clips, monkeypatch):
     monkeypatch.setattr(submission, "MAX_BYTES_OF_OTHERS", 6)
     faults = submission.check_package(submission.read_package(path), clips)
     assert "task2/notes.txt: 7 bytes; not read, as a file of this kind has at most 6" in map(str, faults)
-    monkeypatch.setattr(submission, "MAX_TOTAL_BYTES", 6)
-    with pytest.raises(common.UserError, match="no submission package"):
-        submission.read_package(path)
+    for bound in ("MAX_TOTAL_BYTES", "MAX_FILES"):
+        with monkeypatch.context() as context, pytest.raises(common.UserError, match="no submission package"):
+            context.setattr(submission, bound, 6)
+            submission.read_package(path)
+
+
+def test_encrypted_member_of_a_zip(tmp_path, files, clips):
+    path = with_member(tmp_path / "package.zip", files, "task2/notes.txt")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flags of the last member
+    path.write_bytes(content)
+    findings = submission.check_package(submission.read_package(path), clips)
+    (fault,) = [str(finding) for finding in findings if finding.is_fault]
+    assert fault == "task2/notes.txt: encrypted; expected a zip without a password"
 
 
 def test_a_zip_with_a_broken_member(tmp_path, files, clips):
