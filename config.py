@@ -99,7 +99,6 @@ class L2Softmax:
     input_size: int | None = key(low=32)  # side of the square that the input is resized to; null: it is not
     resize: str = key(choices=("bilinear", "nearest", "bicubic"))
     scaling: str = key(choices=("standard", "standard_per_band", "minmax"))  # of the log-mel energies
-    batch_norm_momentum: float = key(low=0, below=1)
     score: str = key(choices=("lof", "knn", "softmax"))
     lof_per: str = key(choices=("machine_type", "machine_id"))  # clips that share an outlier detector (lof and knn)
     n_neighbors: int = key(low=1)
@@ -184,7 +183,7 @@ def load_config(path: Path) -> Config:
         block = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except FileNotFoundError:
         raise UserError(f"--config: no file {path} (looked for {path.resolve()})") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
         raise UserError(f"{path}: not readable as YAML: {error}") from error
     try:
         return _config(block)

@@ -1,0 +1,223 @@
+"""The YAML: the shipped one, every kind of error by key, value and what is allowed, overriding blocks."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SHIPPED
+
+import config
+from common import UserError, n_frames
+
+
+@pytest.fixture
+def error_of(yaml_file):
+    """Message of the error that the tiny settings with these changes give."""
+
+    def load(changes):
+        with pytest.raises(UserError) as caught:
+            config.load_config(yaml_file(changes))
+        return str(caught.value)
+
+    return load
+
+
+# ---- the shipped file ----
+
+
+def test_the_shipped_file_has_the_official_values():
+    settings = config.load_config(SHIPPED)
+    assert settings.dev_directory == Path("dev_data")
+    assert settings.eval_directory == Path("eval_data")
+    assert settings.model_directory == Path("model")
+    assert settings.result_directory == Path("result")
+    assert settings.result_file == "result.csv"
+    assert settings.max_fpr == 0.1
+    assert settings.feature == config.Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)
+    fit = settings.fit
+    assert (fit.epochs, fit.batch_size, fit.shuffle, fit.validation_split, fit.verbose) == (100, 512, True, 0.1, 1)
+    assert fit.compile == config.Compile(optimizer="adam", loss="mean_squared_error", learning_rate=None)
+    assert settings.system == ("tuned_ae",)
+
+
+def test_the_shipped_autoencoders_are_the_official_one_and_the_reports():
+    systems = config.load_config(SHIPPED).systems
+    assert systems["baseline_ae"].model.units == (128, 128, 128, 128, 8, 128, 128, 128, 128)
+    assert systems["tuned_ae"].model.units == (1024, 512, 256, 128, 16, 128, 256, 512, 1024)
+    general = config.load_config(SHIPPED)
+    for name in ("baseline_ae", "tuned_ae"):
+        assert (systems[name].feature, systems[name].fit) == (general.feature, general.fit)
+
+
+# ---- errors, each naming the file and the key ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # unknown or misspelt
+        ({"max_frp": 0.1}, "max_frp: unknown key; did you mean max_fpr?"),
+        ({"colour": 1}, "colour: unknown key; There is dev_directory, "),
+        ({"feature": {"n_mel": 64}}, "feature.n_mel: unknown key; did you mean n_mels?"),
+        ({"fit": {"epoch": 3}}, "fit.epoch: unknown key; did you mean epochs?"),
+        ({"fit": {"compile": {"optimiser": "adam"}}}, "fit.compile.optimiser: unknown key; did you mean optimizer?"),
+        ({"systems": {"small": {"modle": {}}}}, "systems.small.modle: unknown key; did you mean model?"),
+        ({"systems": {"small": {"model": {"unit": [1]}}}}, "model.unit: unknown key; did you mean units?"),
+        ({"systems": {"small": {"fit": {"epocs": 1}}}}, "systems.small.fit.epocs: unknown key; did you mean epochs?"),
+        ({7: 1}, "7: unknown key"),
+        # wrong type
+        ({"feature": None}, "feature: None; expected keys with values"),
+        ({"systems": {"small": None}}, "systems.small: None; expected keys with values"),
+        ({"systems": []}, "systems: []; expected keys with values"),
+        ({"fit": {"epochs": "many"}}, "fit.epochs: 'many'; expected a whole number at least 1"),
+        ({"fit": {"epochs": 2.5}}, "fit.epochs: 2.5; expected a whole number at least 1"),
+        ({"fit": {"epochs": True}}, "fit.epochs: True; expected a whole number at least 1"),
+        ({"fit": {"shuffle": 1}}, "fit.shuffle: 1; expected True or False"),
+        ({"max_fpr": "low"}, "max_fpr: 'low'; expected a number above 0 and at most 1"),
+        ({"max_fpr": [0.1]}, "max_fpr: [0.1]; expected a number"),
+        ({"dev_directory": 3}, "dev_directory: 3; expected a path"),
+        ({"eval_directory": None}, "eval_directory: None; expected a path"),
+        ({"system": 3}, "system: 3; expected a list"),
+        ({"systems": {"small": {"model": {"units": 8}}}}, "systems.small.model.units: 8; expected a list"),
+        ({"systems": {"small": {"model": {"units": []}}}}, "systems.small.model.units: []; expected a list"),
+        ({"systems": {"small": {"model": {"units": [8, "a"]}}}}, "units: 'a'; expected a whole number at least 1"),
+        # impossible values
+        ({"feature": {"hop_length": 0}}, "feature.hop_length: 0; expected a whole number at least 1"),
+        ({"feature": {"n_mels": -1}}, "feature.n_mels: -1; expected a whole number at least 1"),
+        ({"feature": {"frames": 0}}, "feature.frames: 0; expected"),
+        ({"feature": {"power": 0}}, "feature.power: 0.0; expected a number above 0"),
+        ({"max_fpr": 2}, "max_fpr: 2.0; expected a number above 0 and at most 1"),
+        ({"max_fpr": 0}, "max_fpr: 0.0; expected a number above 0 and at most 1"),
+        ({"max_fpr": float("nan")}, "max_fpr: nan; expected a number"),
+        ({"feature": {"power": float("inf")}}, "feature.power: inf; expected a number above 0"),
+        ({"seed": -1}, "seed: -1; expected a whole number at least 0"),
+        ({"fit": {"batch_size": 0}}, "fit.batch_size: 0; expected"),
+        ({"fit": {"validation_split": 1}}, "fit.validation_split: 1.0; expected a number at least 0 and below 1"),
+        ({"fit": {"verbose": 3}}, "fit.verbose: 3; expected one of 0, 1, 2"),
+        ({"fit": {"compile": {"optimizer": "adm"}}}, "fit.compile.optimizer: 'adm'; expected one of adam, "),
+        ({"fit": {"compile": {"loss": "mean_squared_eror"}}}, "did you mean mean_squared_error?"),
+        ({"fit": {"compile": {"learning_rate": 0}}}, "fit.compile.learning_rate: 0.0; expected a number above 0"),
+        ({"systems": {"small": {"model": {"units": [8, 0]}}}}, "systems.small.model.units: 0; expected a whole number"),
+        ({"systems": {"small": {"feature": {"hop_length": 0}}}}, "systems.small.feature.hop_length: 0; expected"),
+        ({"systems": {"small": {"fit": {"epochs": 0}}}}, "systems.small.fit.epochs: 0; expected"),
+        ({"systems": {"small": {"model": {"type": "dense"}}}}, "systems.small.model.type: 'dense'; expected one of"),
+        ({"systems": {"../small": {"model": {}}}}, "systems.../small: a system's name becomes a folder"),
+        ({"result_file": "a/b.csv"}, "result_file: 'a/b.csv'; expected a file name without folders"),
+        # names that stand nowhere
+        ({"system": "smal"}, "system: smal: did you mean small?"),
+        ({"system": ["small", "other"]}, "system: other: There is small"),
+        (
+            {"submissions": {1: {"system": "big", "training_data": "eval"}}},
+            "submissions.1.system: big: There is small",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_named(error_of, yaml_file, changes, message):
+    error = error_of(changes)
+    assert error.startswith(f"{yaml_file(changes)}: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    "where", ["max_fpr", "feature", "feature.hop_length", "fit.epochs", "fit.compile.optimizer", "systems.small.model"]
+)
+def test_a_missing_key_is_named(yaml_file, where):
+    path = yaml_file()
+    settings = yaml.safe_load(path.read_text())
+    *blocks, name = where.split(".")
+    block = settings
+    for key in blocks:
+        block = block[key]
+    del block[name]
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match=rf"settings.yaml: {where}(: missing|: None; expected keys)"):
+        config.load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "key a stands there twice"),
+        ("a: [1, 2\n", "not readable as YAML"),
+        ("a:\t1\n\tb: 2\n", "not readable as YAML"),
+        ("a: 2020-99-99\n", "not readable as YAML"),  # YAML takes it for a date
+        ("a: !!python/object/apply:os.getcwd []\n", "not readable as YAML"),
+        ("just text\n", "the file: 'just text'; expected keys with values"),
+        ("", "the file: None; expected keys with values"),
+    ],
+)
+def test_what_is_no_yaml_mapping(tmp_path, text, message):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        config.load_config(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_key_given_twice_in_an_inner_block(yaml_file):
+    path = yaml_file()
+    path.write_text(path.read_text().replace("  hop_length: 512\n", "  hop_length: 512\n  hop_length: 256\n"))
+    with pytest.raises(UserError, match="key hop_length stands there twice"):
+        config.load_config(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"--config: no file nowhere.yaml \(looked for .*"):
+        config.load_config(Path("nowhere.yaml"))
+    (tmp_path / "latin.yaml").write_bytes("dev_directory: Gerät".encode("latin-1"))
+    with pytest.raises(UserError, match="latin.yaml: not readable as YAML"):
+        config.load_config(tmp_path / "latin.yaml")
+
+
+# ---- what is built from it ----
+
+
+def test_blocks_of_a_system_override_the_general_ones(yaml_file):
+    own = {"feature": {"frames": 3}, "fit": {"epochs": 7, "compile": {"learning_rate": 0.01}}}
+    settings = config.load_config(yaml_file({"systems": {"own": {"model": {"type": "dense_ae", "units": [4]}} | own}}))
+    small, system = settings.systems["small"], settings.systems["own"]
+    assert (small.feature, small.fit) == (settings.feature, settings.fit)
+    assert system.feature == dataclasses.replace(settings.feature, frames=3)
+    compile_ = config.Compile(optimizer="adam", loss="mean_squared_error", learning_rate=0.01)
+    assert system.fit == dataclasses.replace(settings.fit, epochs=7, compile=compile_)
+    assert system.model == config.DenseAutoencoder(units=(4,))
+    assert (system.name, system.model_type) == ("own", "dense_ae")
+
+
+def test_exponents_without_a_point_are_numbers(yaml_file):
+    path = yaml_file()
+    path.write_text(path.read_text().replace("learning_rate: null", "learning_rate: 1e-3"))
+    assert config.load_config(path).fit.compile.learning_rate == 0.001
+
+
+def test_whole_numbers_are_taken_for_numbers(yaml_file):
+    power = config.load_config(yaml_file({"feature": {"power": 2}})).feature.power
+    assert (power, type(power)) == (2.0, float)
+
+
+def test_systems_to_run(yaml_file):
+    big = {"big": {"model": {"type": "dense_ae", "units": [4]}}}
+    settings = config.load_config(yaml_file({"systems": big, "system": ["big", "small", "big"]}))
+    assert [system.name for system in settings.select(None)] == ["big", "small"]
+    assert [system.name for system in settings.select(["small", "small"])] == ["small"]
+    with pytest.raises(UserError, match=r"--system bigg: did you mean big\?"):
+        settings.select(["bigg"])
+
+
+def test_the_cache_can_be_switched_off(yaml_file):
+    assert config.load_config(yaml_file({"cache_directory": None})).cache_directory is None
+
+
+def test_directories(yaml_file, dataset):
+    settings = config.load_config(yaml_file())
+    assert (settings.directory("dev"), settings.directory("eval")) == (dataset / "dev_data", dataset / "eval_data")
+
+
+def test_the_shortest_clip_gives_just_one_window(yaml_file):
+    settings = config.load_config(yaml_file())
+    shortest = settings.systems["small"].min_samples
+    assert shortest == 4 * 512  # frame k is centred on sample 512 k
+    assert n_frames(shortest, 512) == 5
+    assert n_frames(shortest - 1, 512) == 4
