@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+import tokenize
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,9 +44,10 @@ class Cache:
         """Memory-mapped content of a file, None where there is none of that shape."""
         try:
             log_mel = np.lib.format.open_memmap(path, mode="r")
-            path.touch()  # the time of last use decides which file goes first
-        except (OSError, ValueError):
+        except (OSError, ValueError, tokenize.TokenError):  # NumPy lets the last one of a spoilt header through
             return None
+        with contextlib.suppress(OSError):  # a folder of somebody else's, to be read only
+            path.touch()  # the time of last use decides which file goes first
         return log_mel if log_mel.shape == shape and log_mel.dtype == np.float32 else None
 
     def make_room(self, n_bytes: int) -> bool:

@@ -1,0 +1,243 @@
+"""Windows within clips, and the cache of log-mel energies: right, current, bounded, shared, expendable."""
+
+import dataclasses
+import logging
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+import common
+import features
+from config import Feature
+from features import Cache
+
+RATE = 16_000  # [Hz]
+FEATURE = Feature(n_mels=16, frames=5, n_fft=1024, hop_length=512, power=2.0)
+LENGTHS = (4096, 2048, 10_000)  # [samples]: 9, 5 and 20 frames
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Folder with three clips of unequal lengths; the second has just one window."""
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for number, n_samples in enumerate(LENGTHS):
+        waveform = np.random.default_rng(number).uniform(-0.1, 0.1, n_samples)
+        soundfile.write(folder / f"normal_id_00_{number}.wav", waveform, RATE)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache", gigabytes=1)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Names of the clips whose log-mel energies are computed, from now on."""
+    names = []
+    original = features.load_wav
+    monkeypatch.setattr(features, "load_wav", lambda path: names.append(path.name) or original(path))
+    return names
+
+
+def checked(folder):
+    return common.check_clips([("fan", folder)], min_samples=2048, labelled=None, normal_only=True)
+
+
+def log_mels(clips, cache, feature=FEATURE):
+    return [block.copy() for block in features.log_mel_clips(clips, feature, cache)]
+
+
+def by_hand(clip, feature=FEATURE):
+    waveform, rate = common.load_wav(clip.path)
+    settings = dataclasses.asdict(feature)
+    del settings["frames"]
+    return common.log_mel_energies(waveform, rate, **settings).T
+
+
+def assert_equal(blocks, others):
+    assert len(blocks) == len(others)
+    for block, other in zip(blocks, others, strict=True):
+        assert block.dtype == np.float32
+        np.testing.assert_array_equal(block, other)
+
+
+# ---- windows ----
+
+
+def test_windows_lie_within_clips(folder):
+    clips = checked(folder)
+    offsets = features.clip_offsets(clips, FEATURE)
+    assert offsets.tolist() == [0, 9, 14, 34]
+    starts = features.window_starts(offsets, 5)
+    assert starts.tolist() == [*range(5), 9, *range(14, 30)]
+    clip_of_frame = np.repeat([0, 1, 2], [9, 5, 20])
+    windows = clip_of_frame[starts[:, None] + np.arange(5)]
+    assert (windows == windows[:, :1]).all()
+
+
+def test_windows_are_the_stacked_vectors_of_each_clip(folder):
+    clips = checked(folder)
+    blocks = log_mels(clips, None)
+    offsets = features.clip_offsets(clips, FEATURE)
+    assert [len(block) for block in blocks] == np.diff(offsets).tolist()
+    rows = features.window_starts(offsets, 5)[:, None] + np.arange(5)
+    windows = np.concatenate(blocks)[rows].reshape(len(rows), -1)
+    np.testing.assert_array_equal(windows, np.concatenate([common.stack_frames(b.T, frames=5) for b in blocks]))
+
+
+# ---- the cache ----
+
+
+def test_without_a_cache_all_is_computed(folder, tmp_path, computed):
+    clips = checked(folder)
+    assert_equal(log_mels(clips, None), [by_hand(clip) for clip in clips])
+    log_mels(clips, None)
+    assert sorted(computed) == sorted(2 * [clip.name for clip in clips])
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_is_cached_equals_what_is_computed(folder, cache, computed):
+    clips = checked(folder)
+    first = log_mels(clips, cache)
+    assert_equal(first, [by_hand(clip) for clip in clips])
+    assert len(computed) == 3
+    assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, FEATURE).name]
+    assert_equal(log_mels(clips, cache), first)
+    assert len(computed) == 3
+
+
+def test_the_number_of_frames_in_a_window_is_no_matter_of_the_cache(folder, cache, computed):
+    clips = checked(folder)
+    log_mels(clips, cache)
+    log_mels(clips, cache, dataclasses.replace(FEATURE, frames=1))
+    assert len(computed) == 3
+
+
+@pytest.mark.parametrize("changes", [{"n_mels": 8}, {"n_fft": 512}, {"hop_length": 256}, {"power": 1.0}])
+def test_other_settings_are_computed_anew(folder, cache, changes):
+    clips = checked(folder)
+    log_mels(clips, cache)
+    other = dataclasses.replace(FEATURE, **changes)
+    assert_equal(log_mels(clips, cache, other), [by_hand(clip, other) for clip in clips])
+
+
+def test_a_changed_clip_is_computed_anew(folder, cache):
+    before = log_mels(checked(folder), cache)
+    path = folder / "normal_id_00_1.wav"
+    waveform, _ = soundfile.read(path)
+    stat = path.stat()
+    waveform[-100:] = 0.5  # behind what the header check reads; the same length
+    soundfile.write(path, waveform, RATE)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    clips = checked(folder)
+    after = log_mels(clips, cache)
+    assert_equal(after, [by_hand(clip) for clip in clips])
+    assert np.abs(after[1] - before[1]).max() > 1
+
+
+def test_another_order_or_choice_of_clips_is_not_mixed_up(folder, cache):
+    clips = checked(folder)
+    log_mels(clips, cache)
+    for others in (clips[::-1], clips[1:]):
+        assert_equal(log_mels(others, cache), [by_hand(clip) for clip in others])
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "header", "other shape", "pickle"])
+def test_a_damaged_file_is_computed_anew(folder, cache, damage):
+    clips = checked(folder)
+    first = log_mels(clips, cache)
+    path = cache.path(clips, FEATURE)
+    whole = path.read_bytes()
+    if damage == "other shape":
+        np.save(path, np.zeros((3, 16), np.float32))
+    elif damage == "pickle":
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    else:
+        damaged = {"empty": b"", "cut": whole[:-1], "header": whole[:10] + b"{'descr': (((" + whole[23:]}
+        path.write_bytes(damaged[damage])
+    assert_equal(log_mels(clips, cache), first)
+    assert path.read_bytes() == whole
+
+
+def test_an_interrupted_pass_leaves_no_file(folder, cache):
+    blocks = features.log_mel_clips(checked(folder), FEATURE, cache)
+    next(blocks)
+    blocks.close()
+    assert list(cache.directory.iterdir()) == []
+
+
+def test_a_clip_that_cannot_be_read_leaves_no_file(folder, cache):
+    clips = checked(folder)
+    clips[2].path.write_bytes(b"broken since the check")
+    with pytest.raises(common.UserError, match=r"normal_id_00_2.wav: cannot be read"):
+        log_mels(clips, cache)
+    assert list(cache.directory.iterdir()) == []
+
+
+def test_two_writers_at_once(folder, cache):
+    clips = checked(folder)
+    one, two = (features.log_mel_clips(clips, FEATURE, cache) for _ in range(2))
+    pairs = list(zip(one, two, strict=True))
+    expected = [by_hand(clip) for clip in clips]
+    assert_equal([pair[0] for pair in pairs], expected)
+    assert_equal([pair[1] for pair in pairs], expected)
+    assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, FEATURE).name]
+    assert_equal(log_mels(clips, cache), expected)
+
+
+def test_the_files_least_recently_used_go(folder, tmp_path):
+    clips = checked(folder)
+    size = 4 * 34 * 16 + 200  # [bytes] of a file of all three clips, its header included
+    cache = Cache(tmp_path / "cache", gigabytes=2.5 * size * 1e-9)
+    settings = [dataclasses.replace(FEATURE, power=power) for power in (1.0, 1.5, 2.0)]
+    paths = [cache.path(clips, feature) for feature in settings]
+    for feature, path, age in zip(settings[:2], paths[:2], (2000, 1000), strict=True):
+        log_mels(clips, cache, feature)
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
+    log_mels(clips, cache, settings[0])  # the older file is used again
+    log_mels(clips, cache, settings[2])
+    assert [path.exists() for path in paths] == [True, False, True]
+    assert sum(path.stat().st_size for path in cache.directory.iterdir()) <= 1e9 * cache.gigabytes
+
+
+def test_what_does_not_fit_is_not_cached_and_drives_nothing_out(folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    clips = checked(folder)
+    cache = Cache(tmp_path / "cache", gigabytes=2000e-9)
+    log_mels(clips[1:2], cache)
+    kept = list(cache.directory.iterdir())
+    assert len(kept) == 1
+    assert_equal(log_mels(clips, cache), [by_hand(clip) for clip in clips])
+    assert list(cache.directory.iterdir()) == kept
+    assert "not cached: no room" in caplog.text
+
+
+def test_files_of_killed_runs_go_after_a_day(folder, cache):
+    clips = checked(folder)
+    cache.directory.mkdir()
+    old, new = (cache.directory / f".log_mel_{name}.npy" for name in ("old", "new"))
+    for path, age in ((old, 25), (new, 1)):
+        path.write_bytes(b"half")
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600 * age))
+    log_mels(clips, cache)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_cache_folder_that_cannot_be_made_costs_no_run(folder, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    clips = checked(folder)
+    assert_equal(log_mels(clips, Cache(tmp_path / "cache", 1)), [by_hand(clip) for clip in clips])
+    assert "log-mel energies are not cached" in caplog.text
+
+
+def test_a_full_disk_costs_no_run(folder, cache, monkeypatch, caplog):
+    full = type("usage", (), {"free": 10})
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: full)
+    clips = checked(folder)
+    assert_equal(log_mels(clips, cache), [by_hand(clip) for clip in clips])
+    assert list(cache.directory.iterdir()) == []
