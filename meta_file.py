@@ -303,7 +303,7 @@ def _percentage_fault(value: Any) -> str:
     """What is wrong with an AUC in percent, "" if nothing is."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
         return "is not a number from 0 to 100; expected a percentage"
-    return f"is a fraction; expected a percentage, {100 * value:.2f}" if value <= 1 else ""
+    return f"is a fraction; expected a percentage, {100 * value:.2f}" if 0 < value <= 1 else ""
 
 
 def _names(label_name: str, lastname: str) -> bool:

@@ -66,6 +66,10 @@ def test_a_good_meta_file_has_no_findings():
     assert findings_of(META.replace("\n", "\r\n")) == []
 
 
+def test_nought_is_a_percentage():
+    assert findings_of(META.replace("66.30", "0.0")) == []
+
+
 def test_missing_results_are_allowed_and_said():
     text = META.replace("averaged_auc: 66.30", "averaged_auc: !!null")
     text = text[: text.index("    pump:")]
@@ -103,6 +107,7 @@ def test_missing_results_are_allowed_and_said():
         ("total_parameters: 269992", "total_parameters: 269,992", 34, "'269,992'; expected a whole number"),
         ("total_parameters: 269992", "total_parameters: true", 34, "True; expected a whole number"),
         ("66.30", "0.6630", 39, "0.663 is a fraction; expected a percentage, 66.30"),
+        ("66.30", "1", 39, "1 is a fraction"),
         ("66.30", "166.30", 39, "166.3 is not a number from 0 to 100"),
         ("66.30", ".nan", 39, "nan is not a number from 0 to 100"),
         ("66.30", "66.30%", 39, "'66.30%' is not a number from 0 to 100"),
