@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import soundfile
 from tqdm import tqdm
 
@@ -64,6 +63,8 @@ def tone(angle: np.ndarray, amplitudes: dict[int, float]) -> np.ndarray:
 
 def ring(excitation: np.ndarray, hz: float, bandwidth: float) -> np.ndarray:
     """Resonance of a housing or a pipe at ``hz``, ``bandwidth`` [Hz] wide, with gain 1 at its peak."""
+    import scipy.signal  # half a second that --help does not need
+
     b, a = scipy.signal.iirpeak(hz, hz / bandwidth, fs=SAMPLE_RATE)
     return scipy.signal.lfilter(b.astype(np.float32), a.astype(np.float32), excitation)
 
@@ -225,8 +226,8 @@ class Machine:
     """A machine type: its sound, what a specimen of it (a machine ID) is drawn from, and the official IDs and length.
 
     ``specimen`` has bounds of uniform draws: frequencies ``*_hz`` [Hz], times ``*_s`` [s], counts where the bounds are
-    integers, and levels relative to the factory noise. ``severity`` is that of its worst anomalies:
-    faults are easier to hear on one specimen than on another.
+    integers, and levels relative to the factory noise. ``severity`` is that of the specimen's worst anomalies: faults
+    are easier to hear on one specimen than on another.
     """
 
     sound: Callable[..., np.ndarray]
@@ -309,7 +310,7 @@ def synthesise(clip: DemoClip, *, seconds: float, seed: int) -> np.ndarray:
     rng = random(seed, clip.key)
     m = specimen(clip, seed)
     bad = dict.fromkeys(machine.faults, 0.0)
-    if clip.label:  # kinds in turn; severities spread evenly over (0, 1) whatever their number (golden ratio)
+    if clip.label:  # kinds in turn; severities spread evenly whatever their number (golden ratio)
         bad[machine.faults[clip.number % len(bad)]] = m.severity * (0.1 + 0.9 * ((clip.number + 1) * 0.618034 % 1))
     n = round(seconds * SAMPLE_RATE)
     machine_gain, noise_gain = 10 ** (CLIP_SPREAD_DB * rng.standard_normal(2) / 20)
