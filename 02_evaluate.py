@@ -10,10 +10,18 @@ DESCRIPTION = """Evaluate folders of score files (anomaly_score_<machine type>_i
 AUC and pAUC of every machine ID are printed and written as result.csv into each folder. A folder that holds folders
 of score files stands for all of them, so that `02_evaluate.py result/dev` evaluates every system."""
 
+EXAMPLES = """examples:
+  02_evaluate.py result/dev --rank --report report.html
+  02_evaluate.py result/dev/tuned_ae --against result/dev/baseline_ae
+  02_evaluate.py result/eval result/dev+eval --truth eval_data_list.csv
+"""
+
 
 def parse_arguments(argv):
     """Command line -> namespace."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder with score files")
     parser.add_argument(

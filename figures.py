@@ -1,5 +1,6 @@
 """Figures of evaluated systems as PNG: AUC and pAUC bars, ROC curves, score histograms."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import common
 import scoring
 from comparison import Result
+
+logger = logging.getLogger(__name__)
 
 # Figures 1 and 2 of Wei & Liu (2020) are of the first group, 3 and 4 of the second.
 REPORT_GROUPS = (("baseline_ae", "tuned_ae"), ("baseline_ae", "tuned_ae", "l2_softmax"))
@@ -38,6 +41,7 @@ def write_figures(
     folder: Path, results: Sequence[Result], *, max_fpr: float, published: scoring.Published | None
 ) -> list[FigureFile]:
     """Draw and write all figures of the results; their files in the order of a report."""
+    logger.info("drawing the figures into %s", folder)
     performances = {result.name: result.performance for result in results}
     drawn = []
     for group in bar_groups(list(performances)):
