@@ -7,6 +7,7 @@ YAML. To give a system a new setting, add a field to its model's dataclass and t
 import dataclasses
 import difflib
 import importlib
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -72,7 +73,41 @@ class DenseAutoencoder:
     """Dense + BN + ReLU for each of ``units``, then a linear layer of the input's size."""
 
     MODULE: ClassVar[str] = "keras_model"
+    hop: ClassVar[int] = 1
     units: tuple[int, ...] = key(low=1)
+
+
+@dataclass(frozen=True)
+class VariationalAutoencoder:
+    """Dense + BN + ReLU for each of ``units``, a Gaussian latent vector, and the same layers in reverse order."""
+
+    MODULE: ClassVar[str] = "keras_model"
+    hop: ClassVar[int] = 1
+    units: tuple[int, ...] = key(low=1)
+    latent: int = key(low=1)
+    kl_weight: float = key(low=0)
+
+
+@dataclass(frozen=True)
+class ConvAutoencoder:
+    """2-D convolutional autoencoder on patches of ``feature.frames`` frames (Ribeiro et al. 2020)."""
+
+    MODULE: ClassVar[str] = "keras_model"
+    LAYERS: ClassVar[tuple] = ((5, (1, 2)), (5, (1, 2)), (5, (2, 2)), (3, (2, 2)), (3, (2, 2)))  # kernel, strides
+
+    filters: tuple[int, ...] = key(low=1)  # of each convolution
+    latent: int = key(low=1)
+    hop: int = key(low=1)  # from one patch to the next [frames]
+
+    def fault(self, feature: Feature) -> str | None:
+        """Which key does not fit the strides, None where all fit."""
+        if len(self.filters) != len(self.LAYERS):
+            return f"model.filters: {list(self.filters)}; expected {len(self.LAYERS)} numbers, one for each convolution"
+        for axis, name in enumerate(("frames", "n_mels")):
+            step = math.prod(strides[axis] for _, strides in self.LAYERS)
+            if getattr(feature, name) % step:
+                return f"feature.{name}: {getattr(feature, name)}; expected a multiple of {step}, for the model's strides"
+        return None
 
 
 @dataclass(frozen=True)
@@ -80,6 +115,7 @@ class OfficialModel:
     """Files that the official baseline has trained; for ``--official-model``, no part of the YAML."""
 
     MODULE: ClassVar[str] = "keras_model"
+    hop: ClassVar[int] = 1
     directory: Path
 
 
@@ -105,7 +141,12 @@ class L2Softmax:
     metric: str = key(choices=("euclidean", "cosine", "manhattan"))
 
 
-MODELS = {"dense_ae": DenseAutoencoder, "l2_softmax": L2Softmax}
+MODELS = {
+    "dense_ae": DenseAutoencoder,
+    "vae": VariationalAutoencoder,
+    "conv_ae": ConvAutoencoder,
+    "l2_softmax": L2Softmax,
+}
 
 
 @dataclass(frozen=True)
@@ -254,6 +295,9 @@ def _system(name: str, block: Any, feature: dict, fit: dict) -> System:
         _block(Feature, _merged(feature, block.get("feature"), f"{where}.feature"), f"{where}.feature"),
         _block(Fit, _merged(fit, block.get("fit"), f"{where}.fit"), f"{where}.fit"),
     )
+    fault = system.model.fault(system.feature) if isinstance(system.model, ConvAutoencoder) else None
+    if fault:
+        raise InvalidKeyError(f"{where}.{fault}")
     losses = ("categorical_crossentropy",) if model_type == "l2_softmax" else AE_LOSSES
     _check_allowed(system.fit.compile.loss, f"{where}.fit.compile.loss", {"choices": losses})
     return system
