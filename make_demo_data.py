@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import scipy.fft
 import soundfile
 from tqdm import tqdm
 
@@ -63,7 +62,7 @@ def tone(angle: np.ndarray, amplitudes: dict[int, float]) -> np.ndarray:
 
 def ring(excitation: np.ndarray, hz: float, bandwidth: float) -> np.ndarray:
     """Resonance of a housing or a pipe at ``hz``, ``bandwidth`` [Hz] wide, with gain 1 at its peak."""
-    import scipy.signal  # half a second that --help does not need
+    import scipy.signal  # slow to import, and --help does not need it
 
     b, a = scipy.signal.iirpeak(hz, hz / bandwidth, fs=SAMPLE_RATE)
     return scipy.signal.lfilter(b.astype(np.float32), a.astype(np.float32), excitation)
@@ -93,11 +92,13 @@ def knocks(
 @functools.lru_cache(maxsize=4)
 def octaves(n: int) -> np.ndarray:
     """Frequencies of a spectrum of ``n`` samples in octaves above 100 Hz; those below 30 Hz as 30 Hz."""
-    return np.log2(np.maximum(scipy.fft.rfftfreq(n, 1 / SAMPLE_RATE), 30.0) / 100.0).astype(np.float32)
+    return np.log2(np.maximum(np.fft.rfftfreq(n, 1 / SAMPLE_RATE), 30.0) / 100.0).astype(np.float32)
 
 
 def factory_noise(n: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of a hall, rms 1: falling with frequency, a broad bump of other machines, mains hum, far blows."""
+    import scipy.fft
+
     slope = rng.normal(-4.5, 0.3)  # [dB per octave]
     bump = rng.uniform(1.5, 4.5)  # [octaves above 100 Hz]
     level = slope * octaves(n) + 3.0 * np.exp(-((octaves(n) - bump) ** 2))  # [dB]
