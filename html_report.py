@@ -110,14 +110,17 @@ def _introduction(results: Sequence[Result], max_fpr: float) -> str:
     n_clips = [sum(len(clips.names) for clips in result.scores.values()) for result in results]
     counts = str(n_clips[0]) if len(set(n_clips)) == 1 else f"{min(n_clips)} to {max(n_clips)}"
     datasets = {scoring.official_dataset(result.scores) for result in results}
-    by_number = "By their number per machine ID and label they are"
     if len(datasets) == 1 and None not in datasets:
         dataset = {"dev": "development", "eval": "evaluation"}[datasets.pop()]
-        origin = f"{by_number} the test clips of the official {dataset} dataset of DCASE 2020 Challenge Task 2."
+        origin = (
+            "Their numbers per machine ID and label are those of the official test clips of the "
+            f"{dataset} dataset of DCASE 2020 Challenge Task 2."
+        )
     else:
         origin = (
-            f"{by_number} not the official test clips of DCASE 2020 Challenge Task 2 (but synthetic ones, a selection, "
-            "or of other machines): the figures cannot be compared with published ones."
+            "Their numbers per machine ID and label are not those of the official test clips of DCASE 2020 Challenge "
+            "Task 2 (they are synthetic, a selection, or of other machines): the figures cannot be compared with "
+            "published ones."
         )
     return (
         f"<p>{counts} test clips. {origin}</p>"

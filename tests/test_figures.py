@@ -200,7 +200,7 @@ def test_page_has_the_figures_of_every_machine_id(results, tmp_path):
             assert rows[f"{machine_type} {machine_id}"] == expected
     best = "{:.2f}".format(100 * results[1].performance["fan"]["id_00"][0])
     assert f"<b>{best}</b>" in text
-    assert "not the official test clips" in text
+    assert "not those of the official test clips" in text
     assert "Published" not in text
     assert "Ranking" not in text
 
