@@ -1,0 +1,520 @@
+"""metric_model.py: the network's parts by hand, its batch normalisation, the detectors, saving, the whole chain."""
+
+import dataclasses
+import logging
+import math
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.neighbors import LocalOutlierFactor
+
+import common
+import config
+import metric_model
+import training
+
+MODEL = config.L2Softmax(
+    classes="machine_type",
+    alpha=16.0,
+    margin=0.0,
+    mixup=0.0,
+    width=0.35,
+    weights=None,
+    input_size=None,
+    resize="bilinear",
+    scaling="standard",
+    score="lof",
+    lof_per="machine_type",
+    n_neighbors=4,
+    metric="euclidean",
+)
+N_MELS, FRAMES = 32, 40
+
+
+def model_with(**changes) -> config.L2Softmax:
+    return dataclasses.replace(MODEL, **changes)
+
+
+def build(model=MODEL, *, n_mels=N_MELS, frames=FRAMES, n_classes=3, seed=0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return metric_model.build(
+        model, n_mels=n_mels, frames=frames, n_classes=n_classes, mean=np.zeros(n_mels), deviation=np.full(n_mels, 10.0)
+    )
+
+
+def make_clip(path="normal_id_00_0.wav", machine_type="fan", machine_id="id_00", label=0) -> common.Clip:
+    return common.Clip(path, machine_type, machine_id, label, 16000, 16000, 32044, 0, 0)
+
+
+def striped_log_mels(
+    n_clips: int, frames: int, n_classes: int, seed: int, loud: float = 12
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Noise in which each class has a loud band of its own; (frames, N_MELS) [dB] each, and the classes."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n_clips) % n_classes
+    log_mels = []
+    for label in labels:
+        log_mel = rng.normal(-30, 8, (frames, N_MELS))
+        log_mel[:, 8 * label : 8 * label + 8] += loud
+        log_mels.append(log_mel.astype(np.float32))
+    return log_mels, labels
+
+
+def fit_steps(network, model, log_mels, labels, *, epochs, learning_rate=1e-3, seed=0):
+    """Train on the clips as ``metric_model.train`` does; the history and the trainer."""
+    fit = types.SimpleNamespace(compile=types.SimpleNamespace(optimizer="adam", learning_rate=learning_rate))
+    log_mel = tf.Variable(np.concatenate(log_mels), trainable=False)
+    trainer = metric_model.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), log_mel, seed)
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in log_mels])])
+    trainer.set_clips(offsets, labels, np.arange(len(labels)))
+    batches = training.epoch_batches(len(labels), seed=seed, batch_size=16, shuffle=True)
+    steps = math.ceil(len(labels) / 16)
+    history = trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
+    return history.history, trainer
+
+
+# ---- layers and loss ----
+
+
+def test_embeddings_have_norm_alpha_per_sample():
+    layer = metric_model.L2Constraint(5.0, False)
+    embeddings = layer(np.array([[3.0, 4.0], [0.3, 0.4], [0.0, -2.0]], np.float32))
+    assert np.allclose(embeddings, [[3, 4], [3, 4], [0, -5]], atol=1e-5)
+    assert not layer.trainable_weights
+
+
+def test_l2_softmax_loss_by_hand():
+    model = model_with(alpha=2.0)
+    network = build(model)
+    inputs = np.random.default_rng(0).normal(size=(4, N_MELS, FRAMES, 1)).astype(np.float32)
+    features = keras.Model(network.inputs, network.get_layer("embedding").input)([inputs]).numpy()
+    weights, bias = network.get_layer("logits").get_weights()
+    logits = 2 * features / np.linalg.norm(features, axis=1, keepdims=True) @ weights + bias
+    labels = np.eye(3, dtype=np.float32)[[0, 2, 1, 1]]
+    by_hand = np.mean(np.log(np.exp(logits).sum(axis=1)) - (labels * logits).sum(axis=1))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)(labels, network(inputs, training=False))
+    assert float(loss) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_gradient_reaches_alpha_only_where_it_is_trained():
+    log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
+    for alpha, moves in (("trained", True), (16.0, False)):
+        network = build(model_with(alpha=alpha))
+        fit_steps(network, model_with(alpha=alpha), log_mels, labels, epochs=1)
+        assert (float(network.get_layer("embedding").alpha) != 16.0) is moves
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_margin_loss_by_hand(margin):
+    angles = np.array([[0.5, 1.2, 2.0], [1.0, 0.9, 1.4]])
+    labels = np.array([[1, 0, 0], [0, 0.3, 0.7]])
+    terms = []
+    for row, weights in zip(angles, labels, strict=True):
+        for j in np.flatnonzero(weights):
+            logits = 10 * np.cos(row)
+            logits[j] = 10 * np.cos(row[j] + margin)
+            terms.append(weights[j] * (np.log(np.exp(logits).sum()) - logits[j]))
+    by_hand = [terms[0], terms[1] + terms[2]]
+    logits = tf.constant(10 * np.cos(angles), tf.float32)
+    losses = metric_model.margin_softmax_loss(tf.constant(labels, tf.float32), logits, alpha=10.0, margin=margin)
+    assert np.allclose(losses, by_hand, atol=1e-3)
+
+
+def test_margin_network_gives_cosines():
+    network = build(model_with(margin=0.5, alpha=7.0))
+    inputs = np.random.default_rng(0).normal(size=(4, N_MELS, FRAMES, 1)).astype(np.float32)
+    embedding = keras.Model(network.inputs, network.get_layer("embedding").output)([inputs]).numpy()
+    kernel = network.get_layer("logits").get_weights()[0]
+    cosines = embedding @ kernel / np.linalg.norm(embedding, axis=1)[:, None] / np.linalg.norm(kernel, axis=0)
+    assert np.allclose(network(inputs), 7 * cosines, atol=1e-4)
+
+
+def test_lower_bound_of_alpha():
+    # Ranjan et al. (2017), eq. 8, for six classes
+    assert metric_model.alpha_lower_bound(6, 0.95) == pytest.approx(4.33, abs=0.005)
+    assert metric_model.alpha_lower_bound(6, 0.99) == pytest.approx(5.98, abs=0.005)
+    assert metric_model.alpha_lower_bound(2, 0.99) == 0
+
+
+# ---- network ----
+
+
+def test_network_of_the_report():
+    network = metric_model.build(
+        model_with(width=1.0, input_size=224),
+        n_mels=64,
+        frames=313,
+        n_classes=6,
+        mean=np.zeros(64),
+        deviation=np.ones(64),
+    )
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    assert network.input_shape == (None, 64, 313, 1)
+    assert backbone.input_shape == (None, 224, 224, 3)
+    assert network.get_layer("embedding").output.shape == (None, 1280)
+    assert network.output_shape == (None, 6)
+    # Keras's MobileNetV2 without top has 2,257,984 parameters; 1280 * 6 + 6 of the classifier, and alpha.
+    scaling = 2 * 64 + 1 if any(w.name == "count" for w in network.weights) else 0
+    assert network.count_params() - scaling == 2_257_984 + 7_686 + 1
+
+
+def test_scaling_is_stored_with_the_network_and_channels_are_equal():
+    mean, deviation = np.linspace(-60, -20, N_MELS), np.linspace(5, 10, N_MELS)
+    network = metric_model.build(MODEL, n_mels=N_MELS, frames=FRAMES, n_classes=3, mean=mean, deviation=deviation)
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    log_mel = np.random.default_rng(0).normal(-40, 10, (2, N_MELS, FRAMES, 1)).astype(np.float32)
+    image = keras.Model(network.inputs, network.layers[network.layers.index(backbone) - 1].output)([log_mel]).numpy()
+    assert image.shape == (2, N_MELS, FRAMES, 3)
+    scaled = (log_mel - mean[:, None, None]) / deviation[:, None, None]
+    assert np.allclose(image, np.repeat(scaled, 3, axis=-1), atol=1e-5)
+
+
+def test_input_too_small_for_mobilenet():
+    with pytest.raises(common.UserError, match="16 bands x 40 frames; MobileNetV2 needs 32 x 32"):
+        build(n_mels=16)
+    assert build(model_with(input_size=32), n_mels=16).input_shape == (None, 16, FRAMES, 1)
+
+
+def test_fused_batch_normalisation_equals_keras():
+    rng = np.random.default_rng(0)
+    ours, keras_own = metric_model.FusedBatchNormalization(momentum=0.8), keras.layers.BatchNormalization(momentum=0.8)
+    for _ in range(3):
+        batch = rng.normal(3, 2, (4, 5, 6, 7)).astype(np.float32)
+        with tf.GradientTape(persistent=True) as tape:
+            outputs = [layer(batch, training=True) for layer in (ours, keras_own)]
+            sums = [tf.reduce_sum(one**3) for one in outputs]
+        assert np.allclose(*outputs, atol=1e-4)
+        ours_gradient, keras_gradient = (
+            tape.gradient(one, layer.gamma.value) for one, layer in zip(sums, (ours, keras_own), strict=True)
+        )
+        assert np.allclose(ours_gradient, keras_gradient, rtol=1e-3, atol=0.1)
+    for weight, other in zip(ours.get_weights(), keras_own.get_weights(), strict=True):
+        assert np.allclose(weight, other, atol=1e-4)
+    assert np.allclose(ours(batch, training=False), keras_own(batch, training=False), atol=1e-4)
+
+
+def test_training_takes_the_steps_of_keras_own_layers():
+    log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
+    losses = []
+    for own in (False, True):
+        network = build()
+        if own:
+            network = with_keras_batch_normalisation(network)
+        history, _ = fit_steps(network, MODEL, log_mels, labels, epochs=3, learning_rate=1e-5)
+        losses.append(history["loss"])
+    assert np.allclose(*losses, rtol=1e-3)
+
+
+def with_keras_batch_normalisation(network):
+    """A copy of the network with Keras's own batch normalisation."""
+
+    def clone(layer):
+        if isinstance(layer, keras.Model):
+            return keras.models.clone_model(layer, clone_function=clone)
+        kind = keras.layers.BatchNormalization if isinstance(layer, keras.layers.BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(network, clone_function=clone)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def test_inference_separates_what_training_mode_separates_after_few_steps(monkeypatch):
+    monkeypatch.setattr(metric_model, "BATCH_NORM_MOMENTUM", 0.999)  # Keras's own
+    log_mels, labels = striped_log_mels(96, FRAMES, 3, seed=0, loud=27)
+    network = build()
+    _, trainer = fit_steps(network, MODEL, log_mels, labels, epochs=10, learning_rate=3e-3)
+    new, new_labels = striped_log_mels(48, FRAMES, 3, seed=1, loud=27)
+
+    def inference_accuracy():
+        return np.mean(np.argmax(metric_model.embed(network, new)[1], axis=1) == new_labels)
+
+    assert inference_accuracy() < 0.7  # the moving statistics are near their start
+    weights = network.get_weights()
+    in_training = np.argmax(network(np.stack(new).transpose(0, 2, 1)[..., None], training=True), axis=1)
+    network.set_weights(weights)
+    assert np.mean(in_training == new_labels) > 0.9
+    metric_model.settle_statistics(trainer, n_train=96, batch_size=16, seed=0)
+    assert inference_accuracy() > 0.9
+
+
+def test_settled_statistics_are_means_over_batches():
+    log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
+    network = build()
+    _, trainer = fit_steps(network, MODEL, log_mels, labels, epochs=1, learning_rate=1e-6)
+    metric_model.settle_statistics(trainer, n_train=32, batch_size=16, seed=0)
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    first = backbone.get_layer("bn_Conv1")
+    convolved = keras.Model(backbone.inputs, backbone.get_layer("Conv1").output)
+    images = np.repeat(np.stack(log_mels).transpose(0, 2, 1)[..., None] / 10, 3, axis=-1)
+    outputs = convolved([images]).numpy()
+    assert np.allclose(first.moving_mean, outputs.mean(axis=(0, 1, 2)), atol=1e-3)
+    by_batch = [outputs[i].var(axis=(0, 1, 2)) for i in np.split(order_of_settling(32), 2)]
+    assert np.allclose(first.moving_variance, np.mean(by_batch, axis=0), rtol=1e-3)
+    assert first.momentum == metric_model.BATCH_NORM_MOMENTUM
+
+
+def order_of_settling(n):
+    batches = training.epoch_batches(n, seed=0, batch_size=n, shuffle=True)
+    return next(iter(batches)).numpy()
+
+
+def test_same_seed_same_weights():
+    log_mels, labels = striped_log_mels(32, FRAMES + 9, 3, seed=0)
+    weights = []
+    for _ in range(2):
+        network = build(model_with(mixup=0.5))
+        fit_steps(network, model_with(mixup=0.5), log_mels, labels, epochs=2)
+        weights.append(network.get_weights())
+    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+
+
+def test_saved_without_lambda_and_loaded_the_same(tmp_path):
+    for model in (MODEL, model_with(margin=0.4, alpha="trained", input_size=64)):
+        network = build(model)
+        network.save(tmp_path / "model.keras")
+        loaded = training.load_model(tmp_path / "model.keras")
+        log_mels, _ = striped_log_mels(3, FRAMES, 3, seed=0)
+        for one, other in zip(metric_model.embed(network, log_mels), metric_model.embed(loaded, log_mels), strict=True):
+            assert np.allclose(one, other, atol=1e-5)
+        layers = [*loaded.layers, *next(layer for layer in loaded.layers if isinstance(layer, keras.Model)).layers]
+        assert not any(isinstance(layer, keras.layers.Lambda) for layer in layers)
+        norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+        assert len(norms) == 52
+
+
+# ---- start weights ----
+
+
+def test_weights_of_a_file(tmp_path):
+    original = keras.applications.MobileNetV2(
+        input_shape=(96, 96, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    path = tmp_path / "backbone.weights.h5"
+    original.save_weights(path)
+    network = build(model_with(weights=str(path)))
+    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    assert all(np.array_equal(a, b) for a, b in zip(backbone.get_weights(), original.get_weights(), strict=True))
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    with pytest.raises(common.UserError, match="model.weights: no file"):
+        build(model_with(weights=str(tmp_path / "none.h5")))
+    path = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
+    with pytest.raises(common.UserError, match="other.weights.h5 does not hold the weights of a Keras MobileNetV2"):
+        build(model_with(weights=str(path)))
+    (tmp_path / "text.h5").write_text("not weights", encoding="utf-8")
+    with pytest.raises(common.UserError, match="text.h5 does not hold"):
+        build(model_with(weights=str(tmp_path / "text.h5")))
+
+
+def test_imagenet_weights_without_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(metric_model, "IMAGENET_URL", "http://127.0.0.1:9/")
+    with pytest.raises(common.UserError, match=r"cannot be fetched(.|\n)*kernels_0.35_224_no_top.h5, or set"):
+        build(model_with(weights="imagenet"))
+    assert not list(tmp_path.rglob("*.h5"))
+    with pytest.raises(common.UserError, match="model.width: 0.4; ImageNet weights are there for 0.35, 0.5"):
+        build(model_with(weights="imagenet", width=0.4))
+
+
+# ---- classes, split, scaling, windows ----
+
+
+def test_stratified_split():
+    classes = ["a"] * 20 + ["b"] * 10 + ["c"] * 5
+    order, n_train = metric_model.stratified_order(classes, 0.1, seed=0)
+    assert sorted(order) == list(range(35)) and n_train == 32
+    assert sorted(np.array(classes)[order[n_train:]]) == ["a", "a", "b"]
+    assert not np.array_equal(order[n_train:], metric_model.stratified_order(classes, 0.1, seed=1)[0][n_train:])
+    assert metric_model.stratified_order(classes, 0.0, seed=0)[1] == 35
+
+
+def test_scaling_statistics():
+    rng = np.random.default_rng(0)
+    blocks = [rng.normal([-30, -50], [4, 9], (n, 2)).astype(np.float32) for n in (100, 300)]
+    values = np.concatenate(blocks)
+    statistics = metric_model.BandStatistics(2)
+    for block in blocks:
+        statistics.add(block)
+    mean, deviation = statistics.scaling("standard")
+    assert np.allclose(mean, values.mean(), atol=1e-4) and np.allclose(deviation, values.std(), atol=1e-4)
+    mean, deviation = statistics.scaling("standard_per_band")
+    assert np.allclose(mean, values.mean(axis=0)) and np.allclose(deviation, values.std(axis=0), atol=1e-4)
+    mean, deviation = statistics.scaling("minmax")
+    scaled = (values - mean) / deviation
+    assert scaled.min() == pytest.approx(-1) and scaled.max() == pytest.approx(1)
+
+
+def test_windows_of_longer_and_shorter_clips():
+    def firsts_and_lasts(n_frames):
+        windows = metric_model.clip_windows(np.arange(n_frames, dtype=float)[:, None], 313)
+        assert windows.shape[1:] == (1, 313)
+        return [(window[0, 0], window[0, -1]) for window in windows]
+
+    assert firsts_and_lasts(313) == [(0, 312)]
+    assert firsts_and_lasts(344) == [(0, 312), (31, 343)]  # ToyCar
+    assert firsts_and_lasts(626) == [(0, 312), (313, 625)]
+    assert firsts_and_lasts(627) == [(0, 312), (157, 469), (314, 626)]
+    assert np.array_equal(metric_model.clip_windows(np.arange(3.0)[:, None], 7)[0, 0], [0, 1, 2, 0, 1, 2, 0])
+
+
+def test_training_windows_lie_within_their_clip():
+    log_mels = [np.full((n, N_MELS), value, np.float32) for n, value in ((FRAMES, 1), (FRAMES + 30, 2), (7, 3))]
+    log_mels[1] += np.arange(FRAMES + 30, dtype=np.float32)[:, None] / 1000
+    log_mels[2] += np.arange(7, dtype=np.float32)[:, None] / 1000
+    _, trainer = fit_steps(build(), MODEL, log_mels, np.array([0, 1, 2]), epochs=1)
+    for place, first in ((0.0, 0), (0.5, 15), (0.999999, 30)):
+        windows, labels = trainer.examples(tf.constant([1, 2, 0]), tf.fill([3], place))
+        assert windows.shape == (3, N_MELS, FRAMES, 1)
+        assert np.allclose(windows[0, 0, :, 0], 2 + np.arange(first, first + FRAMES) / 1000, atol=1e-5)
+        assert np.allclose(windows[1, 0, :, 0], 3 + np.arange(FRAMES) % 7 / 1000, atol=1e-5)
+        assert np.array_equal(windows[2, 0, :, 0], np.ones(FRAMES))
+        assert np.array_equal(np.argmax(labels, axis=1), [1, 2, 0])
+
+
+def test_mixup_mixes_inputs_and_labels_alike():
+    log_mels = [np.full((FRAMES, N_MELS), value, np.float32) for value in (0, 1)]
+    _, trainer = fit_steps(build(n_classes=2), model_with(mixup=1.0), log_mels, np.array([0, 1]), epochs=1)
+    windows, labels = trainer.examples(tf.constant([0, 1]), tf.zeros(2))
+    mixed, mixed_labels = trainer.mixed(windows, labels, tf.constant([0, 5], tf.int64))
+    assert np.allclose(mixed[:, 0, 0, 0], mixed_labels[:, 1], atol=1e-6)
+    assert np.allclose(np.sum(mixed_labels, axis=1), 1) and 0.001 < mixed_labels[0, 0] < 0.999
+
+
+# ---- embeddings ----
+
+
+def test_embeddings_do_not_depend_on_their_neighbours_in_the_batch(monkeypatch):
+    network = build()
+    log_mels, _ = striped_log_mels(7, FRAMES + 5, 3, seed=0)
+    embeddings, log_probabilities = metric_model.embed(network, log_mels)
+    assert embeddings.shape == (7, 1280) and log_probabilities.shape == (7, 3)
+    assert np.allclose(np.linalg.norm(embeddings, axis=1), 16, atol=1e-3)
+    assert np.allclose(np.exp(metric_model.embed(network, log_mels[:1])[1]).sum(), 1, atol=0.05)
+    monkeypatch.setattr(metric_model, "EMBEDDING_BATCH", 3)
+    for one, other in zip(metric_model.embed(network, log_mels), (embeddings, log_probabilities), strict=True):
+        assert np.allclose(one, other, atol=1e-4)
+    alone = np.concatenate([metric_model.embed(network, [one])[0] for one in log_mels])
+    assert np.allclose(alone, embeddings, atol=1e-4)
+
+
+def test_network_that_gives_nan_is_refused():
+    network = build()
+    network.get_layer("logits").set_weights([np.full((1280, 3), np.nan), np.zeros(3)])
+    with pytest.raises(common.UserError, match="not finite"):
+        metric_model.embed(network, striped_log_mels(1, FRAMES, 3, seed=0)[0])
+
+
+# ---- detectors ----
+
+
+def scores(train, test, score="lof", n_neighbors=1, metric="euclidean"):
+    return metric_model.outlier_scores(
+        np.asarray(train, float), np.asarray(test, float), score=score, n_neighbors=n_neighbors, metric=metric
+    )
+
+
+def test_lof_on_three_points_by_hand():
+    # On a line at 1, 2, 4 with one neighbour. k-distances 1, 1, 2; reachability of 1 and 2 from each other is 1, of 4
+    # from 2 is 2: densities 1, 1, 1/2. The point 3.5 has neighbour 4 at 0.5; reachability max(2, 0.5) = 2, density
+    # 1/2: LOF 1. The point 2.5 has neighbour 2 at 0.5; reachability max(1, 0.5) = 1: LOF 1. The point 0 has neighbour
+    # 1 at 1: LOF 1. The point 10 has neighbour 4 at 6: density 1/6, LOF (1/2) / (1/6) = 3.
+    assert np.allclose(scores([[1], [2], [4]], [[3.5], [2.5], [0], [10]]), [1, 1, 1, 3])
+
+
+def test_lof_equals_scikit_learn_and_rises_with_distance():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(200, 16)), rng.normal(size=(50, 16))
+    expected = -LocalOutlierFactor(n_neighbors=20, novelty=True).fit(train).score_samples(test)
+    assert np.allclose(scores(train, test, n_neighbors=20), expected)
+    away = np.vstack([train[:1] * 0, train[:1] * 0 + 5, train[:1] * 0 + 10])
+    for score in ("lof", "knn"):
+        assert np.all(np.diff(scores(train, away, score=score, n_neighbors=5)) > 0)
+
+
+def test_knn_by_hand():
+    assert np.allclose(scores([[1], [2], [4]], [[0], [10]], score="knn", n_neighbors=2), [1.5, 7])
+
+
+def test_lof_with_many_exact_duplicates_is_finite_and_ordered():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(60, 8))
+    copies = np.vstack([train, np.repeat(train[:1], 40, axis=0), np.repeat(train[1:2], 40, axis=0)])
+    test = np.vstack([train[0] + step for step in (0.1, 1, 3, 9, 27)])
+    found = scores(copies, test, n_neighbors=10)
+    assert np.all(np.isfinite(found)) and np.all(np.diff(found) > 0) and found[0] < 2 and found[-1] < 100
+    assert np.allclose(found, scores(train, test, n_neighbors=10))
+    broken = -LocalOutlierFactor(n_neighbors=10, novelty=True).fit(copies).score_samples(test)
+    assert broken[0] > 1e6  # what scikit-learn gives with the copies
+
+
+def test_too_few_distinct_embeddings():
+    with pytest.raises(common.UserError, match="n_neighbors: 3; there are 3 training clips with different embeddings"):
+        scores([[1], [2], [4], [4], [4]], [[3]], n_neighbors=3)
+
+
+def stored_embeddings(rng):
+    ids = np.array(["id_00"] * 30 + ["id_02"] * 30)
+    embeddings = rng.normal(size=(60, 8)) + np.where(ids == "id_02", 20, 0)[:, None]
+    return metric_model.TrainingEmbeddings(embeddings, ids, ["fan/id_00", "fan/id_02"])
+
+
+def test_detector_per_type_or_per_id():
+    trained = stored_embeddings(np.random.default_rng(0))
+    clips = [make_clip(), make_clip(machine_id="id_02")]
+    swapped = np.stack([trained.embeddings[-1], trained.embeddings[0]]) + 0.1  # each sounds like the other machine
+    log_probabilities = np.log([[0.1, 0.9], [0.75, 0.25]])
+    per_type = metric_model.clip_scores(MODEL, trained, clips, swapped, log_probabilities)
+    per_id = metric_model.clip_scores(model_with(lof_per="machine_id"), trained, clips, swapped, log_probabilities)
+    assert np.all(per_type < 2) and np.all(per_id > 5)
+    softmax = model_with(score="softmax", classes="machine_id")
+    own = metric_model.clip_scores(softmax, trained, clips, swapped, log_probabilities)
+    assert np.allclose(own, [-np.log(0.1), -np.log(0.25)])
+
+
+def test_embeddings_are_stored_without_pickles(tmp_path):
+    trained = stored_embeddings(np.random.default_rng(0))
+    trained.save(metric_model.embeddings_path(tmp_path, "fan"))
+    loaded = metric_model.load_embeddings(tmp_path, "fan")
+    assert np.array_equal(loaded.embeddings, trained.embeddings) and loaded.classes == trained.classes
+    assert np.array_equal(loaded.machine_ids, trained.machine_ids)
+    with pytest.raises(common.UserError, match="trained without clips of pump"):
+        metric_model.load_embeddings(tmp_path, "pump")
+    np.savez(metric_model.embeddings_path(tmp_path, "valve"), embeddings=np.array([None]))
+    with pytest.raises(common.UserError, match="embeddings_valve.npz: unreadable"):
+        metric_model.load_embeddings(tmp_path, "valve")
+
+
+# ---- refusals before training ----
+
+
+def test_one_class_is_refused():
+    clips = [make_clip(machine_type="slider") for _ in range(9)]
+    with pytest.raises(common.UserError, match=r"one class, slider(.|\n)*or set model.classes: machine_id"):
+        metric_model.check_trainable(MODEL, clips)
+    with pytest.raises(common.UserError, match="one class, slider/id_00"):
+        metric_model.check_trainable(model_with(classes="machine_id"), clips)
+
+
+def test_fewer_clips_than_neighbours_is_refused():
+    clips = [make_clip() for _ in range(5)] + [
+        make_clip(machine_type="pump", machine_id=f"id_0{i % 2}") for i in range(6)
+    ]
+    metric_model.check_trainable(MODEL, clips)
+    with pytest.raises(common.UserError, match=r"n_neighbors: 4(.|\n)*pump/id_00: 3 training clips\n(.|\n)*Lower"):
+        metric_model.check_trainable(model_with(lof_per="machine_id"), clips)
+    metric_model.check_trainable(model_with(lof_per="machine_id", score="softmax"), clips)
+
+
+def test_alpha_below_the_bound_is_warned_of(caplog):
+    clips = [make_clip(machine_type=name) for name in "abcdef" for _ in range(5)]
+    with caplog.at_level(logging.WARNING):
+        metric_model.check_trainable(MODEL, clips)
+        assert not caplog.messages
+        metric_model.check_trainable(model_with(alpha=4.0), clips)
+    assert "4 is too small for 6 classes: a softmax probability of 0.95 takes at least 4.33" in caplog.text
