@@ -54,7 +54,7 @@ def report(folder: Path, scored: set[tuple[str, str]], settings: config.Config, 
     performance = scoring.evaluate(ours, max_fpr=settings.max_fpr)
     everything = scoring.evaluate(labelled, max_fpr=settings.max_fpr) if add_up else performance
     scoring.write_result(folder / settings.result_file, everything)
-    print(f"\n{folder}\n{scoring.summary_table(performance, scoring.official_figures(ours))}")
+    print(f"\n{folder}\n{scoring.summary_table(performance, scoring.official_figures(ours, max_fpr=settings.max_fpr))}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

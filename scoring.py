@@ -164,7 +164,7 @@ def _parse_scores(path: Path) -> tuple[dict[str, float], dict[str, int], list[st
     file_id = SCORE_FILE.fullmatch(path.name)
     for number, row in enumerate(_csv_rows(path), 1):
         try:
-            name, score = _parse_score_row(row, machine_id=file_id and file_id[2])
+            name, score = parse_score_row(row, machine_id=file_id and file_id[2])
             if name in rows:
                 raise ValueError(f"{name} again, first in row {rows[name]}")
             scores[name] = score
@@ -176,7 +176,7 @@ def _parse_scores(path: Path) -> tuple[dict[str, float], dict[str, int], list[st
     return scores, rows, faults
 
 
-def _parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str, float]:
+def parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str, float]:
     """Clip name and score of a row of a score file of ``machine_id``."""
     if len(row) != 2:
         raise ValueError(f"{len(row)} columns; expected two: file name,score")

@@ -329,7 +329,7 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
 def _row_fault(row: Sequence[str], machine_id: str, clips: set[str], first_lines: Mapping[str, int]) -> str:
     """What is wrong with a row of a score file, "" if nothing is."""
     try:
-        name, _ = scoring._parse_score_row(row, machine_id=machine_id)
+        name, _ = scoring.parse_score_row(row, machine_id=machine_id)
     except ValueError as error:
         hint = "; two digits in id_<NN>" if row and re.match(r"id_\d_", row[0]) else ""
         return f"{error}{hint}"
