@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+import embedding
 import features
 import training
 from common import Clip, UserError, fault_list, write_whole
@@ -447,8 +448,8 @@ def embed(network: keras.Model, log_mels: Iterable[np.ndarray]) -> tuple[np.ndar
 
     @tf.function
     def outputs(windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        embedding, logits = both(windows[..., None], training=False)
-        return embedding, tf.nn.log_softmax(logits)
+        vectors, logits = both([windows[..., None]], training=False)
+        return vectors, tf.nn.log_softmax(logits)
 
     def batches() -> Iterator[np.ndarray]:
         waiting = np.empty((0, *network.input_shape[1:3]), np.float32)
@@ -707,7 +708,7 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
         faults += [f"{machine_type}: {name}: no training clips" for name in unknown]
         if model.score != "softmax":
             faults += [
-                f"{machine_type} {name}: {len(train)} training clips, no more than model.n_neighbors"
+                f"{machine_type}{name and ' ' + name}: {len(train)} training clips, no more than model.n_neighbors"
                 for name, train in trained.groups(model.lof_per).items()
                 if name in ("", *ids) and len(train) <= model.n_neighbors
             ]
@@ -731,4 +732,12 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
             yield log_mel
 
     embeddings, log_probabilities = embed(network, watched())
+    embedding.write_figure(
+        run.result_folder(system.name) / f"embedding_{machine_type}.png",
+        f"{system.name}, {machine_type}: embeddings",
+        trained.embeddings,
+        trained.machine_ids,
+        embeddings,
+        clips,
+    )
     return clip_scores(system.model, trained, clips, embeddings, log_probabilities)

@@ -1,6 +1,7 @@
 """metric_model.py: the network's parts by hand, its batch normalisation, the detectors, saving, the whole chain."""
 
 import dataclasses
+import importlib
 import logging
 import math
 import types
@@ -63,17 +64,21 @@ def striped_log_mels(
     return log_mels, labels
 
 
-def fit_steps(network, model, log_mels, labels, *, epochs, learning_rate=1e-3, seed=0):
-    """Train on the clips as ``metric_model.train`` does; the history and the trainer."""
+def make_trainer(network, model, log_mels, labels, *, learning_rate=1e-3):
+    """Trainer of the clips, as ``metric_model.train`` makes it."""
     fit = types.SimpleNamespace(compile=types.SimpleNamespace(optimizer="adam", learning_rate=learning_rate))
     log_mel = tf.Variable(np.concatenate(log_mels), trainable=False)
-    trainer = metric_model.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), log_mel, seed)
+    trainer = metric_model.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), log_mel, 0)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in log_mels])])
     trainer.set_clips(offsets, labels, np.arange(len(labels)))
-    batches = training.epoch_batches(len(labels), seed=seed, batch_size=16, shuffle=True)
-    steps = math.ceil(len(labels) / 16)
-    history = trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
-    return history.history, trainer
+    return trainer
+
+
+def fit_epochs(trainer, n_clips, epochs):
+    """Loss of each epoch."""
+    batches = training.epoch_batches(n_clips, seed=0, batch_size=16, shuffle=True)
+    steps = math.ceil(n_clips / 16)
+    return trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0).history["loss"]
 
 
 # ---- layers and loss ----
@@ -99,12 +104,16 @@ def test_l2_softmax_loss_by_hand():
     assert float(loss) == pytest.approx(by_hand, abs=1e-5)
 
 
-def test_gradient_reaches_alpha_only_where_it_is_trained():
-    log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
-    for alpha, moves in (("trained", True), (16.0, False)):
-        network = build(model_with(alpha=alpha))
-        fit_steps(network, model_with(alpha=alpha), log_mels, labels, epochs=1)
-        assert (float(network.get_layer("embedding").alpha) != 16.0) is moves
+def test_gradient_reaches_alpha_where_it_is_trained():
+    inputs = np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)
+    for trained in (True, False):
+        layer = metric_model.L2Constraint(5.0, trained)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(layer(inputs))
+        assert [w.name for w in layer.trainable_weights] == (["alpha"] if trained else [])
+        assert float(tape.gradient(total, layer.alpha.value) or 0) == pytest.approx(2.4 if trained else 0)
+    alphas = build(model_with(alpha="trained")).trainable_weights[-3].name, build().trainable_weights[-3].name
+    assert alphas[0] == "alpha" and alphas[1] != "alpha"
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])
@@ -203,8 +212,8 @@ def test_training_takes_the_steps_of_keras_own_layers():
         network = build()
         if own:
             network = with_keras_batch_normalisation(network)
-        history, _ = fit_steps(network, MODEL, log_mels, labels, epochs=3, learning_rate=1e-5)
-        losses.append(history["loss"])
+        trainer = make_trainer(network, MODEL, log_mels, labels, learning_rate=1e-5)
+        losses.append(fit_epochs(trainer, 32, epochs=3))
     assert np.allclose(*losses, rtol=1e-3)
 
 
@@ -226,7 +235,8 @@ def test_inference_separates_what_training_mode_separates_after_few_steps(monkey
     monkeypatch.setattr(metric_model, "BATCH_NORM_MOMENTUM", 0.999)  # Keras's own
     log_mels, labels = striped_log_mels(96, FRAMES, 3, seed=0, loud=27)
     network = build()
-    _, trainer = fit_steps(network, MODEL, log_mels, labels, epochs=10, learning_rate=3e-3)
+    trainer = make_trainer(network, MODEL, log_mels, labels, learning_rate=3e-3)
+    fit_epochs(trainer, 96, epochs=10)
     new, new_labels = striped_log_mels(48, FRAMES, 3, seed=1, loud=27)
 
     def inference_accuracy():
@@ -244,7 +254,7 @@ def test_inference_separates_what_training_mode_separates_after_few_steps(monkey
 def test_settled_statistics_are_means_over_batches():
     log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
     network = build()
-    _, trainer = fit_steps(network, MODEL, log_mels, labels, epochs=1, learning_rate=1e-6)
+    trainer = make_trainer(network, MODEL, log_mels, labels)
     metric_model.settle_statistics(trainer, n_train=32, batch_size=16, seed=0)
     backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     first = backbone.get_layer("bn_Conv1")
@@ -260,16 +270,6 @@ def test_settled_statistics_are_means_over_batches():
 def order_of_settling(n):
     batches = training.epoch_batches(n, seed=0, batch_size=n, shuffle=True)
     return next(iter(batches)).numpy()
-
-
-def test_same_seed_same_weights():
-    log_mels, labels = striped_log_mels(32, FRAMES + 9, 3, seed=0)
-    weights = []
-    for _ in range(2):
-        network = build(model_with(mixup=0.5))
-        fit_steps(network, model_with(mixup=0.5), log_mels, labels, epochs=2)
-        weights.append(network.get_weights())
-    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
 
 
 def test_saved_without_lambda_and_loaded_the_same(tmp_path):
@@ -367,7 +367,7 @@ def test_training_windows_lie_within_their_clip():
     log_mels = [np.full((n, N_MELS), value, np.float32) for n, value in ((FRAMES, 1), (FRAMES + 30, 2), (7, 3))]
     log_mels[1] += np.arange(FRAMES + 30, dtype=np.float32)[:, None] / 1000
     log_mels[2] += np.arange(7, dtype=np.float32)[:, None] / 1000
-    _, trainer = fit_steps(build(), MODEL, log_mels, np.array([0, 1, 2]), epochs=1)
+    trainer = make_trainer(build(), MODEL, log_mels, np.array([0, 1, 2]))
     for place, first in ((0.0, 0), (0.5, 15), (0.999999, 30)):
         windows, labels = trainer.examples(tf.constant([1, 2, 0]), tf.fill([3], place))
         assert windows.shape == (3, N_MELS, FRAMES, 1)
@@ -379,7 +379,7 @@ def test_training_windows_lie_within_their_clip():
 
 def test_mixup_mixes_inputs_and_labels_alike():
     log_mels = [np.full((FRAMES, N_MELS), value, np.float32) for value in (0, 1)]
-    _, trainer = fit_steps(build(n_classes=2), model_with(mixup=1.0), log_mels, np.array([0, 1]), epochs=1)
+    trainer = make_trainer(build(n_classes=2), model_with(mixup=1.0), log_mels, np.array([0, 1]))
     windows, labels = trainer.examples(tf.constant([0, 1]), tf.zeros(2))
     mixed, mixed_labels = trainer.mixed(windows, labels, tf.constant([0, 5], tf.int64))
     assert np.allclose(mixed[:, 0, 0, 0], mixed_labels[:, 1], atol=1e-6)
@@ -518,3 +518,80 @@ def test_alpha_below_the_bound_is_warned_of(caplog):
         assert not caplog.messages
         metric_model.check_trainable(model_with(alpha=4.0), clips)
     assert "4 is too small for 6 classes: a softmax probability of 0.95 takes at least 4.33" in caplog.text
+
+
+# ---- the whole chain, by the scripts ----
+
+SYSTEM = {
+    "model": {"type": "l2_softmax", **dataclasses.asdict(model_with(n_neighbors=2))},
+    "feature": {"n_mels": 32, "frames": 40},  # the clips have 32 frames: they are repeated
+    "fit": {"epochs": 2, "batch_size": 4, "compile": {"loss": "categorical_crossentropy", "learning_rate": 1.0e-3}},
+}
+
+
+@pytest.fixture
+def settings_file(yaml_file, tmp_path):
+    """Writer of YAML files with one small classifier; changes are of its model block."""
+
+    def write(changes=None, *, work=tmp_path):
+        system = {**SYSTEM, "model": {**SYSTEM["model"], **(changes or {})}}
+        return str(yaml_file({"system": "l2", "systems": {"l2": system}}, work=work))
+
+    return write
+
+
+def run_script(name, *arguments):
+    importlib.import_module(name).main(list(arguments))
+
+
+def score_files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("anomaly_score_*.csv"))}
+
+
+def test_train_and_score_with_the_scripts(settings_file, tmp_path, caplog):
+    path = settings_file()
+    run_script("00_train", "-d", "--config", path)
+    run_script("01_test", "-d", "--config", path)
+    model, result = tmp_path / "model/dev/l2", tmp_path / "result/dev/l2"
+    assert sorted(p.name for p in model.iterdir()) == [
+        "embeddings_ToyCar.npz",
+        "embeddings_fan.npz",
+        "history_classifier.png",
+        "model_classifier.keras",
+        "record_classifier.yaml",
+    ]
+    lof = score_files(result)
+    assert len(lof) == 4 and (result / "result.csv").exists() and (result / "embedding_fan.png").exists()
+    rows = [line.split(",") for text in lof.values() for line in text.decode().splitlines()]
+    assert len(rows) == 16 and all(math.isfinite(float(score)) for _, score in rows)
+
+    # The detector's keys need no new training; the network's do.
+    before = (model / "model_classifier.keras").stat().st_mtime_ns
+    for score in ("knn", "softmax"):
+        path = settings_file({"score": score})
+        run_script("01_test", "-d", "--config", path)
+        assert score_files(result) != lof
+    run_script("00_train", "-d", "--config", path)
+    assert (model / "model_classifier.keras").stat().st_mtime_ns == before
+    with pytest.raises(common.UserError, match="another configuration(.|\n)*model.alpha: 16.0 -> 12.0"):
+        run_script("01_test", "-d", "--config", settings_file({"alpha": 12.0}))
+    with pytest.raises(common.UserError, match="fan: 6 training clips, no more than model.n_neighbors"):
+        run_script("01_test", "-d", "--config", settings_file({"n_neighbors": 6}))
+
+
+def test_same_seed_same_score_files(settings_file, tmp_path):
+    found = []
+    for name in ("one", "two"):
+        path = settings_file({"mixup": 0.5, "classes": "machine_id"}, work=tmp_path / name)
+        run_script("00_train", "-d", "--config", path)
+        run_script("01_test", "-d", "--config", path)
+        found.append(score_files(tmp_path / name / "result/dev/l2"))
+    assert found[0] == found[1]
+
+
+def test_scripts_refuse_what_cannot_be_trained(settings_file):
+    path = settings_file()
+    with pytest.raises(common.UserError, match="one class, fan"):
+        run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
+    with pytest.raises(common.UserError, match="n_neighbors: 50(.|\n)*fan: 6 training clips"):
+        run_script("00_train", "-d", "--config", settings_file({"n_neighbors": 50}))
