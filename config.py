@@ -106,7 +106,7 @@ class ConvAutoencoder:
         for axis, name in enumerate(("frames", "n_mels")):
             step = math.prod(strides[axis] for _, strides in self.LAYERS)
             if getattr(feature, name) % step:
-                return f"feature.{name}: {getattr(feature, name)}; expected a multiple of {step}, for the model's strides"
+                return f"feature.{name}: {getattr(feature, name)}; expected a multiple of {step} for the strides"
         return None
 
 
