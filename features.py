@@ -76,11 +76,11 @@ def clip_offsets(clips: Sequence[Clip], feature: Feature) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def window_starts(offsets: np.ndarray, frames: int) -> np.ndarray:
-    """First frame of every window of ``frames`` frames that lies within one clip, shape (n_windows,), int32."""
+def window_starts(offsets: np.ndarray, frames: int, hop: int = 1) -> np.ndarray:
+    """First frame of each window of ``frames`` frames within one clip, ``hop`` frames apart; (n_windows,), int32."""
     return np.concatenate(
         [
-            np.arange(start, end - frames + 1, dtype=np.int32)
+            np.arange(start, end - frames + 1, hop, dtype=np.int32)
             for start, end in zip(offsets[:-1], offsets[1:], strict=True)
         ]
     )

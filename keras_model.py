@@ -1,10 +1,12 @@
 """The autoencoders: build, train, score, load.
 
-The official network and the report's differ in the widths of their layers alone.
+The official network and the report's differ in the widths of their layers alone. The variational and the convolutional
+autoencoder map vectors to vectors like these, so that all are trained and score clips in the same way.
 """
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,15 +19,27 @@ from keras import layers
 import features
 import training
 from common import Clip, UserError, fault_list, stack_frames
-from config import DenseAutoencoder, Feature, OfficialModel, System
+from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
 
 SCORING_BATCH = 8192  # vectors in one call of the model
+SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
 OFFICIAL_LAYERS = {"InputLayer", "Dense", "BatchNormalization", "Activation"}
 
 logger = logging.getLogger(__name__)
 
 
-def build(model: DenseAutoencoder, input_size: int) -> keras.Model:
+def build(
+    model: DenseAutoencoder | VariationalAutoencoder | ConvAutoencoder, feature: Feature
+) -> keras.Model:  # (n, n_mels * frames) -> (n, n_mels * frames)
+    """Untrained autoencoder of a system."""
+    if isinstance(model, VariationalAutoencoder):
+        return variational_autoencoder(model, feature.n_mels * feature.frames)
+    if isinstance(model, ConvAutoencoder):
+        return conv_autoencoder(model, feature)
+    return dense_autoencoder(model, feature.n_mels * feature.frames)
+
+
+def dense_autoencoder(model: DenseAutoencoder, input_size: int) -> keras.Model:
     """Dense autoencoder of the official baseline (keras_model.get_model) and of the report's table (section 2).
 
     Parameters
@@ -36,12 +50,118 @@ def build(model: DenseAutoencoder, input_size: int) -> keras.Model:
     -------
     keras.Model : (n, input_size) -> (n, input_size)
     """
-    inputs = h = layers.Input(shape=(input_size,))
-    for units in model.units:
+    inputs = layers.Input(shape=(input_size,))
+    return keras.Model(inputs, layers.Dense(input_size, dtype="float32")(_dense(inputs, model.units)))
+
+
+def _dense(h: keras.KerasTensor, widths: Iterable[int]) -> keras.KerasTensor:
+    """Dense + BN + ReLU for each of ``widths``."""
+    for units in widths:
         h = layers.Dense(units)(h)
-        h = layers.BatchNormalization()(h)
-        h = layers.Activation("relu")(h)
-    return keras.Model(inputs, layers.Dense(input_size, dtype="float32")(h))
+        h = _normalised(h)
+    return h
+
+
+def _normalised(h: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.Activation("relu")(layers.BatchNormalization()(h))
+
+
+def variational_autoencoder(model: VariationalAutoencoder, input_size: int) -> keras.Model:
+    """Variational autoencoder of Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014.
+
+    Encoder and decoder are layers as the official baseline's; a Gaussian latent vector takes the place of its
+    bottleneck.
+
+    Parameters
+    ----------
+    input_size : int, n_mels * frames
+
+    Returns
+    -------
+    keras.Model : (n, input_size) -> (n, input_size), with the divergence as its additional loss
+
+    Notes
+    -----
+    The bound of Kingma & Welling for a decoder with N(x_hat, variance) is, but for a constant and times -2 * variance,
+    ``sum((x - x_hat) ** 2) + 2 * variance * KL``. Keras's mean squared error is the first term over ``input_size``, so
+    the second is divided by it as well: ``kl_weight`` is ``2 * variance`` [dB^2] at any size of the input, and 1 gives
+    both sums the same weight.
+
+    The score of a clip is that of the other autoencoders, with the mean latent vector in place of a sample: the
+    squared error to the decoder's mean. An and Cho (Variational Autoencoder based Anomaly Detection using
+    Reconstruction Probability, SNU Data Mining Center, 2015) average over samples; the mean gives one score per clip
+    that never changes.
+    """
+    inputs = layers.Input(shape=(input_size,))
+    h = _dense(inputs, model.units)
+    mean = layers.Dense(model.latent, dtype="float32", name="z_mean")(h)
+    log_variance = layers.Dense(model.latent, dtype="float32", name="z_log_var")(h)
+    z = GaussianLatent(model.kl_weight / input_size, dtype="float32")([mean, log_variance])
+    return keras.Model(inputs, layers.Dense(input_size, dtype="float32")(_dense(z, reversed(model.units))))
+
+
+@keras.saving.register_keras_serializable("keras_model")
+class GaussianLatent(layers.Layer):
+    """Sample of N(mean, exp(log_variance)) in training, the mean otherwise; adds the divergence from N(0, 1).
+
+    Parameters
+    ----------
+    weight : float, of the divergence, which is summed over the latent values and averaged over the batch
+    """
+
+    def __init__(self, weight: float, **kwargs):
+        super().__init__(**kwargs)
+        self.weight = weight
+        # Its state is among the model's variables: a resumed training draws what an unbroken one would have drawn.
+        self.noise = keras.random.SeedGenerator()
+
+    def call(self, inputs, training=False):
+        """``[mean, log_variance]``, (n, latent) each -> (n, latent)."""
+        mean, log_variance = inputs
+        self.add_loss(self.weight * keras.ops.mean(divergence(mean, log_variance)))
+        if not training:
+            return mean
+        noise = keras.random.normal(keras.ops.shape(mean), dtype=mean.dtype, seed=self.noise)
+        return mean + keras.ops.exp(log_variance / 2) * noise
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "weight": self.weight}
+
+
+def divergence(mean, log_variance):
+    """Kullback-Leibler divergence of N(mean, exp(log_variance)) from N(0, 1), (n, latent) -> (n,).
+
+    Kingma & Welling 2014, appendix B.
+    """
+    return keras.ops.sum(mean**2 + keras.ops.exp(log_variance) - 1 - log_variance, axis=-1) / 2
+
+
+def conv_autoencoder(model: ConvAutoencoder, feature: Feature) -> keras.Model:
+    """Convolutional autoencoder on log-mel patches.
+
+    Ribeiro, Matos, Pereira, Nunes, Ferreira, Cortez and Pilastri, Deep Dense and Convolutional Autoencoders for
+    Unsupervised Anomaly Detection in Machine Condition Sounds, arXiv:2006.10417, 2020: five strided convolutions, a
+    dense bottleneck and the same in reverse, for patches of 32 frames x 128 bands. The authors standardise each band
+    over the training set; here a normalisation of the input, a part of the network, does so, and the network's output
+    is in dB as its input is.
+
+    Returns
+    -------
+    keras.Model : (n, frames * n_mels) -> (n, frames * n_mels)
+    """
+    inputs = layers.Input(shape=(feature.frames * feature.n_mels,))
+    h = layers.Reshape((feature.frames, feature.n_mels, 1))(inputs)
+    for filters, (kernel, strides) in zip(model.filters, model.LAYERS, strict=True):
+        h = _normalised(layers.Conv2D(filters, kernel, strides, padding="same")(h))
+    shape = h.shape[1:]  # (4, 4, 512) for the source's patches
+    h = layers.Dense(model.latent)(layers.Flatten()(h))
+    h = layers.Reshape(shape)(layers.Dense(math.prod(shape))(h))
+    for filters, (kernel, strides) in zip(model.filters[-2::-1], model.LAYERS[:0:-1], strict=True):
+        h = _normalised(layers.Conv2DTranspose(filters, kernel, strides, padding="same")(h))
+    kernel, strides = model.LAYERS[0]
+    h = layers.Conv2DTranspose(1, kernel, strides, padding="same", dtype="float32")(h)
+    return keras.Model(inputs, layers.Reshape(inputs.shape[1:])(h))
 
 
 class WindowTrainer(keras.Model):
@@ -52,10 +172,10 @@ class WindowTrainer(keras.Model):
     training step is traced and compiled once.
     """
 
-    def __init__(self, autoencoder: keras.Model, feature: Feature):
+    def __init__(self, autoencoder: keras.Model, feature: Feature, *, hop: int = 1):
         super().__init__()
         self.autoencoder = autoencoder
-        self.frames, self.n_mels = feature.frames, feature.n_mels
+        self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
         self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
         self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
         # Without the gather, whose shapes change with the machine type, the step is compiled once.
@@ -68,7 +188,7 @@ class WindowTrainer(keras.Model):
         self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
         for start, block in zip(offsets, blocks, strict=False):
             self.log_mel[start : start + len(block)].assign(block)
-        starts = features.window_starts(offsets, self.frames)
+        starts = features.window_starts(offsets, self.frames, self.hop)
         self.starts.assign(starts)
         return len(starts)
 
@@ -117,8 +237,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
 def make_trainer(system: System) -> WindowTrainer:
     """Compiled trainer of a system, for any machine type."""
     keras.config.set_dtype_policy(system.fit.precision)
-    autoencoder = build(system.model, system.feature.n_mels * system.feature.frames)
-    trainer = WindowTrainer(autoencoder, system.feature)
+    trainer = WindowTrainer(build(system.model, system.feature), system.feature, hop=system.model.hop)
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
     return trainer
 
@@ -127,8 +246,9 @@ def _train_one(job: training.Job, trainer: WindowTrainer) -> None:
     """Train the autoencoder of one machine type from its start, or from where an interrupted run got to."""
     feature, fit = job.system.feature, job.system.fit
     keras.utils.set_random_seed(job.run.config.seed)
-    fresh = build(job.system.model, feature.n_mels * feature.frames)
-    trainer.autoencoder.set_weights(fresh.get_weights())
+    fresh = build(job.system.model, feature)
+    for variable, start in zip(trainer.autoencoder.variables, fresh.variables, strict=True):  # weights and noise
+        variable.assign(start)
     blocks = job.watch(features.log_mel_clips(job.clips, feature, job.run.cache))
     n_windows = trainer.load(blocks, features.clip_offsets(job.clips, feature))
     # The official split: Keras's validation_split takes the last vectors, before any shuffling.
@@ -156,11 +276,12 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
         model = load_official(official_path(system, machine_type))
     else:
         model = training.load_model(training.model_path(run.model_folder(system), machine_type))
-    return score_clips(model, run, system.feature, clips)
+    return score_clips(model, run, system, clips)
 
 
-def score_clips(model: keras.Model, run: training.Run, feature: Feature, clips: Sequence[Clip]) -> np.ndarray:
+def score_clips(model: keras.Model, run: training.Run, system: System, clips: Sequence[Clip]) -> np.ndarray:
     """Reconstruction error of each clip, shape (n_clips,), with the progress shown."""
+    feature = system.feature
     if model.input_shape[1:] != (feature.n_mels * feature.frames,):
         raise UserError(
             f"the model takes vectors of {model.input_shape[1:]} values; feature.n_mels * feature.frames gives "
@@ -172,20 +293,25 @@ def score_clips(model: keras.Model, run: training.Run, feature: Feature, clips: 
             run.progress.update()
             yield block
 
-    scores = reconstruction_errors(model, watched(), frames=feature.frames)
+    batch = SCORING_PATCHES if isinstance(system.model, ConvAutoencoder) else SCORING_BATCH
+    scores = reconstruction_errors(model, watched(), frames=feature.frames, hop=system.model.hop, batch=batch)
     bad = [f"{clip.path}: {score}" for clip, score in zip(clips, scores, strict=True) if not np.isfinite(score)]
     if bad:
         raise fault_list("Scores that are not finite numbers", bad, "The model is broken: delete it and train anew.")
     return scores
 
 
-def reconstruction_errors(model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int) -> np.ndarray:
+def reconstruction_errors(
+    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int = 1, batch: int = SCORING_BATCH
+) -> np.ndarray:
     """Mean squared reconstruction error of each clip, higher = more anomalous (the official 01_test.py).
 
     Parameters
     ----------
     log_mels : log-mel energies of each clip [dB], shape (n_frames, n_mels)
     frames : int, frames in one vector
+    hop : int, frames from one vector to the next
+    batch : int, vectors in one call of the model
 
     Returns
     -------
@@ -206,18 +332,18 @@ def reconstruction_errors(model: keras.Model, log_mels: Iterable[np.ndarray], *,
     def flush(last: bool) -> None:
         nonlocal waiting, n_waiting
         vectors = np.concatenate(waiting)
-        end = len(vectors) if last else len(vectors) // SCORING_BATCH * SCORING_BATCH
-        for start in range(0, end, SCORING_BATCH):
-            batch = vectors[start : start + SCORING_BATCH]
-            filled = np.pad(batch, ((0, SCORING_BATCH - len(batch)), (0, 0)))
-            errors.append(vector_errors(filled).numpy()[: len(batch)])
+        end = len(vectors) if last else len(vectors) // batch * batch
+        for start in range(0, end, batch):
+            block = vectors[start : start + batch]
+            filled = np.pad(block, ((0, batch - len(block)), (0, 0)))
+            errors.append(vector_errors(filled).numpy()[: len(block)])
         waiting, n_waiting = [vectors[end:]], len(vectors) - end
 
     for log_mel in log_mels:
-        waiting.append(stack_frames(log_mel.T, frames=frames))
+        waiting.append(np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]))
         counts.append(len(waiting[-1]))
         n_waiting += counts[-1]
-        if n_waiting >= SCORING_BATCH:
+        if n_waiting >= batch:
             flush(last=False)
     if n_waiting:
         flush(last=True)
