@@ -352,13 +352,13 @@ class TrainingState(keras.callbacks.Callback):
             with np.load(self.path, allow_pickle=False) as stored:
                 header = json.loads(str(stored["header"]))
                 values = [stored[f"v{i}"] for i in range(header["variables"])]
+            changes = differences(header["record"], self.job.record)
         except FileNotFoundError:
             return 0
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logger.warning("%s: unreadable (%s); training starts anew", self.path, error)
             return 0
         variables = list(self._variables())
-        changes = differences(header["record"], self.job.record)
         if changes or [v.shape for v in values] != [tuple(v.shape) for v in variables]:
             logger.info("%s: of another training, not resumed: %s", self.path, "; ".join(changes))
             return 0
