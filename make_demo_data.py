@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import soundfile
+import yaml
 from tqdm import tqdm
 
 import common
@@ -27,6 +28,10 @@ SPEED_SPREAD = 0.015  # standard deviation of the speed from clip to clip, relat
 WANDER = 0.004  # standard deviation of the speed within a clip, relative
 MARKER = "demo_data.txt"  # says that a folder is ours, and with which options it was written
 EVAL_LIST = "eval_data_list.csv"
+CONFIG = Path(__file__).with_name("baseline.yaml")
+SHORT_FIT = {"epochs": 10, "batch_size": 128}  # of the autoencoders: minutes on two cores
+SHORT_CLASSIFIER_FIT = {"epochs": 12, "batch_size": 16}
+SHORT_CLASSIFIER = {"input_size": 96, "n_neighbors": 4}
 DEFAULT_IDS = {"dev": 2, "eval": 1}  # machine IDs per type; the official numbers are 3 or 4 and 3
 
 logger = logging.getLogger(__name__)
@@ -415,6 +420,23 @@ def claim(directory: Path, options: Options) -> None:
     common.write_text(marker, marker_text(options, complete=False))
 
 
+def write_config(directory: Path) -> Path:
+    """Write ``baseline.yaml`` with the demo's folders, every system, and a schedule of minutes into ``directory``."""
+    settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    for key, folder in (("dev", "dev_data"), ("eval", "eval_data"), ("model",) * 2, ("result",) * 2, ("cache",) * 2):
+        settings[f"{key}_directory"] = (directory / folder).as_posix()
+    settings["system"] = list(settings["systems"])
+    settings["fit"] |= SHORT_FIT
+    for system in settings["systems"].values():
+        if system["model"]["type"] == "l2_softmax":
+            system["model"] |= SHORT_CLASSIFIER
+            system["fit"] |= SHORT_CLASSIFIER_FIT
+    text = "# baseline.yaml with the folders of the synthetic demo data and a short schedule (make_demo_data.py)\n"
+    path = directory / CONFIG.name
+    common.write_text(path, text + yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the demo dataset that the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -442,10 +464,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     directory = args.pop("directory")
     options = Options(**args)
     n_clips, n_written = len(layout(options)[0]), write_dataset(directory, options)
+    config = write_config(directory)
     if n_written:
         logger.info("%d of %d clips written to %s (synthetic demo data)", n_written, n_clips, directory)
     else:
         logger.info("%s is complete: %d clips (synthetic demo data); nothing to do", directory, n_clips)
+    logger.info("settings for it: --config %s", config)
 
 
 if __name__ == "__main__":

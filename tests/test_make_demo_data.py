@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 import common
+import config
 import make_demo_data as demo
 
 SHORT = ["--seconds", "0.5", "--clips", "2", "--test-clips", "3"]
@@ -19,12 +20,16 @@ def dataset(tmp_path_factory) -> Path:
     return directory
 
 
+def data_files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*.*") if path.suffix != ".yaml"]  # its folders are the directory's
+
+
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*.*")}
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in data_files(directory)}
 
 
 def times(directory: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in directory.rglob("*.*")}
+    return {path: path.stat().st_mtime_ns for path in data_files(directory)}
 
 
 def test_layout(dataset):
@@ -219,3 +224,12 @@ def test_levels_fit_16_bits():
             waveform = demo.synthesise(clip, seconds=4.0, seed=0)
             assert np.abs(waveform).max() < 1.0  # never clipped
             assert 0.005 < np.std(waveform) < 0.1
+
+
+def test_config_is_complete_and_points_into_the_folder(dataset):
+    settings = config.load_config(dataset / "baseline.yaml")
+    shipped = config.load_config(demo.CONFIG)
+    assert settings.dev_directory == dataset / "dev_data"
+    assert set(settings.system) == set(shipped.systems)
+    for name, system in settings.systems.items():
+        assert system.fit.epochs < shipped.systems[name].fit.epochs
