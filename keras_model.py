@@ -143,15 +143,16 @@ def conv_autoencoder(model: ConvAutoencoder, feature: Feature) -> keras.Model:
     Ribeiro, Matos, Pereira, Nunes, Ferreira, Cortez and Pilastri, Deep Dense and Convolutional Autoencoders for
     Unsupervised Anomaly Detection in Machine Condition Sounds, arXiv:2006.10417, 2020: five strided convolutions, a
     dense bottleneck and the same in reverse, for patches of 32 frames x 128 bands. The authors standardise each band
-    over the training set; here a normalisation of the input, a part of the network, does so, and the network's output
-    is in dB as its input is.
+    over the training set before the network, and take the loss there; here the first layer does it and the last one
+    undoes it, so that loss and score are in dB as those of the other autoencoders.
 
     Returns
     -------
     keras.Model : (n, frames * n_mels) -> (n, frames * n_mels)
     """
     inputs = layers.Input(shape=(feature.frames * feature.n_mels,))
-    h = layers.Reshape((feature.frames, feature.n_mels, 1))(inputs)
+    h = layers.Reshape((feature.frames, feature.n_mels))(inputs)
+    h = layers.Reshape((feature.frames, feature.n_mels, 1))(BandScale(dtype="float32")(h))
     for filters, (kernel, strides) in zip(model.filters, model.LAYERS, strict=True):
         h = _normalised(layers.Conv2D(filters, kernel, strides, padding="same")(h))
     shape = h.shape[1:]  # (4, 4, 512) for the source's patches
@@ -161,7 +162,36 @@ def conv_autoencoder(model: ConvAutoencoder, feature: Feature) -> keras.Model:
         h = _normalised(layers.Conv2DTranspose(filters, kernel, strides, padding="same")(h))
     kernel, strides = model.LAYERS[0]
     h = layers.Conv2DTranspose(1, kernel, strides, padding="same", dtype="float32")(h)
-    return keras.Model(inputs, layers.Reshape(inputs.shape[1:])(h))
+    h = layers.Reshape((feature.frames, feature.n_mels), dtype="float32")(h)
+    h = BandScale(inverse=True, dtype="float32")(h)
+    return keras.Model(inputs, layers.Reshape(inputs.shape[1:], dtype="float32")(h))
+
+
+@keras.saving.register_keras_serializable("keras_model")
+class BandScale(layers.Layer):
+    """Standardise each band of (n, frames, n_mels), or with ``inverse`` bring it back to dB."""
+
+    def __init__(self, *, inverse: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.inverse = inverse
+
+    def build(self, shape):
+        """Make room for what ``adapt`` finds."""
+        self.mean = self.add_weight(name="mean", shape=shape[-1:], trainable=False)
+        self.deviation = self.add_weight(name="deviation", shape=shape[-1:], initializer="ones", trainable=False)
+
+    def adapt(self, log_mel: tf.Tensor) -> None:
+        """Take the mean and the deviation of each band, at least 1 dB, over frames (n_frames, n_mels)."""
+        self.mean.assign(tf.reduce_mean(log_mel, axis=0))
+        self.deviation.assign(tf.maximum(tf.math.reduce_std(log_mel, axis=0), 1.0))
+
+    def call(self, inputs):
+        """(n, frames, n_mels) -> (n, frames, n_mels)."""
+        return inputs * self.deviation + self.mean if self.inverse else (inputs - self.mean) / self.deviation
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "inverse": self.inverse}
 
 
 class WindowTrainer(keras.Model):
@@ -172,15 +202,16 @@ class WindowTrainer(keras.Model):
     training step is traced and compiled once.
     """
 
-    def __init__(self, autoencoder: keras.Model, feature: Feature, *, hop: int = 1):
+    def __init__(self, autoencoder: keras.Model, feature: Feature, *, hop: int = 1, jit_compile: bool = True):
         super().__init__()
         self.autoencoder = autoencoder
         self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
         self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
         self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
         # Without the gather, whose shapes change with the machine type, the step is compiled once.
-        self.fast_train_step = tf.function(super().train_step, jit_compile=training.JIT_COMPILE)
-        self.fast_test_step = tf.function(super().test_step, jit_compile=training.JIT_COMPILE)
+        jit_compile = jit_compile and training.JIT_COMPILE
+        self.fast_train_step = tf.function(super().train_step, jit_compile=jit_compile)
+        self.fast_test_step = tf.function(super().test_step, jit_compile=jit_compile)
 
     def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
         """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
@@ -188,6 +219,9 @@ class WindowTrainer(keras.Model):
         self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
         for start, block in zip(offsets, blocks, strict=False):
             self.log_mel[start : start + len(block)].assign(block)
+        for layer in self.autoencoder.layers:
+            if isinstance(layer, BandScale):
+                layer.adapt(self.log_mel.value())
         starts = features.window_starts(offsets, self.frames, self.hop)
         self.starts.assign(starts)
         return len(starts)
@@ -237,7 +271,9 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
 def make_trainer(system: System) -> WindowTrainer:
     """Compiled trainer of a system, for any machine type."""
     keras.config.set_dtype_policy(system.fit.precision)
-    trainer = WindowTrainer(build(system.model, system.feature), system.feature, hop=system.model.hop)
+    jit_compile = not isinstance(system.model, ConvAutoencoder)  # XLA's convolutions take twice as long on a CPU
+    autoencoder = build(system.model, system.feature)
+    trainer = WindowTrainer(autoencoder, system.feature, hop=system.model.hop, jit_compile=jit_compile)
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
     return trainer
 
