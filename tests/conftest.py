@@ -77,3 +77,11 @@ def train_clips(dataset) -> dict[str, list[common.Clip]]:
 def official_feature() -> SimpleNamespace:
     """The official values of the ``feature`` block."""
     return config.Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)
+
+
+@pytest.fixture
+def without_xla(monkeypatch) -> None:
+    """Do not compile the training step: for a network of this size that takes longer than the training."""
+    import training
+
+    monkeypatch.setattr(training, "JIT_COMPILE", False)

@@ -1,0 +1,353 @@
+"""The dense autoencoders: the official network and scores, Keras's own training, scoring in batches, HDF5 files."""
+
+import dataclasses
+import json
+
+import h5py
+import keras
+import make_golden as golden
+import numpy as np
+import pytest
+import soundfile
+from conftest import SHIPPED
+from tqdm import tqdm
+
+import common
+import config
+import features
+import keras_model
+import training
+
+
+@pytest.fixture
+def start(yaml_file):
+    """Maker of runs: (run, system) of the tiny settings with changes."""
+
+    def make(changes=None):
+        settings = config.load_config(yaml_file(changes))
+        return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def official():
+    """Stored outputs of the official network."""
+    with np.load(golden.GOLDEN / "official_model.npz") as stored:
+        return json.loads(str(stored["network"])) | {"scores": stored["scores"]}
+
+
+def shipped_network(name):
+    system = config.load_config(SHIPPED).systems[name]
+    return keras_model.build(system.model, system.feature)
+
+
+def set_golden_weights(model):
+    model.set_weights(golden.weights([w.shape for w in model.get_weights()]))
+
+
+# ---- the networks ----
+
+
+def test_layers_are_the_official_ones(official):
+    layers = [[type(layer).__name__, *layer.output.shape[1:]] for layer in shipped_network("baseline_ae").layers]
+    assert layers == official["layers"]
+    assert {layer.activation.__name__ for layer in shipped_network("baseline_ae").layers[3:-1:3]} == {"relu"}
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("baseline_ae", 269_992), ("tuned_ae", 2_710_992)])
+def test_parameters(name, parameters):
+    assert shipped_network(name).count_params() == parameters
+
+
+def test_the_official_parameters(official):
+    assert official["parameters"] == 269_992
+
+
+def test_the_optimizer_is_the_official_one(official):
+    ours = training.make_optimizer(config.load_config(SHIPPED).systems["baseline_ae"].fit).get_config()
+    assert ours.keys() == official["optimizer"].keys()
+    for name, value in official["optimizer"].items() - {("name", "adam")}:  # Keras counts the names: adam, adam_1, ...
+        assert ours[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+
+
+def test_scores_are_the_official_ones(official, tmp_path):
+    model = shipped_network("baseline_ae")
+    set_golden_weights(model)
+    feature = dict(golden.PARAMETER_SETS["official"][1])
+    frames = feature.pop("frames")
+    waveforms = [common.load_wav(golden.write_clip(tmp_path / f"{s}.wav", s)) for s in golden.SCORED]
+    log_mels = [common.log_mel_energies(waveform, rate, **feature).T for waveform, rate in waveforms]
+    scores = keras_model.reconstruction_errors(model, log_mels, frames=frames)
+    np.testing.assert_allclose(scores, official["scores"], rtol=1e-5)
+
+
+# ---- training is Keras's ----
+
+
+def stacked(run, system, clips):
+    """The vectors of all clips, as the official baseline stacks them."""
+    blocks = features.log_mel_clips(clips, system.feature, run.cache)
+    return np.concatenate([common.stack_frames(block.T, frames=system.feature.frames) for block in blocks])
+
+
+@pytest.mark.parametrize("validation_split", [0.1, 0.25, 0.0])
+def test_the_validation_split_is_kerass(start, train_clips, monkeypatch, validation_split):
+    """Plain Keras, given the stacked vectors, trains and validates on the same ones as our trainer."""
+    run, system = start({"fit": {"validation_split": validation_split, "shuffle": False, "epochs": 1}})
+    clips = train_clips["fan"]
+    vectors = stacked(run, system, clips)
+
+    class Noting(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.seen = {"train": [], "val": []}
+
+        def train_step(self, batch):
+            self.seen["train"].append(batch[0].numpy())
+            return {"loss": 0.0}
+
+        def test_step(self, batch):
+            self.seen["val"].append(batch[0].numpy())
+            return {"loss": 0.0}
+
+    noting = Noting()
+    noting.compile("adam", "mean_squared_error", run_eagerly=True)
+    noting.fit(vectors, vectors, shuffle=False, validation_split=validation_split, batch_size=64, verbose=0)
+
+    trainer = keras_model.make_trainer(system)
+    ours = {}
+
+    def note(model, trainee, job, *, n_train, validation):
+        indices = {"train": [np.arange(n_train)], "val": [batch.numpy() for batch in validation or ()]}
+        ours.update({name: [trainee.vectors(batch).numpy() for batch in found] for name, found in indices.items()})
+
+    monkeypatch.setattr(training, "train", note)
+    keras_model._train_one(training.Job(run, system, "fan", clips), trainer)
+    for name in ("train", "val"):
+        assert bool(noting.seen[name]) == bool(ours[name])
+        if ours[name]:
+            np.testing.assert_array_equal(np.concatenate(ours[name]), np.concatenate(noting.seen[name]))
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_losses_are_those_of_plain_keras(start, train_clips, monkeypatch, xla):
+    monkeypatch.setattr(training, "JIT_COMPILE", xla)
+    run, system = start({"fit": {"shuffle": False, "epochs": 3}})
+    clips = train_clips["fan"]
+    trainer = keras_model.make_trainer(system)
+    job = training.Job(run, system, "fan", clips)
+    keras_model._train_one(job, trainer)
+    with np.load(training.resume_path(job.folder, "fan")) as stored:
+        ours = json.loads(str(stored["header"]))["history"]
+
+    vectors = stacked(run, system, clips)
+    keras.utils.set_random_seed(run.config.seed)
+    plain = keras_model.build(system.model, system.feature)
+    plain.compile(optimizer="adam", loss="mean_squared_error")
+    theirs = plain.fit(vectors, vectors, epochs=3, batch_size=64, shuffle=False, validation_split=0.1, verbose=0)
+    assert ours.keys() == theirs.history.keys()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs.history[name], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_a_second_machine_type_does_not_feel_the_first(start, train_clips):
+    run, system = start({"fit": {"epochs": 1}})
+    keras_model.train(run, system, train_clips)
+    both = training.load_model(training.model_path(run.model_folder(system), "fan")).get_weights()
+    for path in run.model_folder(system).iterdir():
+        path.unlink()
+    keras_model.train(run, system, {"fan": train_clips["fan"]})
+    alone = training.load_model(training.model_path(run.model_folder(system), "fan")).get_weights()
+    assert all(np.array_equal(one, other) for one, other in zip(both, alone, strict=True))
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_windows_of_clips_of_unequal_lengths(start, tmp_path):
+    run, system = start()
+    for number, seconds in enumerate((0.3, 0.8, 0.15)):
+        path = tmp_path / "clips" / f"normal_id_00_{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.random.default_rng(number).uniform(-0.1, 0.1, round(seconds * 16_000)), 16_000)
+    clips = common.check_clips(
+        [("fan", tmp_path / "clips")], min_samples=system.min_samples, labelled=None, normal_only=True
+    )
+    trainer = keras_model.make_trainer(system)
+    blocks = features.log_mel_clips(clips, system.feature, None)
+    n_windows = trainer.load(blocks, features.clip_offsets(clips, system.feature))
+    np.testing.assert_array_equal(trainer.vectors(np.arange(n_windows)).numpy(), stacked(run, system, clips))
+
+
+def test_too_few_vectors_to_train_on(start, dataset, tmp_path):
+    run, system = start({"fit": {"validation_split": 0.99}})
+    path = tmp_path / "clips" / "normal_id_00_0.wav"
+    path.parent.mkdir()
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 4 * 512), 16_000)
+    clips = common.check_clips([("fan", path.parent)], min_samples=1, labelled=None, normal_only=True)
+    with pytest.raises(common.UserError, match=r"fan: 1 vectors leave none to train on; lower fit.validation_split"):
+        keras_model.train(run, system, {"fan": clips})
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.usefixtures("without_xla")
+def test_mixed_precision_trains_and_scores(start, train_clips, precision):
+    run, system = start({"fit": {"precision": precision, "epochs": 1}})
+    try:
+        keras_model.train(run, system, {"fan": train_clips["fan"]})
+        scores = keras_model.anomaly_scores(run, system, "fan", train_clips["fan"])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = training.load_model(training.model_path(run.model_folder(system), "fan"))
+    assert model.layers[1].compute_dtype == precision.removeprefix("mixed_")
+    assert np.isfinite(scores).all()
+
+
+# ---- scoring ----
+
+
+@pytest.fixture
+def network():
+    """Small network with weights unlike those of a fresh one."""
+    feature = config.Feature(n_mels=32, frames=5, n_fft=1024, hop_length=512, power=2.0)
+    model = keras_model.build(config.DenseAutoencoder(units=(16, 4, 16)), feature)
+    set_golden_weights(model)
+    return model
+
+
+def some_log_mels(n_clips=9):
+    rng = np.random.default_rng(0)
+    return [rng.normal(-40, 10, (n, 32)).astype(np.float32) for n in rng.integers(5, 60, n_clips)]
+
+
+def test_a_score_is_the_mean_squared_error_of_the_clips_vectors(network):
+    log_mels = some_log_mels()
+    scores = keras_model.reconstruction_errors(network, log_mels, frames=5)
+    vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
+    by_clip = [np.mean(np.mean(np.square(x - network.predict(x, verbose=0)), axis=1)) for x in vectors]
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, by_clip, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 55, 10_000])
+def test_scores_do_not_depend_on_the_batches(network, monkeypatch, batch):
+    log_mels = some_log_mels()
+    expected = keras_model.reconstruction_errors(network, log_mels, frames=5)
+    monkeypatch.setattr(keras_model, "SCORING_BATCH", batch)
+    np.testing.assert_allclose(keras_model.reconstruction_errors(network, log_mels, frames=5), expected, rtol=1e-5)
+
+
+def test_scores_do_not_depend_on_the_order_of_the_clips(network, monkeypatch):
+    monkeypatch.setattr(keras_model, "SCORING_BATCH", 50)
+    log_mels = some_log_mels()
+    scores = keras_model.reconstruction_errors(network, log_mels, frames=5)
+    turned = keras_model.reconstruction_errors(network, log_mels[::-1], frames=5)
+    np.testing.assert_allclose(turned[::-1], scores, rtol=1e-6)
+
+
+def test_many_clips_go_through_the_model_in_one_call(network, monkeypatch):
+    calls = []
+    call = type(network).__call__
+
+    def counted(model, vectors, **options):
+        calls.append(vectors.shape)
+        return call(model, vectors, **options)
+
+    monkeypatch.setattr(type(network), "__call__", counted)
+    keras_model.reconstruction_errors(network, some_log_mels(), frames=5)
+    assert calls == [(keras_model.SCORING_BATCH, 160)]  # traced once, for all clips
+
+
+def test_scores_that_are_no_numbers_are_an_error(start, network, train_clips):
+    run, system = start()
+    weights = network.get_weights()
+    weights[0][:] = np.nan
+    network.set_weights(weights)
+    with pytest.raises(common.UserError, match=r"(?s)not finite numbers:.*normal_id_00_00000000.wav: nan.*delete it"):
+        keras_model.score_clips(network, run, system, train_clips["fan"])
+
+
+def test_a_model_of_another_input_size_is_refused(start, network, train_clips):
+    run, system = start()
+    system = dataclasses.replace(system, feature=dataclasses.replace(system.feature, n_mels=64))
+    with pytest.raises(common.UserError, match=r"takes vectors of .*160.*gives 320"):
+        keras_model.score_clips(network, run, system, train_clips["fan"])
+
+
+# ---- files of the official baseline ----
+
+
+def old_layers(units, size):
+    """Layers of a network as Keras 2.3, which the official baseline was written for, describes them."""
+    glorot = {"class_name": "VarianceScaling", "config": {"scale": 1.0, "mode": "fan_avg", "distribution": "uniform"}}
+    dense = {"activation": "linear", "use_bias": True, "kernel_initializer": glorot}
+    norm = {"axis": -1, "momentum": 0.99, "epsilon": 0.001, "center": True, "scale": True}
+    kinds = [("InputLayer", {"batch_input_shape": [None, size], "dtype": "float32", "sparse": False})]
+    for n in units:
+        kinds += [
+            ("Dense", {"units": n, **dense}),
+            ("BatchNormalization", norm),
+            ("Activation", {"activation": "relu"}),
+        ]
+    kinds.append(("Dense", {"units": size, **dense}))
+    layers = []
+    for number, (kind, settings) in enumerate(kinds):
+        inbound = [[[layers[-1]["name"], 0, 0, {}]]] if layers else []
+        name = f"{kind.lower()}_{number}"
+        layers.append(
+            {"class_name": kind, "name": name, "config": {"name": name, **settings}, "inbound_nodes": inbound}
+        )
+    return layers
+
+
+def write_old_file(path, layers, weights):
+    """HDF5 file as Keras 2.3 writes it."""
+    ends = {"input_layers": [[layers[0]["name"], 0, 0]], "output_layers": [[layers[-1]["name"], 0, 0]]}
+    model = {"class_name": "Model", "config": {"name": "model_1", "layers": layers, **ends}}
+    names = {"Dense": ["kernel:0", "bias:0"]}
+    names["BatchNormalization"] = ["gamma:0", "beta:0", "moving_mean:0", "moving_variance:0"]
+    weights = iter(weights)
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"model_config": json.dumps(model).encode(), "keras_version": b"2.3.0"})
+        group = file.create_group("model_weights")
+        group.attrs.update({"backend": b"tensorflow", "keras_version": b"2.3.0"})
+        group.attrs["layer_names"] = [layer["name"].encode() for layer in layers]
+        for layer in layers:
+            own = [f"{layer['name']}/{name}" for name in names.get(layer["class_name"], [])]
+            subgroup = group.create_group(layer["name"])
+            subgroup.attrs["weight_names"] = [name.encode() for name in own]
+            for name in own:
+                subgroup[name] = next(weights)
+
+
+def test_files_of_the_official_baseline_load(network, tmp_path):
+    """Written by today's Keras, and in the layout of the Keras of 2020."""
+    network.compile("adam", "mean_squared_error")
+    network.save(tmp_path / "today.hdf5")
+    write_old_file(tmp_path / "old.hdf5", old_layers((16, 4, 16), 160), network.get_weights())
+    expected = keras_model.reconstruction_errors(network, some_log_mels(3), frames=5)
+    for name in ("today.hdf5", "old.hdf5"):
+        model = keras_model.load_official(tmp_path / name)
+        np.testing.assert_array_equal(keras_model.reconstruction_errors(model, some_log_mels(3), frames=5), expected)
+
+
+def test_other_layers_are_refused_before_anything_is_built(network, tmp_path, monkeypatch):
+    layers = old_layers((16, 4, 16), 160)
+    layers[2] |= {"class_name": "Lambda"}
+    write_old_file(tmp_path / "model_fan.hdf5", layers, network.get_weights())
+    monkeypatch.setattr(keras.models, "load_model", None)
+    with pytest.raises(common.UserError, match=r"model_fan.hdf5: has layers \['Lambda'\]; not the official network"):
+        keras_model.load_official(tmp_path / "model_fan.hdf5")
+
+
+def test_what_is_no_file_of_the_official_baseline(tmp_path):
+    with pytest.raises(common.UserError, match=r"--official-model: no file .*model_fan.hdf5"):
+        keras_model.load_official(tmp_path / "model_fan.hdf5")
+    (tmp_path / "text.hdf5").write_text("text")
+    with h5py.File(tmp_path / "no_model.hdf5", "w") as file:
+        file["numbers"] = [1, 2]
+    with h5py.File(tmp_path / "no_layers.hdf5", "w") as file:
+        file.attrs["model_config"] = json.dumps({"config": []})
+    for name in ("text", "no_model", "no_layers"):
+        with pytest.raises(common.UserError, match=rf"{name}.hdf5: not a model of the official baseline"):
+            keras_model.load_official(tmp_path / f"{name}.hdf5")

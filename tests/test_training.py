@@ -1,0 +1,298 @@
+"""Training: the same as Keras's, resumed to the bit, records of what a model was trained on."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+import yaml
+from tqdm import tqdm
+
+import common
+import config
+import keras_model
+import training
+
+pytestmark = pytest.mark.usefixtures("without_xla")
+
+
+@pytest.fixture
+def start(yaml_file, tmp_path):
+    """Maker of runs: (run, system) of the tiny settings with changes, in a folder of its own."""
+
+    def make(changes=None, *, name="work"):
+        settings = config.load_config(yaml_file(changes, work=tmp_path / name))
+        run = training.Run(settings, "dev", tqdm(total=0, disable=True))
+        return run, settings.select(None)[0]
+
+    return make
+
+
+@pytest.fixture
+def fan(train_clips):
+    """The training clips of one machine type."""
+    return {"fan": train_clips["fan"]}
+
+
+def job_of(run, system, clips):
+    return training.Job(run, system, "fan", clips["fan"])
+
+
+def trained_weights(run, system):
+    return training.load_model(training.model_path(run.model_folder(system), "fan")).get_weights()
+
+
+def assert_same_weights(weights, others):
+    assert len(weights) == len(others)
+    assert all(np.array_equal(one, other) for one, other in zip(weights, others, strict=True))
+
+
+class PowerFailureError(Exception):
+    """Ends a run in its middle."""
+
+
+def fail_after(monkeypatch, epoch, *, before_saving=False):
+    """Let the training break down when it has kept (or is about to keep) the given epoch."""
+    original = training.TrainingState._keep
+
+    def keep(state, number):
+        if number < epoch or not before_saving:
+            original(state, number)
+        if number == epoch:
+            raise PowerFailureError
+
+    monkeypatch.setattr(training.TrainingState, "_keep", keep)
+
+
+# ---- batches ----
+
+
+def take(n_batches, n, **options):
+    options = {"seed": 0, "batch_size": 4, "shuffle": True} | options
+    return [batch.numpy().tolist() for batch in training.epoch_batches(n, **options).take(n_batches)]
+
+
+def test_each_epoch_has_every_number_once_in_an_order_of_its_own():
+    batches = take(9, 10)
+    assert [len(batch) for batch in batches] == 3 * [4, 4, 2]
+    epochs = [sum(batches[k : k + 3], []) for k in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    assert take(9, 10) == take(9, 10)
+    assert take(9, 10)[6:] == take(3, 10, first_epoch=2)
+    assert take(3, 10, seed=1) != take(3, 10)
+    assert take(3, 10, seed=2**32 - 1) == take(3, 10, seed=2**32 - 1)
+
+
+def test_batches_without_shuffling():
+    assert take(3, 5, shuffle=False) == [[0, 1, 2, 3], [4], [0, 1, 2, 3]]
+
+
+# ---- optimisers ----
+
+
+def test_reset_brings_an_optimizer_to_its_start(start):
+    _, system = start()
+    trainer = keras_model.make_trainer(system)
+    training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
+    fresh = [np.asarray(variable).copy() for variable in trainer.optimizer.variables]
+    gradients = [np.ones(variable.shape, np.float32) for variable in trainer.autoencoder.trainable_variables]
+    trainer.optimizer.apply(gradients, trainer.autoencoder.trainable_variables)
+    assert int(trainer.optimizer.iterations) == 1
+    training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
+    assert_same_weights([np.asarray(variable).copy() for variable in trainer.optimizer.variables], fresh)
+
+
+@pytest.mark.parametrize("name", config.OPTIMIZERS)
+def test_every_optimizer_of_the_yaml_is_kerass(start, name):
+    _, system = start({"fit": {"compile": {"optimizer": name, "learning_rate": 0.25}}})
+    optimizer = training.make_optimizer(system.fit)
+    assert type(optimizer).__name__.lower() == name
+    assert float(optimizer.learning_rate) == 0.25
+
+
+# ---- records ----
+
+
+def test_the_record_says_what_a_model_was_trained_on(start, fan):
+    run, system = start()
+    keras_model.train(run, system, fan)
+    folder = run.config.model_directory / "dev" / "small"
+    assert sorted(path.name for path in folder.iterdir()) == ["history_fan.png", "model_fan.keras", "record_fan.yaml"]
+    record = yaml.safe_load((folder / "record_fan.yaml").read_text(encoding="utf-8"))
+    assert record["system"] == "small"
+    assert record["training_data"] == "dev"
+    assert record["clips"] == 6
+    assert record["fingerprint"] == common.fingerprint(fan["fan"])
+    assert record["sample_rate"] == 16_000
+    assert record["parameters"] == (160 * 16 + 16) + 4 * 16 + (16 * 4 + 4) + 4 * 4 + (4 * 16 + 16) + 4 * 16 + 17 * 160
+    assert set(record["versions"]) == {"project", "python", "tensorflow", "keras", "numpy"}
+    settings = record["configuration"]
+    assert settings["seed"] == 0
+    assert settings["model"] == {"type": "dense_ae", "units": [16, 4, 16]}
+    assert settings["feature"] == {"n_mels": 32, "frames": 5, "n_fft": 1024, "hop_length": 512, "power": 2.0}
+    assert (settings["fit"]["epochs"], settings["fit"]["batch_size"]) == (2, 64)
+    assert "verbose" not in settings["fit"]
+    assert training.read_record(folder, "fan") == record
+
+
+def test_differences_name_the_keys():
+    old = {"clips": 3, "versions": 1, "configuration": {"fit": {"epochs": 2, "gone": 1}, "seed": 0}}
+    new = {"clips": 3, "configuration": {"fit": {"epochs": 5, "added": 2}, "seed": 0}}
+    assert training.differences(old, new) == [
+        "configuration.fit.added: None -> 2",
+        "configuration.fit.epochs: 2 -> 5",
+        "configuration.fit.gone: 1 -> None",
+    ]
+    assert training.differences(new, new) == []
+
+
+def test_a_model_is_kept_only_for_the_same_files_and_settings(start, fan, caplog):
+    caplog.set_level(logging.INFO)
+    run, system = start()
+    keras_model.train(run, system, fan)
+    assert job_of(run, system, fan).is_done()
+    assert "kept, trained with the same configuration on the same 6 clips" in caplog.text
+    assert job_of(run, system, {"fan": fan["fan"][::-1]}).is_done()
+    assert not job_of(run, system, {"fan": fan["fan"][1:]}).is_done()
+    assert "clips: 6 -> 5" in caplog.text
+    longer = dataclasses.replace(system, fit=dataclasses.replace(system.fit, epochs=3))
+    assert not job_of(run, longer, fan).is_done()
+    assert "configuration.fit.epochs: 2 -> 3" in caplog.text
+    louder = dataclasses.replace(system, fit=dataclasses.replace(system.fit, verbose=2))
+    assert job_of(run, louder, fan).is_done()
+    training.record_path(run.model_folder(system), "fan").unlink()
+    assert not job_of(run, system, fan).is_done()  # without its record a model does not count
+
+
+def test_a_spoilt_record_is_named(start, fan):
+    run, system = start()
+    for path in (training.model_path, training.record_path):
+        common.write_text(path(run.model_folder(system), "fan"), "clips: [6\n")
+    with pytest.raises(common.UserError, match=r"(?s)record_fan.yaml: unreadable .*delete it to train anew"):
+        job_of(run, system, fan).is_done()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip file", b"PK\x03\x04 half a zip file"])
+def test_a_spoilt_model_is_named(tmp_path, content):
+    (tmp_path / "model_fan.keras").write_bytes(content)
+    with pytest.raises(common.UserError, match=r"model_fan.keras: not a model that can be loaded"):
+        training.load_model(tmp_path / "model_fan.keras")
+
+
+# ---- resuming ----
+
+
+@pytest.mark.parametrize("before_saving", [False, True])
+def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, caplog, before_saving):
+    caplog.set_level(logging.INFO)
+    changes = {"fit": {"epochs": 4}}
+    run, system = start(changes, name="unbroken")
+    keras_model.train(run, system, fan)
+    unbroken = trained_weights(run, system)
+    run, system = start(changes, name="broken")
+    with monkeypatch.context() as patch:
+        fail_after(patch, 3, before_saving=before_saving)
+        with pytest.raises(PowerFailureError):
+            keras_model.train(run, system, fan)
+    folder = run.model_folder(system)
+    assert [path.name for path in folder.iterdir()] == ["resume_fan.npz"]
+    with np.load(training.resume_path(folder, "fan")) as stored:
+        kept = json.loads(str(stored["header"]))
+    assert kept["epoch"] == len(kept["history"]["loss"]) == (2 if before_saving else 3)
+    keras_model.train(run, system, fan)
+    assert f"going on after epoch {kept['epoch']} of 4" in caplog.text
+    assert_same_weights(trained_weights(run, system), unbroken)
+    assert not training.resume_path(folder, "fan").exists()
+
+
+def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, monkeypatch):
+    run, system = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "plot_history", lambda *_: fail())
+        with pytest.raises(PowerFailureError):
+            keras_model.train(run, system, fan)
+    epochs = []
+    original = training.TrainingState.on_epoch_end
+    monkeypatch.setattr(training.TrainingState, "on_epoch_end", lambda *a, **k: epochs.append(1) or original(*a, **k))
+    keras_model.train(run, system, fan)
+    assert epochs == []
+    assert job_of(run, system, fan).is_done()
+
+
+def fail():
+    raise PowerFailureError
+
+
+def test_a_state_of_other_settings_is_not_resumed(start, fan, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    run, system = start()
+    with monkeypatch.context() as patch:
+        fail_after(patch, 1)
+        with pytest.raises(PowerFailureError):
+            keras_model.train(run, system, fan)
+    other = start({"seed": 5})
+    keras_model.train(*other, fan)
+    assert "of another training, not resumed: configuration.seed: 0 -> 5" in caplog.text
+    fresh = start({"seed": 5}, name="fresh")
+    keras_model.train(*fresh, fan)
+    assert_same_weights(trained_weights(*other), trained_weights(*fresh))
+
+
+@pytest.mark.parametrize("damage", ["empty", "no zip", "cut", "flipped", "foreign"])
+def test_a_spoilt_state_is_not_resumed(start, fan, caplog, damage):
+    run, system = start()
+    trainer = keras_model.make_trainer(system)
+    state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
+    training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
+    state.history = {"loss": [1.0]}
+    state._keep(1)
+    whole = state.path.read_bytes()
+    middle = whole.index(b"v3.npy") + 200
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    contents = {"empty": b"", "no zip": b"nothing", "cut": whole[:-100], "flipped": flipped}
+    if damage == "foreign":
+        np.savez(state.path, header=np.array(json.dumps({"variables": 0})))
+    else:
+        state.path.write_bytes(contents[damage])
+    state.history = {}
+    assert state.restore() == 0
+    assert state.history == {}
+    assert "resume_fan.npz: unreadable" in caplog.text
+    state.path.write_bytes(whole)
+    assert state.restore() == 1
+    assert state.history == {"loss": [1.0]}
+
+
+# ---- losses ----
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_is_an_error(start, fan, value):
+    run, system = start()
+    trainer = keras_model.make_trainer(system)
+    state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
+    with pytest.raises(common.UserError, match=r"small fan: epoch 3 .*diverged"):
+        state.on_epoch_end(2, {"loss": 1.0, "val_loss": value})
+    assert not state.path.exists()
+
+
+def test_a_training_that_diverges_saves_nothing(start, fan):
+    run, system = start({"fit": {"epochs": 5, "compile": {"optimizer": "sgd", "learning_rate": 1e30}}})
+    with pytest.raises(common.UserError, match=r"diverged.\nLower fit.compile.learning_rate"):
+        keras_model.train(run, system, fan)
+    assert not training.model_path(run.model_folder(system), "fan").exists()
+
+
+def test_plots_show_each_loss(tmp_path):
+    from matplotlib import image
+
+    training.plot_history({"loss": [3.0, 2.0], "val_loss": [3.0, 2.5]}, tmp_path / "history_fan.png")
+    training.plot_history({"loss": [3.0, 2.0], "accuracy": [0.1, 0.4]}, tmp_path / "history_all.png")
+    one, two = (image.imread(tmp_path / name).shape for name in ("history_fan.png", "history_all.png"))
+    assert one[0] == two[0]
+    assert 2 * one[1] == two[1]
