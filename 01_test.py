@@ -71,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--official-model takes the place of --system")
     settings = config.load_config(args.config)
     systems = settings.select(args.system)
+    if args.official_model:
+        official = config.OfficialModel(args.official_model)
+        systems = [config.System("official", official, settings.feature, settings.fit)]
     clips = checked_clips(settings, args, systems)
 
     import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
 
-    if args.official_model:
-        official = config.OfficialModel(args.official_model)
-        systems = [config.System("official", official, settings.feature, settings.fit)]
     with training.progress_bar(sum(map(len, clips.values())) * len(systems), settings.fit.verbose) as bar:
         run = training.Run(settings, args.training_data, bar)
         for system in systems:

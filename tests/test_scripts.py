@@ -231,6 +231,12 @@ def test_official_models_that_are_not_there(yaml_file, tmp_path, capsys):
     assert "takes the place of --system" in capsys.readouterr().err
 
 
+def test_clips_are_checked_for_what_the_official_models_need(yaml_file, tmp_path):
+    changes = {"feature": {"frames": 40}, "systems": {"small": {"feature": {"frames": 5}}}}
+    with pytest.raises(common.UserError, match="16000 samples; one window of frames needs 19968"):
+        score.main(["-d", "--official-model", str(tmp_path), "--config", str(yaml_file(changes))])
+
+
 # ---- errors ----
 
 
