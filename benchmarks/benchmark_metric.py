@@ -29,19 +29,30 @@ N_MELS, FRAMES, N_CLASSES = 64, 313, 6
 
 
 class StepTimes(keras.callbacks.Callback):
-    """Time [s] and loss of each training step."""
+    """Time, processor time [s] and loss of each training step, over several calls of ``fit``."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds, self.processor_seconds, self.losses = [], [], []
 
     def on_train_begin(self, logs=None):
-        """Start the clock."""
-        self.last, self.seconds, self.losses, self.sum = time.perf_counter(), [], [], 0.0
+        """Start the clocks."""
+        self.last, self.processor_last, self.sum = time.perf_counter(), time.process_time(), 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Take the time; the loss that Keras reports is the mean since the epoch's first step."""
-        now = time.perf_counter()
-        self.seconds.append(now - self.last)
+        """Take the times; the loss that Keras reports is the mean since the epoch's first step."""
+        self.seconds.append(time.perf_counter() - self.last)
+        self.processor_seconds.append(time.process_time() - self.processor_last)
         self.losses.append(logs["loss"] * (batch + 1) - self.sum)
         self.sum += self.losses[-1]
-        self.last = now
+        self.last, self.processor_last = time.perf_counter(), time.process_time()
+
+    def medians(self, n_steps: int) -> tuple[float, float]:
+        """Time and processor time of a step; the first two of each call, which set up and trace, do not count."""
+        chosen = np.arange(len(self.seconds)) % n_steps >= 2
+        return float(np.median(np.array(self.seconds)[chosen])), float(
+            np.median(np.array(self.processor_seconds)[chosen])
+        )
 
 
 def settings(args: argparse.Namespace) -> SimpleNamespace:
@@ -89,33 +100,32 @@ def with_keras_layers(network: keras.Model) -> keras.Model:
     return copy
 
 
-def keras_fit(system: SimpleNamespace, clips: np.ndarray, labels: np.ndarray, args: argparse.Namespace) -> StepTimes:
-    """Keras's ``fit`` with default settings on arrays."""
+def keras_trainer(system: SimpleNamespace, clips: np.ndarray, labels: np.ndarray, args: argparse.Namespace):
+    """Function that trains for one epoch with Keras's ``fit``, default settings, on arrays."""
     network = with_keras_layers(build(system))
     network.compile(training.make_optimizer(system.fit), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    times = StepTimes()
-    inputs = clips.transpose(0, 2, 1)[..., None]
-    network.fit(inputs, labels, batch_size=args.batch_size, shuffle=False, verbose=0, callbacks=[times])
-    return times
+    inputs, times = clips.transpose(0, 2, 1)[..., None], StepTimes()
+
+    def fit() -> StepTimes:
+        network.fit(inputs, labels, batch_size=args.batch_size, shuffle=False, verbose=0, callbacks=[times])
+        return times
+
+    return fit
 
 
-def our_fit(system: SimpleNamespace, log_mel: tf.Variable, labels: np.ndarray, args: argparse.Namespace) -> StepTimes:
-    """The training step of ``metric_model``; also keeps the trained network."""
+def our_trainer(system: SimpleNamespace, log_mel: tf.Variable, labels: np.ndarray, args: argparse.Namespace):
+    """Network, and a function that trains it for one epoch as ``metric_model`` does."""
     trainer = metric_model.make_trainer(build(system), system, log_mel, seed=0)
     n_clips = log_mel.shape[0] // FRAMES
-    all_labels = np.arange(n_clips) % N_CLASSES
-    all_labels[: len(labels)] = labels
+    all_labels = np.resize(labels, n_clips)
     trainer.set_clips(np.arange(n_clips + 1) * FRAMES, all_labels, np.arange(n_clips))
-    times = StepTimes()
-    batches = tf.data.Dataset.range(len(labels)).batch(args.batch_size)
-    trainer.fit(batches, shuffle=False, verbose=0, callbacks=[times])
-    times.network = trainer.network
-    return times
+    batches, times = tf.data.Dataset.range(len(labels)).batch(args.batch_size), StepTimes()
 
+    def fit() -> StepTimes:
+        trainer.fit(batches, shuffle=False, verbose=0, callbacks=[times])
+        return times
 
-def clips_per_second(times: StepTimes, batch_size: int) -> float:
-    """Median over the steps after the first two, which trace the graph."""
-    return batch_size / float(np.median(times.seconds[2:]))
+    return trainer.network, fit
 
 
 def peak_gigabytes() -> float:
@@ -128,28 +138,33 @@ def peak_gigabytes() -> float:
 
 
 def measure_training(args: argparse.Namespace) -> keras.Model:
-    """Our step first, so that the peak of memory is ours alone; then Keras's."""
+    """Time our steps and Keras's in turns; the trained network. Ours go first: the peak of memory is theirs alone."""
     system = settings(args)
     rng = np.random.default_rng(0)
     n_train = args.steps * args.batch_size
     n_clips = max(args.clips, n_train)
-    clips = rng.normal(-30, 10, (n_train, FRAMES, N_MELS)).astype(np.float32)
+    clips = rng.normal(-30, 10, (n_train, FRAMES, N_MELS)).astype(metric_model.FRAME_TYPE)
     labels = np.arange(n_train) % N_CLASSES
-    log_mel = tf.Variable(tf.zeros((n_clips * FRAMES, N_MELS)), trainable=False)
+    log_mel = tf.Variable(tf.zeros((n_clips * FRAMES, N_MELS), clips.dtype), trainable=False)
     for start in range(0, n_clips, n_train):  # filled, so that the memory is really taken
-        block = clips.reshape(-1, N_MELS)[: (min(n_clips - start, n_train)) * FRAMES]
+        block = clips.reshape(-1, N_MELS)[: min(n_clips - start, n_train) * FRAMES]
         log_mel[start * FRAMES : start * FRAMES + len(block)].assign(block)
-    ours = our_fit(system, log_mel, labels, args)
+    network, our_fit = our_trainer(system, log_mel, labels, args)
+    ours = our_fit()
     print(f"memory: peak {peak_gigabytes():.2f} GB with the frames of {n_clips} clips, batch {args.batch_size}")
-    theirs = keras_fit(system, clips, labels, args)
-    speed, keras_speed = clips_per_second(ours, args.batch_size), clips_per_second(theirs, args.batch_size)
-    print(
-        f"training: {speed:.1f} clips/s; Keras fit with default settings {keras_speed:.1f}; {speed / keras_speed:.2f} x"
-    )
+    keras_fit = keras_trainer(system, clips.astype(np.float32), labels, args)
+    theirs = keras_fit()
     print(f"first step, with tracing: {ours.seconds[0]:.1f} s; Keras {theirs.seconds[0]:.1f} s")
     for name, losses in (("ours", ours.losses), ("Keras", theirs.losses)):
         print(f"losses {name:6}", *(f"{loss:.5f}" for loss in losses))
-    return ours.network
+    for _ in range(args.rounds):
+        our_fit()
+        keras_fit()
+    (step, processor), (keras_step, keras_processor) = (times.medians(args.steps) for times in (ours, theirs))
+    speed, keras_speed = args.batch_size / step, args.batch_size / keras_step
+    print(f"training: {speed:.1f} clips/s; Keras fit with default settings: {keras_speed:.1f} clips/s")
+    print(f"ours is {keras_step / step:.2f} x as fast; {keras_processor / processor:.2f} x by processor time")
+    return network
 
 
 def measure_embedding(network: keras.Model, args: argparse.Namespace) -> None:
@@ -180,8 +195,9 @@ def measure_lof() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12, help="training steps (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=6, help="training steps in a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="after one to warm up (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--clips", type=int, default=0, help="clips whose frames are held (default: those trained on)")
     parser.add_argument("--width", type=float, default=1.0, help="of MobileNetV2 (default: %(default)s)")
     parser.add_argument("--input-size", type=int, default=224, help="0: no resizing (default: %(default)s)")
