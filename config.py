@@ -200,6 +200,7 @@ class Config:
     system: tuple[str, ...] = key()  # what runs without --system
     systems: dict[str, System] = key()
     submissions: dict[int, Submission] = key()
+    distribution: str = key(choices=("none", "mirrored", "multi_worker"), default="none")
 
     def directory(self, split: str) -> Path:
         """Folder of the ``dev`` or ``eval`` dataset."""
