@@ -60,6 +60,9 @@ def progress_bar(total: int, verbose: int) -> Iterator[tqdm]:
         logging_redirect_tqdm(),
         tqdm(total=total, unit="clip", disable=verbose == 0, mininterval=interval, smoothing=0.05) as bar,
     ):
+        for handler in logging.getLogger().handlers:  # the redirection forgets the screen's level
+            if getattr(handler, "stream", None) is sys.stderr:
+                handler.setLevel(logging.INFO)
         yield bar
 
 
