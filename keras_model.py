@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+import distribution
 import features
 import training
 from common import Clip, UserError, fault_list, stack_frames
@@ -216,15 +217,19 @@ class WindowTrainer(keras.Model):
     def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
         """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
         self.log_mel.assign(tf.zeros((0, self.n_mels)))  # the last machine type's go before these come
-        self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
-        for start, block in zip(offsets, blocks, strict=False):
-            self.log_mel[start : start + len(block)].assign(block)
+        self.set_frames(blocks, offsets)
         for layer in self.autoencoder.layers:
             if isinstance(layer, BandScale):
                 layer.adapt(self.log_mel.value())
         starts = features.window_starts(offsets, self.frames, self.hop)
         self.starts.assign(starts)
         return len(starts)
+
+    def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
+        """Put the clips' frames into ``log_mel``."""
+        self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
+        for start, block in zip(offsets, blocks, strict=False):
+            self.log_mel[start : start + len(block)].assign(block)
 
     def call(self, vectors, training=False):
         """Reconstruct."""
@@ -246,6 +251,37 @@ class WindowTrainer(keras.Model):
         return self.fast_test_step((vectors, vectors))
 
 
+class DistributedTrainer(WindowTrainer):
+    """The same on several replicas: each is given the indices of the whole batch and takes its own part.
+
+    Its steps are Keras's own: what updates the variables of several replicas cannot be compiled as one function.
+    """
+
+    def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
+        """Put the clips' frames into ``log_mel``, at once: by parts, the first replica alone would get them."""
+        log_mel = np.empty((int(offsets[-1]), self.n_mels), np.float32)
+        for start, block in zip(offsets, blocks, strict=False):
+            log_mel[start : start + len(block)] = block
+        self.log_mel.assign(log_mel)
+
+    def call(self, indices, training=False):
+        """Reconstruct this replica's part of the windows."""
+        return self.autoencoder(self.vectors(distribution.own_part(indices)), training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Loss of this replica's part; Keras weights what it reports by the length of ``x``, the whole batch."""
+        vectors = self.vectors(distribution.own_part(x))
+        return super().compute_loss(vectors, vectors, y_pred, training=training) * distribution.share(x)
+
+    def train_step(self, indices):
+        """One step; the windows are cut out in ``call`` and ``compute_loss``."""
+        return distribution.reducible(keras.Model.train_step(self, indices))
+
+    def test_step(self, indices):
+        """Validation loss of one batch."""
+        return distribution.reducible(keras.Model.test_step(self, indices))
+
+
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
     """Progress steps that ``train`` takes: each clip is read once and seen once an epoch."""
     return sum(map(len, clips.values())) * (1 + system.fit.epochs)
@@ -263,8 +299,11 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         job = training.Job(run, system, machine_type, train_clips)
         if job.is_done():
             continue
-        trainer = trainer or make_trainer(system)
+        with run.strategy.scope():
+            trainer = trainer or make_trainer(system)
+        distribution.synchronise(trainer.autoencoder, distribution.is_distributed(run.strategy))
         _train_one(job, trainer)
+        distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
         training.save_model(trainer.autoencoder, job)
 
 
@@ -273,7 +312,8 @@ def make_trainer(system: System) -> WindowTrainer:
     keras.config.set_dtype_policy(system.fit.precision)
     jit_compile = not isinstance(system.model, ConvAutoencoder)  # XLA's convolutions take twice as long on a CPU
     autoencoder = build(system.model, system.feature)
-    trainer = WindowTrainer(autoencoder, system.feature, hop=system.model.hop, jit_compile=jit_compile)
+    trainer_class = DistributedTrainer if distribution.is_distributed(tf.distribute.get_strategy()) else WindowTrainer
+    trainer = trainer_class(autoencoder, system.feature, hop=system.model.hop, jit_compile=jit_compile)
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
     return trainer
 

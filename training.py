@@ -6,6 +6,7 @@ and is written last.
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import math
@@ -45,6 +46,8 @@ with _quiet():
     import keras
     import tensorflow as tf  # before keras, which imports it
 
+    import distribution
+
 # Compiled by XLA, a training step of a dense autoencoder takes 0.7 to 0.8 times as long on a CPU.
 JIT_COMPILE = sys.platform != "darwin"  # TensorFlow has no XLA for Apple's GPUs
 
@@ -79,6 +82,11 @@ class Run:
         """Cache of log-mel energies, None where the YAML switches it off."""
         directory = self.config.cache_directory
         return Cache(directory, self.config.cache_gigabytes) if directory else None
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """How training is distributed; TensorFlow's default where it is not."""
+        return distribution.strategy(self.config.distribution)
 
     def model_folder(self, system: System) -> Path:
         """Folder of a system's models."""
@@ -184,6 +192,8 @@ def check_sample_rate(record: dict, clips: Sequence[Clip]) -> None:
 def save_model(model: keras.Model, job: "Job", save_more: Callable[[], None] | None = None) -> None:
     """Write the model, whatever ``save_more`` writes beside it, and last the record, which makes them count."""
     path = model_path(job.folder, job.name)
+    if not job.is_chief:
+        return
     record_path(job.folder, job.name).unlink(missing_ok=True)
     with write_whole(path) as beside:
         model.save(beside)
@@ -258,6 +268,7 @@ class Job:
     def __init__(self, run: Run, system: System, name: str, clips: Sequence[Clip]):
         self.run, self.system, self.name, self.clips = run, system, name, clips
         self.folder = run.model_folder(system)
+        self.is_chief = distribution.is_chief(run.strategy)  # the others leave the folder alone
         self.record = {
             "system": system.name,
             "training_data": run.training_data,
@@ -270,7 +281,16 @@ class Job:
     def is_done(self) -> bool:
         """True where a finished model was trained on just this; the log says if one differs, and in what."""
         path = model_path(self.folder, self.name)
-        old = read_record(self.folder, self.name)
+        strategy = self.run.strategy
+        mine = {"record": self.record, "old": read_record(self.folder, self.name) if self.is_chief else None}
+        chief = json.loads(distribution.from_chief(strategy, json.dumps(mine).encode()))
+        changes = differences(chief["record"], self.record)
+        if changes:
+            raise UserError(
+                f"{self.name}: this worker differs from the chief in {', '.join(changes)}"
+                "\nEvery worker needs the same training clips and the same YAML."
+            )
+        old = chief["old"]
         if old is None:
             return False
         changes = differences(old, self.record)
@@ -308,7 +328,9 @@ def train(
     -------
     dict : the loss (and ``val_loss``, metrics) of each epoch
     """
-    reset_optimizer(trainee.optimizer, model)
+    strategy = job.run.strategy
+    with strategy.scope():
+        reset_optimizer(trainee.optimizer, model)
     state = TrainingState(model, trainee, job)
     first_epoch = state.restore()
     job.skip(first_epoch)
@@ -318,17 +340,20 @@ def train(
         batches = epoch_batches(
             n_train, seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle, first_epoch=first_epoch
         )
-        trainee.fit(
-            batches,
-            steps_per_epoch=math.ceil(n_train / fit.batch_size),
-            initial_epoch=first_epoch,
-            epochs=fit.epochs,
-            validation_data=validation,
-            shuffle=False,  # the batches are
-            callbacks=[state],
-            verbose=0,
-        )
-    plot_history(state.history, job.folder / f"history_{job.name}.png")
+        with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
+            trainee.fit(
+                distribution.whole_batches(strategy, batches),
+                steps_per_epoch=math.ceil(n_train / fit.batch_size),
+                initial_epoch=first_epoch,
+                epochs=fit.epochs,
+                validation_data=validation and distribution.whole_batches(strategy, validation.repeat()),
+                validation_steps=validation and len(validation),
+                shuffle=False,  # the batches are
+                callbacks=[state],
+                verbose=0,
+            )
+    if job.is_chief:
+        plot_history(state.history, job.folder / f"history_{job.name}.png")
     return state.history
 
 
@@ -349,15 +374,25 @@ class TrainingState(keras.callbacks.Callback):
         yield from self.network.variables
         yield from self.trainee.optimizer.variables
 
+    def _content(self) -> bytes | None:
+        """Content of the file, None where there is none."""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{self.path}: unreadable ({error}); delete it to train anew") from error
+
     def restore(self) -> int:
         """Bring back the state of an unfinished training of the same record; the number of epochs that are done."""
+        content = distribution.from_chief(self.job.run.strategy, self._content() if self.job.is_chief else None)
+        if content is None:
+            return 0
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 header = json.loads(str(stored["header"]))
                 values = [stored[f"v{i}"] for i in range(header["variables"])]
             changes = differences(header["record"], self.job.record)
-        except FileNotFoundError:
-            return 0
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             logger.warning("%s: unreadable (%s); training starts anew", self.path, error)
             return 0
@@ -383,7 +418,8 @@ class TrainingState(keras.callbacks.Callback):
             )
         for name, value in losses.items():
             self.history.setdefault(name, []).append(value)
-        self._keep(epoch + 1)
+        if job.is_chief:
+            self._keep(epoch + 1)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         job.run.progress.set_postfix_str(f"{title} epoch {epoch + 1}/{epochs}: {shown}", refresh=False)
         job.run.progress.update(len(job.clips))
