@@ -29,9 +29,12 @@ WANDER = 0.004  # standard deviation of the speed within a clip, relative
 MARKER = "demo_data.txt"  # says that a folder is ours, and with which options it was written
 EVAL_LIST = "eval_data_list.csv"
 CONFIG = Path(__file__).with_name("baseline.yaml")
-SHORT_FIT = {"epochs": 10, "batch_size": 128}  # of the autoencoders: minutes on two cores
+SHORT_FIT = {"epochs": 8, "batch_size": 128}  # of the autoencoders: minutes on two cores
 SHORT_CLASSIFIER_FIT = {"epochs": 12, "batch_size": 16}
-SHORT_CLASSIFIER = {"input_size": 96, "n_neighbors": 4}
+SMALL_MODELS = {  # by type
+    "l2_softmax": {"input_size": 96, "n_neighbors": 4},
+    "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 16},
+}
 DEFAULT_IDS = {"dev": 2, "eval": 1}  # machine IDs per type; the official numbers are 3 or 4 and 3
 
 logger = logging.getLogger(__name__)
@@ -428,8 +431,9 @@ def write_config(directory: Path) -> Path:
     settings["system"] = list(settings["systems"])
     settings["fit"] |= SHORT_FIT
     for system in settings["systems"].values():
-        if system["model"]["type"] == "l2_softmax":
-            system["model"] |= SHORT_CLASSIFIER
+        model = system["model"]
+        model |= SMALL_MODELS.get(model["type"], {})
+        if model["type"] == "l2_softmax":
             system["fit"] |= SHORT_CLASSIFIER_FIT
     text = "# baseline.yaml with the folders of the synthetic demo data and a short schedule (make_demo_data.py)\n"
     path = directory / CONFIG.name
