@@ -550,7 +550,7 @@ def score_files(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("anomaly_score_*.csv"))}
 
 
-def test_train_and_score_with_the_scripts(settings_file, tmp_path, caplog):
+def test_train_and_score_with_the_scripts(settings_file, tmp_path):
     path = settings_file()
     run_script("00_train", "-d", "--config", path)
     run_script("01_test", "-d", "--config", path)
@@ -581,10 +581,26 @@ def test_train_and_score_with_the_scripts(settings_file, tmp_path, caplog):
         run_script("01_test", "-d", "--config", settings_file({"n_neighbors": 6}))
 
 
-def test_same_seed_same_score_files(settings_file, tmp_path):
+class PowerFailureError(Exception):
+    """Ends a run in its middle."""
+
+
+def test_resumed_training_gives_the_same_score_files(settings_file, tmp_path, monkeypatch):
+    keep = training.TrainingState._keep
+
+    def keep_and_fail(state, epoch):
+        keep(state, epoch)
+        raise PowerFailureError
+
     found = []
-    for name in ("one", "two"):
+    for name in ("unbroken", "resumed"):
         path = settings_file({"mixup": 0.5, "classes": "machine_id"}, work=tmp_path / name)
+        if name == "resumed":
+            with monkeypatch.context() as patch, pytest.raises(PowerFailureError):
+                patch.setattr(training.TrainingState, "_keep", keep_and_fail)
+                run_script("00_train", "-d", "--config", path)
+            with pytest.raises(common.UserError, match="no finished model"):
+                run_script("01_test", "-d", "--config", path)
         run_script("00_train", "-d", "--config", path)
         run_script("01_test", "-d", "--config", path)
         found.append(score_files(tmp_path / name / "result/dev/l2"))
