@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+import distribution
 import embedding
 import features
 import training
@@ -607,6 +608,11 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     ----------
     clips : machine type -> training clips
     """
+    if distribution.is_distributed(run.strategy):
+        raise UserError(
+            f"distribution: {run.config.distribution}: {system.name} trains on one device. Set distribution: none for "
+            "it, or name other systems with --system"
+        )
     job = training.Job(run, system, NAME, [clip for train_clips in clips.values() for clip in train_clips])
     check_trainable(system.model, job.clips)
     if job.is_done():
