@@ -597,7 +597,11 @@ def load_embeddings(folder: Path, machine_type: str) -> TrainingEmbeddings:
 
 
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes: each clip is read, seen once an epoch, and embedded."""
+    """Progress steps that ``train`` takes: each clip is read, seen once an epoch, and embedded.
+
+    The scripts ask before any system is trained: clips that cannot be trained on are refused here.
+    """
+    check_trainable(system.model, [clip for train_clips in clips.values() for clip in train_clips])
     return sum(map(len, clips.values())) * (2 + system.fit.epochs)
 
 
@@ -614,7 +618,6 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
             "it, or name other systems with --system"
         )
     job = training.Job(run, system, NAME, [clip for train_clips in clips.values() for clip in train_clips])
-    check_trainable(system.model, job.clips)
     if job.is_done():
         job.skip(1)
         return
@@ -679,7 +682,8 @@ def check_trainable(model: L2Softmax, clips: Sequence[Clip]) -> None:
     """Raise UserError unless there are classes to tell apart and clips enough for the detectors."""
     classes = sorted(set(class_names(model, clips)))
     if len(classes) < 2:
-        advice = " or set model.classes: machine_id" if model.classes == "machine_type" else ""
+        by_id = len({(clip.machine_type, clip.machine_id) for clip in clips}) > 1
+        advice = ", or set model.classes: machine_id" if by_id else ""
         raise UserError(
             f"model.classes: {model.classes}: all training clips are of one class, {classes[0]}, and a classifier "
             f"needs two.\nAdd the training clips of other machines{advice}; an autoencoder does without"
