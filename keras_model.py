@@ -228,8 +228,11 @@ class WindowTrainer(keras.Model):
     def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
         """Put the clips' frames into ``log_mel``."""
         self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
-        for start, block in zip(offsets, blocks, strict=False):
-            self.log_mel[start : start + len(block)].assign(block)
+        for start, block in zip(map(int, offsets), blocks, strict=False):
+            # log_mel[start:end].assign would read the slice as well, and hold it until Python's collector runs.
+            tf.raw_ops.ResourceStridedSliceAssign(
+                ref=self.log_mel.handle, begin=[start], end=[start + len(block)], strides=[1], value=block
+            )
 
     def call(self, vectors, training=False):
         """Reconstruct."""
@@ -315,7 +318,18 @@ def make_trainer(system: System) -> WindowTrainer:
     trainer_class = DistributedTrainer if distribution.is_distributed(tf.distribute.get_strategy()) else WindowTrainer
     trainer = trainer_class(autoencoder, system.feature, hop=system.model.hop, jit_compile=jit_compile)
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
+    if trainer_class is WindowTrainer:
+        _compile_step(trainer, system.fit.batch_size)
     return trainer
+
+
+def _compile_step(trainer: WindowTrainer, batch_size: int) -> None:
+    """Compile the training step on one batch of zeros, so that the frames come after the compiler's memory has gone."""
+    n_frames = trainer.frames + (batch_size - 1) * trainer.hop
+    trainer.load([np.zeros((n_frames, trainer.n_mels), np.float32)], np.array([0, n_frames]))
+    batches = training.epoch_batches(batch_size, seed=0, batch_size=batch_size, shuffle=False)
+    trainer.fit(batches, steps_per_epoch=1, verbose=0)
+    training.release_memory()
 
 
 def _train_one(job: training.Job, trainer: WindowTrainer) -> None:
