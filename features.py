@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 import tokenize
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -40,15 +42,25 @@ class Cache:
         digest = hashlib.sha256(json.dumps([settings, facts]).encode()).hexdigest()
         return self.directory / f"log_mel_{digest[:32]}.npy"
 
-    def read(self, path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-        """Memory-mapped content of a file, None where there is none of that shape."""
+    def read(self, path: Path, shape: tuple[int, int]) -> BinaryIO | None:
+        """File whose energies are those of ``shape``, opened where they begin; None where there is none.
+
+        Not mapped into memory: pages of a mapped file count as the run's own.
+        """
         try:
-            log_mel = np.lib.format.open_memmap(path, mode="r")
-        except (OSError, ValueError, tokenize.TokenError):  # NumPy lets the last one of a spoilt header through
+            stream = path.open("rb")
+        except OSError:
             return None
-        with contextlib.suppress(OSError):  # a folder of somebody else's, to be read only
-            path.touch()  # the time of last use decides which file goes first
-        return log_mel if log_mel.shape == shape and log_mel.dtype == np.float32 else None
+        with contextlib.suppress(OSError, ValueError, tokenize.TokenError):  # NumPy lets the last one through
+            np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0(stream)
+            whole = os.fstat(stream.fileno()).st_size == stream.tell() + 4 * shape[0] * shape[1]
+            if header == (shape, False, np.dtype(np.float32)) and whole:
+                with contextlib.suppress(OSError):  # a folder of somebody else's, to be read only
+                    path.touch()  # the time of last use decides which file goes first
+                return stream
+        stream.close()
+        return None
 
     def make_room(self, n_bytes: int) -> bool:
         """Delete the files least recently used until ``n_bytes`` more fit; False where they cannot."""
@@ -99,8 +111,9 @@ def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) 
         yield from _stored(_computed(clips, feature), path, shape, cache)
         return
     logger.debug("log-mel energies of %d clips from %s", len(clips), path)
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
-        yield np.asarray(cached[start:end])
+    with cached:
+        for count in np.diff(offsets):
+            yield np.fromfile(cached, np.float32, count * feature.n_mels).reshape(count, feature.n_mels)
 
 
 def _computed(clips: Sequence[Clip], feature: Feature) -> Iterator[np.ndarray]:

@@ -226,13 +226,18 @@ class WindowTrainer(keras.Model):
         return len(starts)
 
     def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
-        """Put the clips' frames into ``log_mel``."""
-        self.log_mel.assign(tf.zeros((int(offsets[-1]), self.n_mels)))
-        for start, block in zip(map(int, offsets), blocks, strict=False):
-            # log_mel[start:end].assign would read the slice as well, and hold it until Python's collector runs.
-            tf.raw_ops.ResourceStridedSliceAssign(
-                ref=self.log_mel.handle, begin=[start], end=[start + len(block)], strides=[1], value=block
-            )
+        """Put the clips' frames into ``log_mel``.
+
+        The variable takes over NumPy's memory. TensorFlow would copy, and its own memory, once used, it never returns:
+        the frames of a large machine type would be held twice.
+        """
+        n_values = int(offsets[-1]) * self.n_mels
+        memory = np.empty(4 * n_values + 63, np.uint8)
+        first = -memory.ctypes.data % 64  # TensorFlow takes over memory at multiples of 64 bytes alone
+        log_mel = memory[first : first + 4 * n_values].view(np.float32).reshape(-1, self.n_mels)
+        for start, block in zip(offsets, blocks, strict=False):
+            log_mel[start : start + len(block)] = block
+        self.log_mel.assign(tf.experimental.dlpack.from_dlpack(log_mel.__dlpack__()))
 
     def call(self, vectors, training=False):
         """Reconstruct."""
@@ -241,7 +246,8 @@ class WindowTrainer(keras.Model):
     def vectors(self, indices: tf.Tensor) -> tf.Tensor:
         """Windows ``indices`` as vectors, shape (n, frames * n_mels), oldest frame first."""
         rows = tf.gather(self.starts, indices)[:, None] + tf.range(self.frames)
-        return tf.reshape(tf.gather(self.log_mel, rows), (-1, self.frames * self.n_mels))
+        frames = self.log_mel.value()  # gathered from the variable itself, they would be copied
+        return tf.reshape(tf.gather(frames, rows), (-1, self.frames * self.n_mels))
 
     def train_step(self, indices):
         """One step on the windows themselves as input and target."""
