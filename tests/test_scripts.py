@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -327,7 +328,7 @@ def command(script: str, *arguments: str) -> list[str]:
 
 
 def run(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(script, *arguments), cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command(script, *arguments), cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize("script", ["00_train.py", "01_test.py"])
@@ -343,14 +344,11 @@ def test_exit_codes_without_a_traceback(script, tmp_path):
 
 @pytest.mark.parametrize("script", ["00_train.py", "01_test.py"])
 def test_help_is_quick(script, tmp_path):
-    times = []
-    for _ in range(5):  # the best of five: the machine may be busy
-        start = time.perf_counter()
-        assert run(tmp_path, script, "--help").stdout.startswith("usage: ")
-        times.append(time.perf_counter() - start)
-        if times[-1] < 1:
-            break
-    assert min(times) < 1  # [s]
+    before, start = os.times(), time.perf_counter()
+    assert run(tmp_path, script, "--help").stdout.startswith("usage: ")
+    after, wall = os.times(), time.perf_counter() - start
+    used = sum(after[2:4]) - sum(before[2:4])  # by the child: the machine may be busy with other things
+    assert (used or wall) < 1  # [s]; Windows does not count what a child uses
     arguments = [sys.executable, "-X", "importtime", str(ROOT / script), "--help"]
     imports = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60).stderr
     modules = {line.split("|")[-1].strip().split(".")[0] for line in imports.splitlines()}
