@@ -16,12 +16,17 @@ logger = logging.getLogger(__name__)
 
 def train_folders(settings: config.Config, training_data: str, wanted: Sequence[str] | None) -> list[tuple]:
     """(machine type, folder) of every training folder of the run; a machine type has two for dev+eval."""
-    folders = []
-    for split in training_data.split("+"):
-        directory = settings.directory(split)
-        types = common.select_machine_types(directory, f"{split}_directory", wanted)
-        folders += [(machine_type, directory / machine_type / "train") for machine_type in types]
-    return folders
+    types = {
+        split: common.select_machine_types(settings.directory(split), f"{split}_directory", wanted)
+        for split in training_data.split("+")
+    }
+    everywhere = set.intersection(*map(set, types.values()))
+    alone = [f"{name}: only in {settings.directory(split)}" for split in types for name in types[split]]
+    alone = [line for line in alone if line.split(":")[0] not in everywhere]
+    if alone:
+        advice = "Training on dev+eval needs both; name the types that have both with --machine-type."
+        raise common.fault_list("Machine types that one dataset lacks", alone, advice)
+    return [(name, settings.directory(split) / name / "train") for split in types for name in types[split]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

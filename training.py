@@ -170,7 +170,9 @@ def require_trained(run: Run, system: System, name: str) -> dict:
         command += " --training-data dev+eval"
     record = read_record(folder, name)
     if record is None:
-        raise UserError(f"{model_path(folder, name)}: no finished model; train it first: {command}")
+        raise UserError(
+            f"{model_path(folder, name)}: no finished model; train it first, with the same --config: {command}"
+        )
     changes = differences(record.get("configuration") or {}, configuration(system, run.config.seed), "configuration.")
     if changes:
         raise UserError(
