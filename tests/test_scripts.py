@@ -287,7 +287,7 @@ def test_a_machine_type_without_training_clips(yaml_file, own_data):
 def test_dev_eval_wants_each_machine_type_in_both(yaml_file, own_data):
     shutil.rmtree(own_data / "dev_data" / "fan")
     with pytest.raises(common.UserError, match=r"fan: only in .*eval_data"):
-        train.main(["-e", "--training-data", "dev+eval", "--config", *with_data(yaml_file(), own_data)])
+        train.main(["-e", "--training-data", "dev+eval", *with_data(yaml_file(), own_data)])
 
 
 def test_test_clips_of_another_sample_rate_are_refused(trained, own_data, tmp_path):
