@@ -120,6 +120,13 @@ def whole_batches(used: tf.distribute.Strategy, batches: tf.data.Dataset) -> tf.
     if not is_distributed(used):
         return batches
 
+    if isinstance(used, tf.distribute.MirroredStrategy):
+        options = tf.distribute.InputOptions(  # TensorFlow's default iterator takes seconds an epoch, and to end
+            experimental_fetch_to_device=False,
+            experimental_replication_mode=tf.distribute.InputReplicationMode.PER_REPLICA,
+        )
+        return used.distribute_datasets_from_function(lambda _: batches, options)
+
     def for_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         n_local = context.num_replicas_in_sync // context.num_input_pipelines
         return batches.flat_map(lambda batch: tf.data.Dataset.from_tensors(batch).repeat(n_local))
