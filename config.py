@@ -256,7 +256,7 @@ def _config(block: Any) -> Config:
     values = {
         field.name: _value(field.type, block[field.name], field.name, field.metadata)
         for field in dataclasses.fields(Config)
-        if field.name not in ("system", "systems", "submissions")
+        if field.name in block and field.name not in ("system", "systems", "submissions")
     }
     _check_mapping(block["systems"], "systems")
     systems = {str(name): _system(str(name), system, feature, fit) for name, system in block["systems"].items()}

@@ -221,3 +221,11 @@ def test_the_shortest_clip_gives_just_one_window(yaml_file):
     assert shortest == 4 * 512  # frame k is centred on sample 512 k
     assert n_frames(shortest, 512) == 5
     assert n_frames(shortest - 1, 512) == 4
+
+
+def test_a_key_with_a_default_may_be_left_out(tmp_path):
+    settings = yaml.safe_load(Path(config.__file__).with_name("baseline.yaml").read_text(encoding="utf-8"))
+    del settings["distribution"]
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    assert config.load_config(path).distribution == "none"
