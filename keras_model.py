@@ -334,7 +334,7 @@ def _compile_step(trainer: WindowTrainer, batch_size: int) -> None:
     n_frames = trainer.frames + (batch_size - 1) * trainer.hop
     trainer.load([np.zeros((n_frames, trainer.n_mels), np.float32)], np.array([0, n_frames]))
     batches = training.epoch_batches(batch_size, seed=0, batch_size=batch_size, shuffle=False)
-    trainer.fit(batches, steps_per_epoch=1, verbose=0)
+    trainer.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
     training.release_memory()
 
 
