@@ -7,7 +7,7 @@ autoencoder map vectors to vectors like these, so that all are trained and score
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import h5py
@@ -22,6 +22,7 @@ import training
 from common import Clip, UserError, fault_list, stack_frames
 from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
 
+STEPS_PER_CALL = 16  # training steps that TensorFlow takes before it is Keras's turn again, which costs a millisecond
 SCORING_BATCH = 8192  # vectors in one call of the model
 SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
 OFFICIAL_LAYERS = {"InputLayer", "Dense", "BatchNormalization", "Activation"}
@@ -198,25 +199,39 @@ class BandScale(layers.Layer):
 class WindowTrainer(keras.Model):
     """Trains an autoencoder on windows that are cut out of the log-mel frames batch by batch.
 
-    The frames are on the device once, in float32; ``fit`` is given indices of windows. The vectors of a training set,
-    five times the size of its frames, are never held. One trainer serves all machine types of a system, so that the
-    training step is traced and compiled once.
+    The frames are on the device once, in float32; ``fit`` is given indices of windows, those of several batches at
+    once. The vectors of a training set, five times the size of its frames, are never held. One trainer serves all
+    machine types of a system, so that the training step is traced and compiled once.
     """
 
-    def __init__(self, autoencoder: keras.Model, feature: Feature, *, hop: int = 1, jit_compile: bool = True):
+    def __init__(
+        self,
+        autoencoder: keras.Model,
+        feature: Feature,
+        *,
+        batch_size: int,
+        steps_per_call: int = 1,
+        hop: int = 1,
+        jit_compile: bool = True,
+    ):
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder, self.batch_size, self.steps_per_call = autoencoder, batch_size, steps_per_call
+        self.start = [np.asarray(variable) for variable in autoencoder.variables]
         self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
         self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
         self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
         # Without the gather, whose shapes change with the machine type, the step is compiled once.
         jit_compile = jit_compile and training.JIT_COMPILE
-        self.fast_train_step = tf.function(super().train_step, jit_compile=jit_compile)
-        self.fast_test_step = tf.function(super().test_step, jit_compile=jit_compile)
+        self.plain_step = tf.function(super().train_step)
+        self.fast_step = tf.function(lambda batch: self.plain_step(batch), jit_compile=jit_compile)
+
+    def start_anew(self) -> None:
+        """Give the autoencoder the weights, and the state of its random numbers, that it was built with."""
+        for variable, start in zip(self.autoencoder.variables, self.start, strict=True):
+            variable.assign(start)
 
     def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
         """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
-        self.log_mel.assign(tf.zeros((0, self.n_mels)))  # the last machine type's go before these come
         self.set_frames(blocks, offsets)
         for layer in self.autoencoder.layers:
             if isinstance(layer, BandScale):
@@ -224,6 +239,10 @@ class WindowTrainer(keras.Model):
         starts = features.window_starts(offsets, self.frames, self.hop)
         self.starts.assign(starts)
         return len(starts)
+
+    def unload(self) -> None:
+        """Let the frames go."""
+        self.log_mel.assign(tf.zeros((0, self.n_mels)))
 
     def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
         """Put the clips' frames into ``log_mel``.
@@ -250,14 +269,27 @@ class WindowTrainer(keras.Model):
         return tf.reshape(tf.gather(frames, rows), (-1, self.frames * self.n_mels))
 
     def train_step(self, indices):
-        """One step on the windows themselves as input and target."""
-        vectors = self.vectors(indices)
-        return self.fast_train_step((vectors, vectors))
+        """A step on each batch of windows, which are input and target."""
+
+        def step(batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+            # An epoch's last batch, of a shape of its own, is not worth the seconds and the memory of compiling.
+            whole = tf.equal(tf.shape(batch[0])[0], self.batch_size)
+            return tf.cond(whole, lambda: self.fast_step(batch), lambda: self.plain_step(batch))
+
+        return self._for_each_batch(step, indices)
 
     def test_step(self, indices):
-        """Validation loss of one batch."""
-        vectors = self.vectors(indices)
-        return self.fast_test_step((vectors, vectors))
+        """Validation loss of the windows, batch by batch."""
+        return self._for_each_batch(super().test_step, indices)
+
+    def _for_each_batch(self, step: Callable, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        def body(start: tf.Tensor) -> tf.Tensor:
+            vectors = self.vectors(indices[start : start + self.batch_size])
+            step((vectors, vectors))
+            return start + self.batch_size
+
+        tf.while_loop(lambda start: start < tf.size(indices), body, [0])
+        return self.get_metrics_result()
 
 
 class DistributedTrainer(WindowTrainer):
@@ -309,21 +341,31 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         if job.is_done():
             continue
         with run.strategy.scope():
-            trainer = trainer or make_trainer(system)
+            trainer = trainer or make_trainer(system, run.config.seed)
         distribution.synchronise(trainer.autoencoder, distribution.is_distributed(run.strategy))
-        _train_one(job, trainer)
+        history = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
-        training.save_model(trainer.autoencoder, job)
+        training.save_model(trainer.autoencoder, job, history)
 
 
-def make_trainer(system: System) -> WindowTrainer:
+def make_trainer(system: System, seed: int) -> WindowTrainer:
     """Compiled trainer of a system, for any machine type."""
+    keras.utils.set_random_seed(seed)  # once: TensorFlow forgets by it what it has made ready to run
     keras.config.set_dtype_policy(system.fit.precision)
-    jit_compile = not isinstance(system.model, ConvAutoencoder)  # XLA's convolutions take twice as long on a CPU
+    # XLA's convolutions take twice as long on a CPU; and with steps of seconds, Ctrl-C would wait for several.
+    dense = not isinstance(system.model, ConvAutoencoder)
     autoencoder = build(system.model, system.feature)
     trainer_class = DistributedTrainer if distribution.is_distributed(tf.distribute.get_strategy()) else WindowTrainer
-    trainer = trainer_class(autoencoder, system.feature, hop=system.model.hop, jit_compile=jit_compile)
+    trainer = trainer_class(
+        autoencoder,
+        system.feature,
+        batch_size=system.fit.batch_size,
+        steps_per_call=STEPS_PER_CALL if dense and trainer_class is WindowTrainer else 1,
+        hop=system.model.hop,
+        jit_compile=dense,
+    )
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
+    trainer.optimizer.build(autoencoder.trainable_variables)  # in its first step, the step would be traced twice
     if trainer_class is WindowTrainer:
         _compile_step(trainer, system.fit.batch_size)
     return trainer
@@ -338,13 +380,10 @@ def _compile_step(trainer: WindowTrainer, batch_size: int) -> None:
     training.release_memory()
 
 
-def _train_one(job: training.Job, trainer: WindowTrainer) -> None:
-    """Train the autoencoder of one machine type from its start, or from where an interrupted run got to."""
+def _train_one(job: training.Job, trainer: WindowTrainer) -> dict[str, list[float]]:
+    """Train the autoencoder of one machine type from its start, or from where an interrupted run got to; the losses."""
     feature, fit = job.system.feature, job.system.fit
-    keras.utils.set_random_seed(job.run.config.seed)
-    fresh = build(job.system.model, feature)
-    for variable, start in zip(trainer.autoencoder.variables, fresh.variables, strict=True):  # weights and noise
-        variable.assign(start)
+    trainer.start_anew()
     blocks = job.watch(features.log_mel_clips(job.clips, feature, job.run.cache))
     n_windows = trainer.load(blocks, features.clip_offsets(job.clips, feature))
     # The official split: Keras's validation_split takes the last vectors, before any shuffling.
@@ -353,8 +392,17 @@ def _train_one(job: training.Job, trainer: WindowTrainer) -> None:
         raise UserError(f"{job.name}: {n_windows} vectors leave none to train on; lower fit.validation_split")
     validation = None
     if n_train < n_windows:
-        validation = tf.data.Dataset.range(n_train, n_windows).batch(fit.batch_size)
-    training.train(trainer.autoencoder, trainer, job, n_train=n_train, validation=validation)
+        validation = tf.data.Dataset.range(n_train, n_windows).batch(fit.batch_size * trainer.steps_per_call)
+    history = training.train(
+        trainer.autoencoder,
+        trainer,
+        job,
+        n_train=n_train,
+        validation=validation,
+        steps_per_call=trainer.steps_per_call,
+    )
+    trainer.unload()
+    return history
 
 
 def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:

@@ -626,7 +626,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     validation = None
     if n_train < len(job.clips):
         validation = tf.data.Dataset.range(n_train, len(job.clips)).batch(system.fit.batch_size)
-    training.train(trainer.network, trainer, job, n_train=n_train, validation=validation)
+    history = training.train(trainer.network, trainer, job, n_train=n_train, validation=validation)
     settle_statistics(trainer, n_train=n_train, batch_size=system.fit.batch_size, seed=run.config.seed)
     log_mels = (trainer.log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
     embeddings, _ = embed(trainer.network, job.watch(log_mels))
@@ -638,7 +638,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
             own = embeddings[end - len(train_clips) : end]
             TrainingEmbeddings(own, machine_ids, classes).save(embeddings_path(job.folder, machine_type))
 
-    training.save_model(trainer.network, job, save_embeddings)
+    training.save_model(trainer.network, job, history, save_embeddings)
 
 
 def start_training(

@@ -7,7 +7,9 @@ and is written last.
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import io
+import itertools
 import json
 import logging
 import math
@@ -43,7 +45,20 @@ def _quiet() -> Iterator[None]:
         os.close(screen)
 
 
-with _quiet():
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Keep packages from being imported; those that are loaded stay."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+# Keras would load these for what is not used here, wrappers, galleries, images: over a second, and 100 MB.
+with _quiet(), _hidden("sklearn", "matplotlib", "PIL", "scipy"):
     import keras
     import tensorflow as tf  # before keras, which imports it
 
@@ -192,12 +207,15 @@ def check_sample_rate(record: dict, clips: Sequence[Clip]) -> None:
         )
 
 
-def save_model(model: keras.Model, job: "Job", save_more: Callable[[], None] | None = None) -> None:
-    """Write the model, whatever ``save_more`` writes beside it, and last the record, which makes them count."""
+def save_model(
+    model: keras.Model, job: "Job", history: dict[str, list[float]], save_more: Callable[[], None] | None = None
+) -> None:
+    """Write the plot of the losses, the model, what ``save_more`` writes, and last the record: it makes them count."""
     path = model_path(job.folder, job.name)
     if not job.is_chief:
         return
     record_path(job.folder, job.name).unlink(missing_ok=True)
+    plot_history(history, job.folder / f"history_{job.name}.png")
     with write_whole(path) as beside:
         model.save(beside)
     if save_more:
@@ -232,19 +250,32 @@ def epoch_batches(n: int, *, seed: int, batch_size: int, shuffle: bool, first_ep
     The order is a function of seed and epoch alone, so that a resumed training sees what an unbroken one sees.
     """
 
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.range(n, dtype=tf.int32)
-        if shuffle:
-            order = tf.random.experimental.stateless_shuffle(
-                order, seed=tf.stack([tf.constant(seed, tf.int64), number])
-            )
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+    def batches() -> Iterator[np.ndarray]:
+        for epoch in itertools.count(first_epoch):
+            order = np.arange(n, dtype=np.int32)
+            if shuffle:
+                np.random.default_rng([seed, epoch]).shuffle(order)
+            for start in range(0, n, batch_size):
+                yield order[start : start + batch_size]
 
-    return tf.data.Dataset.range(first_epoch, 2**31).flat_map(epoch).prefetch(4)
+    return untuned(
+        tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None,), tf.int32)).prefetch(4)
+    )
+
+
+def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """The same without TensorFlow's tuning of pipelines: indices need none, and its thread takes seconds to stop."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def release_memory() -> None:
-    """Hand freed memory back to the system; glibc keeps hundreds of megabytes that XLA's compiler has used."""
+    """Hand freed memory back to the system; glibc keeps hundreds of megabytes that XLA's compiler has used.
+
+    Python's collector goes first: Keras's objects are full of cycles.
+    """
+    gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library than glibc
             ctypes.CDLL(None).malloc_trim(0)
@@ -324,7 +355,13 @@ class Job:
 
 
 def train(
-    model: keras.Model, trainee: keras.Model, job: Job, *, n_train: int, validation: tf.data.Dataset | None
+    model: keras.Model,
+    trainee: keras.Model,
+    job: Job,
+    *,
+    n_train: int,
+    validation: tf.data.Dataset | None,
+    steps_per_call: int = 1,
 ) -> dict[str, list[float]]:
     """Fit the compiled ``trainee``, going on from the last finished epoch of a training of the same ``job.record``.
 
@@ -333,6 +370,7 @@ def train(
     model : the network that is kept; its weights and the trainee's optimiser are the state of the training
     trainee : the model whose ``fit`` takes batches of indices below ``n_train``
     validation : batches of indices, None where there are none
+    steps_per_call : int, batches that the trainee's ``train_step`` is given at once
 
     Returns
     -------
@@ -347,23 +385,21 @@ def train(
     fit = job.system.fit
     if first_epoch < fit.epochs:
         seed = job.run.config.seed
-        batches = epoch_batches(
-            n_train, seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle, first_epoch=first_epoch
-        )
+        n_call = fit.batch_size * steps_per_call
+        batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
+        release_memory()
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
-                steps_per_epoch=math.ceil(n_train / fit.batch_size),
+                steps_per_epoch=math.ceil(n_train / n_call),
                 initial_epoch=first_epoch,
                 epochs=fit.epochs,
-                validation_data=validation and distribution.whole_batches(strategy, validation.repeat()),
+                validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
                 callbacks=[state],
                 verbose=0,
             )
-    if job.is_chief:
-        plot_history(state.history, job.folder / f"history_{job.name}.png")
     return state.history
 
 
@@ -437,7 +473,7 @@ class TrainingState(keras.callbacks.Callback):
         logger.log(level, "%s: epoch %d/%d - %s", title, epoch + 1, epochs, shown)
 
     def _keep(self, epoch: int) -> None:
-        values = {f"v{i}": np.asarray(variable) for i, variable in enumerate(self._variables())}
+        values = {f"v{i}": variable for i, variable in enumerate(self._variables())}  # NumPy copies one at a time
         header = {"epoch": epoch, "variables": len(values), "history": self.history, "record": self.job.record}
         with write_whole(self.path) as beside:
             np.savez(beside, header=np.array(json.dumps(header)), **values)
@@ -445,14 +481,11 @@ class TrainingState(keras.callbacks.Callback):
 
 def plot_history(history: dict[str, list[float]], path: Path) -> None:
     """Loss per epoch, training and validation, as the official picture; accuracy beside it if there is one."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     names = [name for name in history if not name.startswith("val_")]
-    figure, axes = plt.subplots(1, len(names), figsize=(7 * len(names), 4.5), squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], names, strict=True):
+    figure = Figure(figsize=(7 * len(names), 4.5), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         epochs = range(1, len(history[name]) + 1)
         axis.plot(epochs, history[name], label="Train", marker="." if len(epochs) < 30 else None)
         if f"val_{name}" in history:
@@ -461,4 +494,3 @@ def plot_history(history: dict[str, list[float]], path: Path) -> None:
         axis.legend(loc="upper right")
     with write_whole(path) as beside:
         figure.savefig(beside, dpi=100)
-    plt.close(figure)

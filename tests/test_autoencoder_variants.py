@@ -104,7 +104,7 @@ def test_clips_of_any_length_get_the_mean_error_of_their_vectors(network, varian
 
 def test_training_windows_are_a_hop_apart(start):
     _, system = start("conv_ae")
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     log_mel = np.arange(40 * 32, dtype=np.float32).reshape(40, 32)
     assert trainer.load([log_mel[:21], log_mel[21:]], np.array([0, 21, 40])) == 4 + 3  # 0 4 8 12, 21 25 29
     np.testing.assert_array_equal(trainer.vectors(np.array([1, 6])).numpy()[:, 0], [4 * 32, 29 * 32])
@@ -112,7 +112,7 @@ def test_training_windows_are_a_hop_apart(start):
 
 def test_patches_are_standardised_by_band(start):
     _, system = start("conv_ae")
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     level = np.linspace(-60, -20, 32)
     log_mel = np.random.default_rng(0).normal(level, 7, (500, 32)).astype(np.float32)
     log_mel[:, 3] = -100  # silence: no division by nought
@@ -186,9 +186,9 @@ def test_saved_models_load_and_give_equal_scores(start, train_clips, variant):
     run, system = start(variant)
     clips = {"fan": train_clips["fan"]}
     job = training.Job(run, system, "fan", clips["fan"])
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     keras_model._train_one(job, trainer)
-    training.save_model(trainer.autoencoder, job)
+    training.save_model(trainer.autoencoder, job, {"loss": [1.0]})
     loaded = training.load_model(training.model_path(job.folder, "fan"))
     scores = scores_of(trainer.autoencoder, run, system, clips)
     np.testing.assert_array_equal(scores_of(loaded, run, system, clips), scores)
@@ -235,10 +235,10 @@ def test_a_resumed_training_equals_an_unbroken_one(start, train_clips, tmp_path,
 def test_noise_depends_on_the_seed(start, train_clips):
     clips = {"fan": train_clips["fan"]}
     run, system = start("vae", {"fit": {"epochs": 1}})
-    trainer = keras_model.make_trainer(system)
     states = []
     for seed in (0, 0, 1):
         run = training.Run(dataclasses.replace(run.config, seed=seed), "dev", run.progress)
+        trainer = keras_model.make_trainer(system, seed)
         keras_model._train_one(training.Job(run, system, "fan", clips["fan"]), trainer)
         training.resume_path(run.model_folder(system), "fan").unlink()
         states.append([v.numpy().tolist() for v in trainer.autoencoder.variables if "seed" in v.path])

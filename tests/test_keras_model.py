@@ -115,10 +115,10 @@ def test_the_validation_split_is_kerass(start, train_clips, monkeypatch, validat
     noting.compile("adam", "mean_squared_error", run_eagerly=True)
     noting.fit(vectors, vectors, shuffle=False, validation_split=validation_split, batch_size=64, verbose=0)
 
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     ours = {}
 
-    def note(model, trainee, job, *, n_train, validation):
+    def note(model, trainee, job, *, n_train, validation, steps_per_call):
         indices = {"train": [np.arange(n_train)], "val": [batch.numpy() for batch in validation or ()]}
         ours.update({name: [trainee.vectors(batch).numpy() for batch in found] for name, found in indices.items()})
 
@@ -135,7 +135,7 @@ def test_losses_are_those_of_plain_keras(start, train_clips, monkeypatch, xla):
     monkeypatch.setattr(training, "JIT_COMPILE", xla)
     run, system = start({"fit": {"shuffle": False, "epochs": 3}})
     clips = train_clips["fan"]
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     job = training.Job(run, system, "fan", clips)
     keras_model._train_one(job, trainer)
     with np.load(training.resume_path(job.folder, "fan")) as stored:
@@ -173,7 +173,7 @@ def test_windows_of_clips_of_unequal_lengths(start, tmp_path):
     clips = common.check_clips(
         [("fan", tmp_path / "clips")], min_samples=system.min_samples, labelled=None, normal_only=True
     )
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     blocks = features.log_mel_clips(clips, system.feature, None)
     n_windows = trainer.load(blocks, features.clip_offsets(clips, system.feature))
     np.testing.assert_array_equal(trainer.vectors(np.arange(n_windows)).numpy(), stacked(run, system, clips))

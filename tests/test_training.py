@@ -97,7 +97,7 @@ def test_batches_without_shuffling():
 
 def test_reset_brings_an_optimizer_to_its_start(start):
     _, system = start()
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
     fresh = [np.asarray(variable).copy() for variable in trainer.optimizer.variables]
     gradients = [np.ones(variable.shape, np.float32) for variable in trainer.autoencoder.trainable_variables]
@@ -246,7 +246,7 @@ def test_a_state_of_other_settings_is_not_resumed(start, fan, monkeypatch, caplo
 @pytest.mark.parametrize("damage", ["empty", "no zip", "cut", "flipped", "foreign"])
 def test_a_spoilt_state_is_not_resumed(start, fan, caplog, damage):
     run, system = start()
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
     training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
     state.history = {"loss": [1.0]}
@@ -274,7 +274,7 @@ def test_a_spoilt_state_is_not_resumed(start, fan, caplog, damage):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_is_an_error(start, fan, value):
     run, system = start()
-    trainer = keras_model.make_trainer(system)
+    trainer = keras_model.make_trainer(system, 0)
     state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
     with pytest.raises(common.UserError, match=r"small fan: epoch 3 .*diverged"):
         state.on_epoch_end(2, {"loss": 1.0, "val_loss": value})
