@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import logging
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import librosa
 import make_golden as golden
 import numpy as np
 import pytest
@@ -80,6 +82,23 @@ def test_a_tone_is_in_its_band():
     log_mel = common.log_mel_energies(np.sin(2 * np.pi * 1000 * t), RATE, **FEATURE)
     band = common.mel_filters(RATE, 1024, 128)[64].argmax()  # bin 64 of 1024 at 16 kHz is 1000 Hz
     assert set(log_mel[:, 4:-4].argmax(axis=0)) == {band}
+
+
+@pytest.mark.parametrize("sample_rate", [1600, 8000, 16_000, 44_100])
+@pytest.mark.parametrize(("n_fft", "n_mels"), [(1024, 128), (1024, 64), (1000, 40), (2048, 8), (256, 128)])
+@pytest.mark.filterwarnings("ignore:Empty filters:UserWarning")
+def test_mel_filters_are_librosas(sample_rate, n_fft, n_mels):
+    theirs = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)
+    np.testing.assert_allclose(common.mel_filters(sample_rate, n_fft, n_mels), theirs.T, rtol=1e-6)
+
+
+def test_mel_bands_without_a_bin_are_told(caplog):
+    common.mel_filters.cache_clear()
+    common.mel_filters(16_000, 256, 128)
+    assert re.search(r"no bin of the spectrum falls into \d+ of the 128 mel bands .* raise n_fft or lower", caplog.text)
+    caplog.clear()
+    common.mel_filters(16_000, 1024, 128)
+    assert not caplog.text
 
 
 def test_frames_are_centred_and_padded_with_zeros():
