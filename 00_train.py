@@ -21,8 +21,12 @@ def train_folders(settings: config.Config, training_data: str, wanted: Sequence[
         for split in training_data.split("+")
     }
     everywhere = set.intersection(*map(set, types.values()))
-    alone = [f"{name}: only in {settings.directory(split)}" for split in types for name in types[split]]
-    alone = [line for line in alone if line.split(":")[0] not in everywhere]
+    alone = [
+        f"{name}: only in {settings.directory(split)}"
+        for split in types
+        for name in types[split]
+        if name not in everywhere
+    ]
     if alone:
         advice = "Training on dev+eval needs both; name the types that have both with --machine-type."
         raise common.fault_list("Machine types that one dataset lacks", alone, advice)

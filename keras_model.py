@@ -216,7 +216,7 @@ class WindowTrainer(keras.Model):
     ):
         super().__init__()
         self.autoencoder, self.batch_size, self.steps_per_call = autoencoder, batch_size, steps_per_call
-        self.start = [np.asarray(variable) for variable in autoencoder.variables]
+        self.initial_values = [np.asarray(variable) for variable in autoencoder.variables]
         self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
         self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
         self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
@@ -227,8 +227,8 @@ class WindowTrainer(keras.Model):
 
     def start_anew(self) -> None:
         """Give the autoencoder the weights, and the state of its random numbers, that it was built with."""
-        for variable, start in zip(self.autoencoder.variables, self.start, strict=True):
-            variable.assign(start)
+        for variable, value in zip(self.autoencoder.variables, self.initial_values, strict=True):
+            variable.assign(value)
 
     def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
         """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
