@@ -196,6 +196,53 @@ class BandScale(layers.Layer):
         return {**super().get_config(), "inverse": self.inverse}
 
 
+def training_pass(network: keras.Model, vectors: tf.Tensor) -> tf.Tensor:
+    """What ``network(vectors, training=True)`` gives for blocks of Dense + BN + ReLU, in a third of the operations.
+
+    A CPU spends as long on Keras's dozen operations of a batch normalisation, and on their gradients, as on the matrix
+    products of the official network.
+    """
+    h = vectors
+    *hidden, last = network.layers[1:]
+    for dense, norm in zip(hidden[::3], hidden[1::3], strict=True):
+        h, mean, variance = _normalised_relu(
+            tf.matmul(h, dense.kernel), *map(tf.convert_to_tensor, (dense.bias, norm.gamma, norm.beta)), norm.epsilon
+        )
+        for moving, batch in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+            moving.assign(moving * norm.momentum + batch * (1 - norm.momentum))
+    return tf.matmul(h, last.kernel) + last.bias
+
+
+def _normalised_relu(
+    h: tf.Tensor, bias: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """``relu(BN(h + bias))`` by the batch's statistics, shape (n, units), and these: mean and variance, (units,).
+
+    The gradient is that of Ioffe & Szegedy, Batch Normalization, ICML 2015, section 3. The bias has none: it moves the
+    mean, which is subtracted again.
+    """
+
+    @tf.custom_gradient
+    def differentiable(h: tf.Tensor, bias: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple:
+        n = tf.cast(tf.shape(h)[0], h.dtype)
+        mean = tf.reduce_sum(h, axis=0) / n
+        centred = h - mean
+        variance = tf.reduce_sum(centred * centred, axis=0) / n
+        scale = tf.math.rsqrt(variance + epsilon)
+        output = tf.nn.relu(centred * (gamma * scale) + beta)
+
+        def gradients(d_output: tf.Tensor, *_) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+            d_output = tf.raw_ops.ReluGrad(gradients=d_output, features=output)
+            d_beta = tf.reduce_sum(d_output, axis=0)
+            d_gamma = tf.reduce_sum(d_output * centred, axis=0) * scale
+            d_h = (d_output - d_beta / n - centred * (scale * d_gamma / n)) * (gamma * scale)
+            return d_h, tf.zeros_like(bias), d_gamma, d_beta
+
+        return (output, mean + bias, variance), gradients
+
+    return differentiable(h, bias, gamma, beta)
+
+
 class WindowTrainer(keras.Model):
     """Trains an autoencoder on windows that are cut out of the log-mel frames batch by batch.
 
@@ -224,6 +271,8 @@ class WindowTrainer(keras.Model):
         jit_compile = jit_compile and training.JIT_COMPILE
         self.plain_step = tf.function(super().train_step)
         self.fast_step = tf.function(lambda batch: self.plain_step(batch), jit_compile=jit_compile)
+        kinds = {type(layer).__name__ for layer in autoencoder.layers}
+        self.is_dense = kinds <= OFFICIAL_LAYERS and autoencoder.layers[1].compute_dtype == "float32"
 
     def start_anew(self) -> None:
         """Give the autoencoder the weights, and the state of its random numbers, that it was built with."""
@@ -260,6 +309,8 @@ class WindowTrainer(keras.Model):
 
     def call(self, vectors, training=False):
         """Reconstruct."""
+        if training and self.is_dense:
+            return training_pass(self.autoencoder, vectors)
         return self.autoencoder(vectors, training=training)
 
     def vectors(self, indices: tf.Tensor) -> tf.Tensor:
@@ -366,18 +417,7 @@ def make_trainer(system: System, seed: int) -> WindowTrainer:
     )
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
     trainer.optimizer.build(autoencoder.trainable_variables)  # in its first step, the step would be traced twice
-    if trainer_class is WindowTrainer:
-        _compile_step(trainer, system.fit.batch_size)
     return trainer
-
-
-def _compile_step(trainer: WindowTrainer, batch_size: int) -> None:
-    """Compile the training step on one batch of zeros, so that the frames come after the compiler's memory has gone."""
-    n_frames = trainer.frames + (batch_size - 1) * trainer.hop
-    trainer.load([np.zeros((n_frames, trainer.n_mels), np.float32)], np.array([0, n_frames]))
-    batches = training.epoch_batches(batch_size, seed=0, batch_size=batch_size, shuffle=False)
-    trainer.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
-    training.release_memory()
 
 
 def _train_one(job: training.Job, trainer: WindowTrainer) -> dict[str, list[float]]:
