@@ -432,14 +432,18 @@ def log_mel_energies(
     padded = np.pad(waveform, n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
     log_mel = np.empty((len(frames), n_mels), np.float32)
-    block = 32  # frames at once: the spectra stay in the processor's cache
+    block = 48  # frames at once: the spectra stay in the processor's cache, and are memory that is used again
+    windowed = np.empty((block, n_fft))
+    energy = np.empty((block, n_fft // 2 + 1), np.float32)
     for start in range(0, len(frames), block):
-        spectrum = scipy.fft.rfft(frames[start : start + block] * window).view(np.float64)
+        n = min(block, len(frames) - start)
+        np.multiply(frames[start : start + n], window, out=windowed[:n])
+        spectrum = scipy.fft.rfft(windowed[:n]).view(np.float64)
         spectrum *= spectrum
-        energy = spectrum[:, 0::2] + spectrum[:, 1::2]
+        np.add(spectrum[:, 0::2], spectrum[:, 1::2], out=energy[:n], casting="same_kind")
         if power != 2:
-            energy **= power / 2
-        np.matmul(energy.astype(np.float32), filters, out=log_mel[start : start + block])
+            energy[:n] **= power / 2
+        np.matmul(energy[:n], filters, out=log_mel[start : start + n])
     log_mel += np.float32(sys.float_info.epsilon)
     np.log10(log_mel, out=log_mel)
     log_mel *= np.float32(20.0 / power)
