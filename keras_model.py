@@ -259,7 +259,6 @@ class WindowTrainer(keras.Model):
         batch_size: int,
         steps_per_call: int = 1,
         hop: int = 1,
-        jit_compile: bool = True,
     ):
         super().__init__()
         self.autoencoder, self.batch_size, self.steps_per_call = autoencoder, batch_size, steps_per_call
@@ -267,10 +266,14 @@ class WindowTrainer(keras.Model):
         self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
         self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
         self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
-        # Without the gather, whose shapes change with the machine type, the step is compiled once.
-        jit_compile = jit_compile and training.JIT_COMPILE
-        self.plain_step = tf.function(super().train_step)
-        self.fast_step = tf.function(lambda batch: self.plain_step(batch), jit_compile=jit_compile)
+        self.step = plain = tf.function(super().train_step)
+        if training.JIT_COMPILE:
+            # Outside stay the gather, whose shapes change with the machine type, and an epoch's last batch, of a shape
+            # of its own: not worth the seconds and the memory of compiling them.
+            compiled = tf.function(lambda batch: plain(batch), jit_compile=True)
+            self.step = lambda batch: tf.cond(
+                tf.equal(tf.shape(batch[0])[0], self.batch_size), lambda: compiled(batch), lambda: plain(batch)
+            )
         kinds = {type(layer).__name__ for layer in autoencoder.layers}
         self.is_dense = kinds <= OFFICIAL_LAYERS and autoencoder.layers[1].compute_dtype == "float32"
 
@@ -321,13 +324,7 @@ class WindowTrainer(keras.Model):
 
     def train_step(self, indices):
         """A step on each batch of windows, which are input and target."""
-
-        def step(batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-            # An epoch's last batch, of a shape of its own, is not worth the seconds and the memory of compiling.
-            whole = tf.equal(tf.shape(batch[0])[0], self.batch_size)
-            return tf.cond(whole, lambda: self.fast_step(batch), lambda: self.plain_step(batch))
-
-        return self._for_each_batch(step, indices)
+        return self._for_each_batch(self.step, indices)
 
     def test_step(self, indices):
         """Validation loss of the windows, batch by batch."""
@@ -403,17 +400,16 @@ def make_trainer(system: System, seed: int) -> WindowTrainer:
     """Compiled trainer of a system, for any machine type."""
     keras.utils.set_random_seed(seed)  # once: TensorFlow forgets by it what it has made ready to run
     keras.config.set_dtype_policy(system.fit.precision)
-    # XLA's convolutions take twice as long on a CPU; and with steps of seconds, Ctrl-C would wait for several.
-    dense = not isinstance(system.model, ConvAutoencoder)
     autoencoder = build(system.model, system.feature)
     trainer_class = DistributedTrainer if distribution.is_distributed(tf.distribute.get_strategy()) else WindowTrainer
+    # With a ConvAutoencoder's steps of seconds, Ctrl-C would wait for several.
+    single = trainer_class is DistributedTrainer or isinstance(system.model, ConvAutoencoder)
     trainer = trainer_class(
         autoencoder,
         system.feature,
         batch_size=system.fit.batch_size,
-        steps_per_call=STEPS_PER_CALL if dense and trainer_class is WindowTrainer else 1,
+        steps_per_call=1 if single else STEPS_PER_CALL,
         hop=system.model.hop,
-        jit_compile=dense,
     )
     trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
     trainer.optimizer.build(autoencoder.trainable_variables)  # in its first step, the step would be traced twice

@@ -130,6 +130,12 @@ def run_script(folder: Path, *command: object) -> tuple[float, float]:
     return time.perf_counter() - start, peak
 
 
+def forget(*folders: Path) -> None:
+    """Delete what runs of the scripts have left."""
+    for folder, name in itertools.product(folders, ("model", "result", "cache")):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 FIRST_STEP = """
 import importlib, os, sys, time
 sys.path.insert(0, sys.argv.pop(1))
@@ -199,8 +205,7 @@ def script_rows(folder: Path, dataset: Path, rounds: int, official: Path | None)
         for side in ("reference", "ours") if official else ("ours",):
             place, root = folder / side, official if side == "reference" else ROOT
             options = ["-d"] if side == "reference" else ["-d", "--system", "baseline_ae"]
-            for name in ("model", "result", "cache"):
-                shutil.rmtree(place / name, ignore_errors=True)
+            forget(place)
             train, test = (run_script(place, root / script, *options) for script in ("00_train.py", "01_test.py"))
             measured.setdefault(side, []).append((*train, *test, train[0] + test[0]))
         write_config(folder / "ours", ROOT / "baseline.yaml", dataset, seed=1)  # another model, the same features
@@ -245,7 +250,7 @@ def full_rows(folder: Path, official: Path | None) -> Iterator[Row]:
 
 def full_script_rows(folder: Path, dataset: Path, system: str, official: Path | None) -> Iterator[Row]:
     """The scripts with one network; the official ones have the official network alone."""
-    shutil.rmtree(folder / "ours" / "cache", ignore_errors=True)
+    forget(folder / "reference", folder / "ours")
     for script in ("00_train.py", "01_test.py"):
         reference = (None, None)
         if official and system == "baseline_ae":
