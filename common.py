@@ -17,8 +17,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 __version__ = "1.0.0"
 
@@ -359,7 +363,12 @@ def load_wav(path: Path) -> tuple[np.ndarray, int]:
     import soundfile
 
     try:
-        waveform, sample_rate = soundfile.read(path, dtype="float32")
+        with soundfile.SoundFile(path) as file:
+            sample_rate = file.samplerate
+            if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
+                waveform = file.read(dtype="int16") * np.float32(2**-15)
+            else:
+                waveform = file.read(dtype="float32")
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
     if not np.isfinite(waveform).all():
@@ -368,12 +377,14 @@ def load_wav(path: Path) -> tuple[np.ndarray, int]:
 
 
 @functools.lru_cache(maxsize=8)
-def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
-    """Mel filter bank, shape (1 + n_fft // 2, n_mels), float32, equal to librosa's ``filters.mel``.
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> "scipy.sparse.csr_array":
+    """Mel filter bank, shape (n_mels, 1 + n_fft // 2), float32, equal to librosa's ``filters.mel``.
 
     Triangles of equal area on the scale of Slaney, Auditory Toolbox, Apple Technical Report 45, 1994: linear up to
     1 kHz, logarithmic above. Not librosa's own: its import takes most of a second and 110 MB.
     """
+    import scipy.sparse  # one value in 64 is not 0
+
     hz_per_mel, corner, log_step = 200 / 3, 1000.0, np.log(6.4) / 27
     top = min(sample_rate / 2, corner) / hz_per_mel + np.log(max(sample_rate / 2 / corner, 1)) / log_step
     mels = np.linspace(0, top, n_mels + 2)
@@ -393,7 +404,7 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
             n_mels,
             empty[0],
         )
-    return np.ascontiguousarray(filters.T)
+    return scipy.sparse.csr_array(filters)
 
 
 def log_mel_energies(
@@ -443,7 +454,7 @@ def log_mel_energies(
         np.add(spectrum[:, 0::2], spectrum[:, 1::2], out=energy[:n], casting="same_kind")
         if power != 2:
             energy[:n] **= power / 2
-        np.matmul(energy[:n], filters, out=log_mel[start : start + n])
+        log_mel[start : start + n] = (filters @ energy[:n].T).T
     log_mel += np.float32(sys.float_info.epsilon)
     np.log10(log_mel, out=log_mel)
     log_mel *= np.float32(20.0 / power)

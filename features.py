@@ -119,7 +119,6 @@ def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) 
 def _computed(clips: Sequence[Clip], feature: Feature) -> Iterator[np.ndarray]:
     """Read the clips and compute, on all cores; a bounded number of clips is under way at a time."""
     import joblib
-    import threadpoolctl
 
     def compute(clip: Clip) -> np.ndarray:
         waveform, sample_rate = load_wav(clip.path)
@@ -133,13 +132,11 @@ def _computed(clips: Sequence[Clip], feature: Feature) -> Iterator[np.ndarray]:
         )
         return np.ascontiguousarray(log_mel.T)
 
-    # One thread per clip: the matrix products are too small to be worth sharing. Several clips per task: handing out
-    # single ones takes a tenth of the time.
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
-        threads = joblib.Parallel(
-            n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
-        )
-        yield from threads(joblib.delayed(compute)(clip) for clip in clips)
+    # Several clips per task: handing out single ones takes a tenth of the time.
+    threads = joblib.Parallel(
+        n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
+    )
+    yield from threads(joblib.delayed(compute)(clip) for clip in clips)
 
 
 def _stored(blocks: Iterator[np.ndarray], path: Path, shape: tuple[int, int], cache: Cache) -> Iterator[np.ndarray]:
