@@ -286,7 +286,7 @@ def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def release_memory() -> None:
-    """Hand freed memory back to the system; glibc keeps hundreds of megabytes that XLA's compiler has used.
+    """Hand back to the system what reading clips and making the training step have used; glibc would keep it.
 
     Python's collector goes first: Keras's objects are full of cycles.
     """
