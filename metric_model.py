@@ -184,8 +184,9 @@ def build(
             "Raise n_mels or frames, or set model.input_size"
         )
     inputs = layers.Input((n_mels, frames, 1))
-    scaling = {"mean": np.asarray(mean, float).tolist(), "variance": np.square(deviation).tolist()}
-    h = layers.Normalization(axis=1, **scaling, dtype="float32")(inputs)
+    per_band = [np.reshape(values, (n_mels, 1, 1)).tolist() for values in (mean, np.square(deviation))]
+    # Keras 3.12, the last for Python 3.10, takes no vector for an axis but the last: hence all axes, values repeated.
+    h = layers.Normalization((1, 2, 3), *per_band, dtype="float32")(inputs)
     if model.input_size:
         h = layers.Resizing(*size, interpolation=model.resize, dtype="float32")(h)
     h = layers.Concatenate(dtype="float32")([h, h, h])  # (n, *size, 3)
