@@ -57,6 +57,13 @@ def _hidden(*names: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+def _glibc(function: str, *arguments: int) -> None:
+    """Call a function of glibc; nothing where there is another C library."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):
+            getattr(ctypes.CDLL(None), function)(*arguments)
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep some freed memory: giving it back and getting it anew takes a tenth of the time.
 
@@ -64,10 +71,8 @@ def keep_freed_memory() -> None:
     """
     megabyte = 2**20
     m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library than glibc
-            for option, size in ((m_trim_threshold, 64), (m_top_pad, 16), (m_mmap_threshold, 32)):
-                ctypes.CDLL(None).mallopt(option, size * megabyte)
+    for option, size in ((m_trim_threshold, 64), (m_top_pad, 16), (m_mmap_threshold, 32)):
+        _glibc("mallopt", option, size * megabyte)
 
 
 # Keras would load these for what is not used here, wrappers, galleries, images: over a second, and 100 MB.
@@ -291,9 +296,7 @@ def release_memory() -> None:
     Python's collector goes first: Keras's objects are full of cycles.
     """
     gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library than glibc
-            ctypes.CDLL(None).malloc_trim(0)
+    _glibc("malloc_trim", 0)
 
 
 def make_optimizer(fit: Fit) -> keras.optimizers.Optimizer:
