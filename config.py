@@ -201,6 +201,8 @@ class Config:
     systems: dict[str, System] = key()
     submissions: dict[int, Submission] = key()
     distribution: str = key(choices=("none", "mirrored", "multi_worker"), default="none")
+    decision: str = key(choices=("gamma", "empirical"), default="gamma")  # how a threshold follows from training scores
+    decision_quantile: float = key(above=0, below=1, default=0.9)  # of normal clips
 
     def directory(self, split: str) -> Path:
         """Folder of the ``dev`` or ``eval`` dataset."""
