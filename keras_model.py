@@ -18,6 +18,7 @@ from keras import layers
 
 import distribution
 import features
+import process
 import training
 from common import Clip, UserError, fault_list, stack_frames
 from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
@@ -267,7 +268,7 @@ class WindowTrainer(keras.Model):
         self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
         self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
         self.step = plain = tf.function(super().train_step)
-        if training.JIT_COMPILE:
+        if process.compiles_with_xla():
             # Outside stay the gather, whose shapes change with the machine type, and an epoch's last batch, of a shape
             # of its own: not worth the seconds and the memory of compiling them.
             compiled = tf.function(lambda batch: plain(batch), jit_compile=True)

@@ -8,6 +8,8 @@ setup(
     name="wei-liu-2020-asd",
     version="1.0.0",
     description="Autoencoders and metric learning for anomalous sound detection (DCASE 2020 Challenge Task 2)",
+    license="MIT",
+    license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     py_modules=sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "setup"),
     install_requires=[

@@ -5,15 +5,12 @@ and is written last.
 """
 
 import contextlib
-import ctypes
 import dataclasses
-import gc
 import io
 import itertools
 import json
 import logging
 import math
-import os
 import platform
 import sys
 import zipfile
@@ -26,67 +23,19 @@ import yaml
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import process
 from common import Clip, UserError, __version__, fingerprint, write_text, write_whole
 from config import Config, Fit, System
 from features import Cache
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the lines that TensorFlow's libraries print when loaded, of interest to nobody, off the screen."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    screen = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(screen, 2)
-        os.close(screen)
-
-
-@contextlib.contextmanager
-def _hidden(*names: str) -> Iterator[None]:
-    """Keep packages from being imported; those that are loaded stay."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
-def _glibc(function: str, *arguments: int) -> None:
-    """Call a function of glibc; nothing where there is another C library."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):
-            getattr(ctypes.CDLL(None), function)(*arguments)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep some freed memory: giving it back and getting it anew takes a tenth of the time.
-
-    Of a training step and of the log-mel energies alike.
-    """
-    megabyte = 2**20
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
-    for option, size in ((m_trim_threshold, 64), (m_top_pad, 16), (m_mmap_threshold, 32)):
-        _glibc("mallopt", option, size * megabyte)
-
-
-# Keras would load these for what is not used here, wrappers, galleries, images: over a second, and 100 MB.
-with _quiet(), _hidden("sklearn", "matplotlib", "PIL", "scipy"):
+with process.lean_import():
     import keras
     import tensorflow as tf  # before keras, which imports it
 
     import distribution
 
-# As in Keras's own fit, XLA compiles on a GPU alone, but not on Apple's, for which TensorFlow has none. On a CPU it
-# gains nothing over keras_model.training_pass, and takes seconds and hundreds of megabytes.
-JIT_COMPILE = bool(tf.config.list_physical_devices("GPU")) and sys.platform != "darwin"
-
-keep_freed_memory()
+process.keep_freed_memory()
+process.share_gpus()
 logger = logging.getLogger(__name__)
 tf.get_logger().setLevel(logging.ERROR)  # each machine type has a scoring function of its own: no retracing to mend
 
@@ -290,15 +239,6 @@ def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.with_options(options)
 
 
-def release_memory() -> None:
-    """Hand back to the system what reading clips and making the training step have used; glibc would keep it.
-
-    Python's collector goes first: Keras's objects are full of cycles.
-    """
-    gc.collect()
-    _glibc("malloc_trim", 0)
-
-
 def make_optimizer(fit: Fit) -> keras.optimizers.Optimizer:
     """Optimiser of the YAML; Keras's own learning rate where none is given."""
     settings = {} if fit.compile.learning_rate is None else {"learning_rate": fit.compile.learning_rate}
@@ -430,7 +370,7 @@ def train(
         seed = job.run.config.seed
         n_call = fit.batch_size * steps_per_call
         batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
-        release_memory()
+        process.release_memory()
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),

@@ -11,6 +11,7 @@ import yaml
 import common
 import config
 import make_demo_data as demo
+import process
 
 SHIPPED = Path(config.__file__).with_name("baseline.yaml")
 MACHINE_TYPES = ("ToyCar", "fan")
@@ -82,6 +83,4 @@ def official_feature() -> SimpleNamespace:
 @pytest.fixture
 def without_xla(monkeypatch) -> None:
     """Do not compile the training step: for a network of this size that takes longer than the training."""
-    import training
-
-    monkeypatch.setattr(training, "JIT_COMPILE", False)
+    monkeypatch.setattr(process, "compiles_with_xla", lambda: False)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 import common
 import config
 import keras_model
+import process
 import training
 
 MODELS = {
@@ -205,7 +206,7 @@ class PowerFailureError(Exception):
 
 @pytest.mark.parametrize(("variant", "xla"), [("vae", True), ("vae", False), ("conv_ae", False)])
 def test_a_resumed_training_equals_an_unbroken_one(start, train_clips, tmp_path, monkeypatch, variant, xla):
-    monkeypatch.setattr(training, "JIT_COMPILE", xla)
+    monkeypatch.setattr(process, "compiles_with_xla", lambda: xla)
     clips = {"fan": train_clips["fan"]}
     folders = [tmp_path / name for name in ("unbroken", "again", "resumed")]
     for folder in folders:

@@ -17,6 +17,7 @@ import common
 import config
 import features
 import keras_model
+import process
 import training
 
 
@@ -133,7 +134,7 @@ def test_the_validation_split_is_kerass(start, train_clips, monkeypatch, validat
 
 @pytest.mark.parametrize(("xla", "steps_per_call"), [(True, 16), (False, 16), (False, 2)])
 def test_losses_are_those_of_plain_keras(start, train_clips, monkeypatch, xla, steps_per_call):
-    monkeypatch.setattr(training, "JIT_COMPILE", xla)
+    monkeypatch.setattr(process, "compiles_with_xla", lambda: xla)
     monkeypatch.setattr(keras_model, "STEPS_PER_CALL", steps_per_call)  # 2: an epoch takes several calls
     run, system = start({"fit": {"shuffle": False, "epochs": 3}})
     clips = train_clips["fan"]

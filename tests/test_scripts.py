@@ -18,6 +18,7 @@ from conftest import MACHINE_TYPES, OPTIONS, merge, tiny_settings
 from sklearn.metrics import roc_auc_score
 
 import common
+import process
 
 ROOT = Path(common.__file__).parent
 DEV_IDS = {"ToyCar": ("id_01", "id_02"), "fan": ("id_00", "id_02")}
@@ -30,13 +31,11 @@ score = importlib.import_module("01_test")
 @pytest.fixture(scope="module")
 def dev_work(dataset, tmp_path_factory) -> Path:
     """Folder in which the tiny system was trained and scored on the development data. Not to be changed."""
-    import training
-
     work = tmp_path_factory.mktemp("dev")
     path = work / "settings.yaml"
     path.write_text(yaml.safe_dump(tiny_settings(dataset, work)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "JIT_COMPILE", False)
+        patch.setattr(process, "compiles_with_xla", lambda: False)
         train.main(["-d", "--config", str(path)])
         score.main(["-d", "--config", str(path)])
     return work
