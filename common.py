@@ -169,6 +169,7 @@ class Clip:
     size: int  # [bytes]
     mtime_ns: int
     head_crc: int  # of the first HEAD_BYTES bytes
+    first: int = 0  # [samples] where it begins in the file, of which it may be a part
 
     @property
     def name(self) -> str:
@@ -358,17 +359,29 @@ def fingerprint(clips: Sequence[Clip]) -> str:
 # ---- features ----
 
 
-def load_wav(path: Path) -> tuple[np.ndarray, int]:
-    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a mono clip."""
+def load_clip(clip: Clip) -> tuple[np.ndarray, int]:
+    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a checked clip."""
+    return load_wav(clip.path, first=clip.first, n_samples=clip.n_samples)
+
+
+def load_wav(path: Path, *, first: int = 0, n_samples: int = -1) -> tuple[np.ndarray, int]:
+    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a mono wav file, or of a part of it.
+
+    Parameters
+    ----------
+    first, n_samples : int [samples], the part; -1: to the end
+    """
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
             sample_rate = file.samplerate
+            if first:
+                file.seek(first)
             if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
-                waveform = file.read(dtype="int16") * np.float32(2**-15)
+                waveform = file.read(n_samples, dtype="int16") * np.float32(2**-15)
             else:
-                waveform = file.read(dtype="float32")
+                waveform = file.read(n_samples, dtype="float32")
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
     if not np.isfinite(waveform).all():

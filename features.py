@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common import Clip, load_wav, log_mel_energies, n_frames
+from common import Clip, load_clip, log_mel_energies, n_frames
 from config import Feature
 
 ABANDONED = 24 * 3600  # [s] a half-written file of this age belongs to a run that was killed
@@ -38,7 +38,9 @@ class Cache:
     def path(self, clips: Sequence[Clip], feature: Feature) -> Path:
         """File of these clips' log-mel energies, whether it exists or not."""
         settings = (feature.n_mels, feature.n_fft, feature.hop_length, feature.power)
-        facts = [(str(c.path.resolve()), c.size, c.mtime_ns, c.head_crc, c.sample_rate) for c in clips]
+        facts = [
+            (str(c.path.resolve()), c.size, c.mtime_ns, c.head_crc, c.sample_rate, c.first, c.n_samples) for c in clips
+        ]
         digest = hashlib.sha256(json.dumps([settings, facts]).encode()).hexdigest()
         return self.directory / f"log_mel_{digest[:32]}.npy"
 
@@ -121,7 +123,7 @@ def _computed(clips: Sequence[Clip], feature: Feature) -> Iterator[np.ndarray]:
     import joblib
 
     def compute(clip: Clip) -> np.ndarray:
-        waveform, sample_rate = load_wav(clip.path)
+        waveform, sample_rate = load_clip(clip)
         log_mel = log_mel_energies(
             waveform,
             sample_rate,

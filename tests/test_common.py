@@ -310,6 +310,16 @@ def test_samples_are_soundfiles(tmp_path, subtype):
     np.testing.assert_array_equal(waveform, expected)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_part_of_a_recording_is_read(tmp_path, subtype):
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, noise(), RATE, subtype=subtype)
+    whole, _ = common.load_wav(path)
+    clip = dataclasses.replace(make_clip("normal_id_00_0.wav"), path=path, first=100, n_samples=50)
+    np.testing.assert_array_equal(common.load_clip(clip)[0], whole[100:150])
+    np.testing.assert_array_equal(common.load_wav(path, first=100)[0], whole[100:])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_samples_that_are_no_numbers_are_named(tmp_path, value):
     waveform = noise()

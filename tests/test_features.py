@@ -38,8 +38,8 @@ def cache(tmp_path):
 def computed(monkeypatch):
     """Names of the clips whose log-mel energies are computed, from now on."""
     names = []
-    original = features.load_wav
-    monkeypatch.setattr(features, "load_wav", lambda path: names.append(path.name) or original(path))
+    original = features.load_clip
+    monkeypatch.setattr(features, "load_clip", lambda clip: names.append(clip.name) or original(clip))
     return names
 
 
@@ -144,6 +144,14 @@ def test_another_order_or_choice_of_clips_is_not_mixed_up(folder, cache):
     log_mels(clips, cache)
     for others in (clips[::-1], clips[1:]):
         assert_equal(log_mels(others, cache), [by_hand(clip) for clip in others])
+
+
+def test_parts_of_one_file_are_not_mixed_up(folder, cache):
+    clip = checked(folder)[2]
+    parts = [dataclasses.replace(clip, first=first, n_samples=4096) for first in (0, 512)]
+    first, second = (log_mels([part], cache)[0] for part in parts)
+    np.testing.assert_array_equal(first[1:-3], log_mels([clip], None)[0][1:6])
+    np.testing.assert_array_equal(second[2:6], log_mels([clip], None)[0][3:7])
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "header", "other shape", "pickle"])
