@@ -269,14 +269,24 @@ def check_clips(
 
 
 def _check_clip(machine_type: str, path: Path, *, min_samples: int, labelled: bool | None, normal_only: bool) -> Clip:
-    """Check one clip by its name, its header and its first samples."""
-    import soundfile
-
+    """Check one clip of a dataset by its name, its header and its first samples."""
     machine_id, label = parse_clip_name(path.name)
     if labelled and label is None:
         raise ValueError("name does not begin with normal_ or anomaly_")
     if normal_only and label == 1:
         raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
+    return check_sound(path, machine_type, machine_id, label, min_samples=min_samples)
+
+
+def check_sound(path: Path, machine_type: str, machine_id: str, label: int | None, *, min_samples: int) -> Clip:
+    """Check a wav file by its header and its first samples, whatever its name.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError : if it cannot be used.
+    """
+    import soundfile
+
     stat = path.stat()
     if stat.st_size == 0:
         raise ValueError("file is empty")
