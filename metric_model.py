@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+import detectors
 import distribution
 import embedding
 import features
@@ -33,7 +34,6 @@ ALPHA_START = 16.0  # of a trained alpha
 BOUND_PROBABILITY = 0.95  # softmax probability of the right class that alpha should allow for
 FRAME_TYPE = np.float16  # of the frames that are held: at most 0.03 dB off, at half the memory
 EMBEDDING_BATCH = 32  # windows in one call of the network
-DUPLICATE_DECIMALS = 5  # of a unit vector: embeddings equal in these are of the same recording
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 IMAGENET_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 IMAGENET_SIZES = (96, 128, 160, 192, 224)
@@ -490,40 +490,6 @@ def embed(network: keras.Model, log_mels: Iterable[np.ndarray]) -> tuple[np.ndar
 # ---- detectors ----
 
 
-def distinct(embeddings: np.ndarray) -> np.ndarray:
-    """The embeddings without those that occur before.
-
-    Where a training embedding has more copies than there are neighbours, its local density is infinite, and the local
-    outlier factor of all clips near it grows beyond bounds.
-    """
-    norm = np.linalg.norm(embeddings[0])
-    _, first = np.unique(np.round(embeddings / norm, DUPLICATE_DECIMALS), axis=0, return_index=True)
-    return embeddings[np.sort(first)]
-
-
-def outlier_scores(train: np.ndarray, test: np.ndarray, *, score: str, n_neighbors: int, metric: str) -> np.ndarray:
-    """How far each test embedding lies from the training embeddings, shape (n_test,); higher = more anomalous.
-
-    Parameters
-    ----------
-    score : ``lof``: the local outlier factor (Breunig et al. 2000), inliers near 1; ``knn``: the mean distance to the
-        ``n_neighbors`` nearest training embeddings
-    """
-    from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
-
-    train = distinct(train)
-    if len(train) <= n_neighbors:
-        raise UserError(
-            f"model.n_neighbors: {n_neighbors}; there are {len(train)} training clips with different embeddings. "
-            "Lower it, or train on more clips"
-        )
-    if score == "knn":
-        nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(train)
-        return nearest.kneighbors(test)[0].mean(axis=1).astype(np.float64)
-    lof = LocalOutlierFactor(n_neighbors=n_neighbors, metric=metric, novelty=True).fit(train)
-    return -lof.score_samples(test).astype(np.float64)  # scikit-learn's sign is the opposite
-
-
 def clip_scores(
     model: L2Softmax,
     trained: "TrainingEmbeddings",
@@ -543,7 +509,7 @@ def clip_scores(
     for group, train in trained.groups(model.lof_per).items():
         members = test_groups == group
         if members.any():
-            scores[members] = outlier_scores(
+            scores[members] = detectors.outlier_scores(
                 train, embeddings[members], score=model.score, n_neighbors=model.n_neighbors, metric=model.metric
             )
     return scores

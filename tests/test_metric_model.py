@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.neighbors import LocalOutlierFactor
 
 import common
 import config
@@ -412,52 +411,7 @@ def test_network_that_gives_nan_is_refused():
         metric_model.embed(network, striped_log_mels(1, FRAMES, 3, seed=0)[0])
 
 
-# ---- detectors ----
-
-
-def scores(train, test, score="lof", n_neighbors=1, metric="euclidean"):
-    return metric_model.outlier_scores(
-        np.asarray(train, float), np.asarray(test, float), score=score, n_neighbors=n_neighbors, metric=metric
-    )
-
-
-def test_lof_on_three_points_by_hand():
-    # On a line at 1, 2, 4 with one neighbour. k-distances 1, 1, 2; reachability of 1 and 2 from each other is 1, of 4
-    # from 2 is 2: densities 1, 1, 1/2. The point 3.5 has neighbour 4 at 0.5; reachability max(2, 0.5) = 2, density
-    # 1/2: LOF 1. The point 2.5 has neighbour 2 at 0.5; reachability max(1, 0.5) = 1: LOF 1. The point 0 has neighbour
-    # 1 at 1: LOF 1. The point 10 has neighbour 4 at 6: density 1/6, LOF (1/2) / (1/6) = 3.
-    assert np.allclose(scores([[1], [2], [4]], [[3.5], [2.5], [0], [10]]), [1, 1, 1, 3])
-
-
-def test_lof_equals_scikit_learn_and_rises_with_distance():
-    rng = np.random.default_rng(0)
-    train, test = rng.normal(size=(200, 16)), rng.normal(size=(50, 16))
-    expected = -LocalOutlierFactor(n_neighbors=20, novelty=True).fit(train).score_samples(test)
-    assert np.allclose(scores(train, test, n_neighbors=20), expected)
-    away = np.vstack([train[:1] * 0, train[:1] * 0 + 5, train[:1] * 0 + 10])
-    for score in ("lof", "knn"):
-        assert np.all(np.diff(scores(train, away, score=score, n_neighbors=5)) > 0)
-
-
-def test_knn_by_hand():
-    assert np.allclose(scores([[1], [2], [4]], [[0], [10]], score="knn", n_neighbors=2), [1.5, 7])
-
-
-def test_lof_with_many_exact_duplicates_is_finite_and_ordered():
-    rng = np.random.default_rng(0)
-    train = rng.normal(size=(60, 8))
-    copies = np.vstack([train, np.repeat(train[:1], 40, axis=0), np.repeat(train[1:2], 40, axis=0)])
-    test = np.vstack([train[0] + step for step in (0.1, 1, 3, 9, 27)])
-    found = scores(copies, test, n_neighbors=10)
-    assert np.all(np.isfinite(found)) and np.all(np.diff(found) > 0) and found[0] < 2 and found[-1] < 100
-    assert np.allclose(found, scores(train, test, n_neighbors=10))
-    broken = -LocalOutlierFactor(n_neighbors=10, novelty=True).fit(copies).score_samples(test)
-    assert broken[0] > 1e6  # what scikit-learn gives with the copies
-
-
-def test_too_few_distinct_embeddings():
-    with pytest.raises(common.UserError, match="n_neighbors: 3; there are 3 training clips with different embeddings"):
-        scores([[1], [2], [4], [4], [4]], [[3]], n_neighbors=3)
+# ---- scores ----
 
 
 def stored_embeddings(rng):

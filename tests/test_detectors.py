@@ -1,0 +1,174 @@
+"""detectors.py: scores by hand, equal to scikit-learn; left-out scores equal to detectors fitted without the clip."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import LocalOutlierFactor
+
+import common
+import detectors
+
+SCORES = ("lof", "knn", "density")
+
+
+def scores(train, test, score="lof", n_neighbors=1, metric="euclidean", **options):
+    return detectors.outlier_scores(
+        np.asarray(train, float),
+        np.asarray(test, float),
+        score=score,
+        n_neighbors=n_neighbors,
+        metric=metric,
+        **options,
+    )
+
+
+def left_out(train, score="lof", n_neighbors=1, metric="euclidean", **options):
+    return detectors.leave_one_out_scores(
+        np.asarray(train, float), score=score, n_neighbors=n_neighbors, metric=metric, **options
+    )
+
+
+# ---- by hand ----
+
+
+def test_lof_on_three_points_by_hand():
+    # On a line at 1, 2, 4 with one neighbour. k-distances 1, 1, 2; reachability of 1 and 2 from each other is 1, of 4
+    # from 2 is 2: densities 1, 1, 1/2. The point 3.5 has neighbour 4 at 0.5; reachability max(2, 0.5) = 2, density
+    # 1/2: LOF 1. The point 2.5 has neighbour 2 at 0.5; reachability max(1, 0.5) = 1: LOF 1. The point 0 has neighbour
+    # 1 at 1: LOF 1. The point 10 has neighbour 4 at 6: density 1/6, LOF (1/2) / (1/6) = 3.
+    assert np.allclose(scores([[1], [2], [4]], [[3.5], [2.5], [0], [10]]), [1, 1, 1, 3])
+
+
+def test_knn_by_hand():
+    assert np.allclose(scores([[1], [2], [4]], [[0], [10]], score="knn", n_neighbors=2), [1.5, 7])
+
+
+def test_density_by_hand():
+    # On a line at 1, 2, 4: distances to the nearest other 1, 1, 2; to both others 2, 1.5, 2.5 in the mean.
+    train, test = [[1], [2], [4]], [[0], [10]]
+    assert np.allclose(scores(train, test, "density", n_nearest=1), [1, 3])  # of 1, 2, 2; of 9, 8, 3
+    assert np.allclose(scores(train, test, "density", n_nearest=2), [1.5, 5.5])
+    expected = [(0.5 + 2 / 1.5) / 2, (6 / 2.5 + 9 / 2) / 2]  # of 1/2, 2/1.5, 4/2.5; of 9/2, 8/1.5, 6/2.5
+    assert np.allclose(scores(train, test, "density", n_neighbors=2, n_nearest=2), expected)
+
+
+def test_density_left_out_by_hand():
+    # 1, 2, 4 and 8 with one neighbour. Without 1: distances to the nearest other 2, 2, 4; ratios 1/2, 3/2, 7/4.
+    # Without 2: 3, 3, 4; 1/3, 2/3, 6/4. Without 4: 1, 1, 6; 3, 2, 4/6. Without 8: 1, 1, 2; 7, 6, 4/2.
+    expected = np.array([[1 / 2 + 3 / 2, 1 / 3 + 2 / 3, 2 + 4 / 6, 6 + 4 / 2]]) / 2
+    assert np.allclose(left_out([[1], [2], [4], [8]], "density", n_nearest=2), expected)
+
+
+def test_lof_left_out_by_hand():
+    # 10 left out of 1, 2, 4, 10: the last case of the three points above.
+    assert np.isclose(left_out([[1], [2], [4], [10]])[-1], 3)
+
+
+# ---- laws ----
+
+
+def test_lof_equals_scikit_learn_and_all_scores_rise_with_distance():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(200, 16)), rng.normal(size=(50, 16))
+    expected = -LocalOutlierFactor(n_neighbors=20, novelty=True).fit(train).score_samples(test)
+    assert np.array_equal(scores(train, test, n_neighbors=20), expected)
+    away = np.vstack([train[:1] * 0, train[:1] * 0 + 5, train[:1] * 0 + 10])
+    for score in SCORES:
+        assert np.all(np.diff(scores(train, away, score, n_neighbors=5)) > 0)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "cosine"])
+@pytest.mark.parametrize("n_neighbors", [1, 4, 20])
+def test_left_out_equals_a_detector_without_the_clip(score, metric, n_neighbors, monkeypatch):
+    monkeypatch.setattr(detectors, "BLOCK_NUMBERS", 700)  # several blocks, and a short one at the end
+    train = np.random.default_rng(n_neighbors).normal(size=(45, 6))
+    others = [np.delete(train, i, axis=0) for i in range(len(train))]
+    expected = [scores(others[i], train[i : i + 1], score, n_neighbors, metric)[0] for i in range(len(train))]
+    assert np.allclose(left_out(train, score, n_neighbors, metric), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_order_of_clips_and_size_of_blocks_are_irrelevant(score, monkeypatch):
+    rng = np.random.default_rng(0)
+    train, test, order = rng.normal(size=(50, 6)), rng.normal(size=(20, 6)), rng.permutation(50)
+    expected, expected_left_out = scores(train, test, score, 4), left_out(train, score, 4)
+    monkeypatch.setattr(detectors, "BLOCK_NUMBERS", 1)
+    assert np.allclose(scores(train[order], test[::-1], score, 4)[::-1], expected)
+    assert np.allclose(left_out(train[order], score, 4), expected_left_out[order])
+
+
+@pytest.mark.parametrize("score", ["lof", "density"])
+def test_unit_of_the_vectors_is_irrelevant(score):
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(50, 6)), rng.normal(size=(20, 6))
+    assert np.allclose(scores(train, test, score, 4), scores(1e4 * train, 1e4 * test, score, 4))
+
+
+# ---- copies, few clips ----
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_many_exact_duplicates_change_nothing(score):
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(60, 8))
+    copies = np.vstack([train, np.repeat(train[:1], 40, axis=0), np.repeat(train[1:2], 40, axis=0)])
+    test = np.vstack([train[0] + step for step in (0.1, 1, 3, 9, 27)])
+    found = scores(copies, test, score, n_neighbors=10)
+    assert np.all(np.isfinite(found)) and np.all(np.diff(found) > 0)
+    assert np.allclose(found, scores(train, test, score, n_neighbors=10))
+    alone = left_out(train, score, n_neighbors=10)
+    assert np.allclose(left_out(copies, score, n_neighbors=10), [*alone, *[alone[0]] * 40, *[alone[1]] * 40])
+
+
+def test_scikit_learn_explodes_on_duplicates():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(60, 8))
+    copies = np.vstack([train, np.repeat(train[:1], 40, axis=0), np.repeat(train[1:2], 40, axis=0)])
+    broken = -LocalOutlierFactor(n_neighbors=10, novelty=True).fit(copies).score_samples(train[:1] + 0.1)
+    assert broken[0] > 1e6
+    assert scores(copies, train[:1] + 0.1, n_neighbors=10)[0] < 2
+
+
+def test_distinct_vectors_stay_in_order():
+    vectors = np.array([[3.0, 0], [0, 0], [3, 0], [1, 1], [0, 0], [3, 1e-6]])
+    assert detectors.distinct(vectors).tolist() == [[3, 0], [0, 0], [1, 1]]
+    assert detectors.distinct(np.zeros((3, 2))).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_too_few_distinct_vectors(score):
+    with pytest.raises(common.UserError, match="n_neighbors: 3; there are 3 training clips with different embeddings"):
+        scores([[1], [2], [4], [4], [4]], [[3]], score, n_neighbors=3)
+    with pytest.raises(common.UserError, match="n_neighbors: 3; there are 3 training clips with different embeddings"):
+        left_out([[1], [2], [4], [4], [4]], score, n_neighbors=3)
+    with pytest.raises(common.UserError, match="n_neighbors: 1; there are 2 training clips"):
+        left_out([[1], [2], [2]], score, n_neighbors=1)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_one_vector_more_than_neighbours_will_do(score):
+    train = np.random.default_rng(0).normal(size=(6, 3))
+    assert np.isfinite(scores(train, train + 1, score, n_neighbors=5)).all()
+    assert np.isfinite(scores(train[:2], train + 1, score)).all()
+    assert np.allclose(left_out(train, score, n_neighbors=5), left_out(train, score, n_neighbors=4))
+
+
+# ---- standardisation ----
+
+
+def test_standardisation_by_hand():
+    mean, deviation = detectors.standardisation(np.array([[1.0, 10, 5], [3, 30, 5]], np.float32))
+    assert mean.tolist() == [2, 20, 5] and deviation.tolist() == [1, 10, np.inf]
+
+
+def test_what_never_changes_is_not_heard():
+    rng = np.random.default_rng(0)
+    train = np.hstack([rng.normal(size=(40, 5)), -100 + 1e-7 * rng.normal(size=(40, 1))])
+    mean, deviation = detectors.standardisation(train)
+    away = (np.array([[0.0] * 5 + [-99]]) - mean) / deviation
+    assert np.all(np.abs(away) < 1)
+
+
+def test_all_dimensions_constant():
+    mean, deviation = detectors.standardisation(np.ones((4, 3)))
+    assert np.array_equal((np.ones((4, 3)) - mean) / deviation, np.zeros((4, 3)))
