@@ -370,8 +370,18 @@ def fingerprint(clips: Sequence[Clip]) -> str:
 
 
 def load_clip(clip: Clip) -> tuple[np.ndarray, int]:
-    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a checked clip."""
-    return load_wav(clip.path, first=clip.first, n_samples=clip.n_samples)
+    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a checked clip.
+
+    Raises
+    ------
+    UserError : if it cannot be read, or is another than when it was checked.
+    """
+    waveform, sample_rate = load_wav(clip.path, first=clip.first, n_samples=clip.n_samples)
+    stat = clip.path.stat()
+    same = (waveform.shape, sample_rate) == ((clip.n_samples,), clip.sample_rate)
+    if not same or (stat.st_size, stat.st_mtime_ns) != (clip.size, clip.mtime_ns):
+        raise UserError(f"{clip.path}: changed since the run began; run again, once no other program writes to it")
+    return waveform, sample_rate
 
 
 def load_wav(path: Path, *, first: int = 0, n_samples: int = -1) -> tuple[np.ndarray, int]:

@@ -1,7 +1,12 @@
-"""Log-mel energies of many clips: computed on all cores, kept in a cache on disk, handed out clip by clip."""
+"""What is computed of each clip: on all cores, kept in a cache on disk, handed out clip by clip.
+
+A :class:`Quantity` says what; log-mel energies are one. The cache is checked at the speed of reading: a file that does
+not hold what was written is renewed, and costs time, not the run.
+"""
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -9,67 +14,118 @@ import shutil
 import time
 import tokenize
 import uuid
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from common import Clip, load_clip, log_mel_energies, n_frames
+from common import Clip, UserError, load_clip, log_mel_energies, n_frames
 from config import Feature
 
+VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
+CACHE_FILES = "*_" + 32 * "[0-9a-f]" + "*.npy"  # ours; the user may keep others in the folder
 ABANDONED = 24 * 3600  # [s] a half-written file of this age belongs to a run that was killed
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Folder of log-mel energies, one npy file per clip list and setting.
+class Quantity:
+    """What is computed of each clip's waveform: a block of rows."""
 
-    A file's name is a digest of all that decides its content: the feature settings and each clip's path, size, time of
-    change and first samples. Files appear whole, so that runs may share the folder; it may be deleted at any time.
+    name: str  # plural, for messages and for its files in the cache
+    settings: tuple  # all that decides a block, beside the clip and the code
+    width: int  # of a row
+    rows: Callable[[Clip], int]  # how many a clip gives
+    compute: Callable[[np.ndarray, int], np.ndarray]  # waveform (n_samples,), sample rate [Hz] -> (rows, width) float32
+
+
+def log_mel(feature: Feature) -> Quantity:
+    """Log-mel energies [dB], a row per frame."""
+    settings = {"n_mels": feature.n_mels, "n_fft": feature.n_fft, "hop_length": feature.hop_length}
+    settings["power"] = feature.power
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return log_mel_energies(waveform, sample_rate, **settings).T
+
+    return Quantity(
+        "log-mel energies",
+        tuple(settings.values()),
+        feature.n_mels,
+        lambda clip: n_frames(clip.n_samples, feature.hop_length),
+        compute,
+    )
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Folder of blocks, one file per quantity and clip list; it may be deleted at any time.
+
+    A file's name is a digest of all that decides its content: the quantity's settings, the version of the code, and
+    each clip's path, size, time of change and first samples. Files appear whole, so that runs may share the folder.
+    A file is a npy file of the clips' rows, with the checksum of each clip's block, little-endian uint32, behind it.
     """
 
     directory: Path
     gigabytes: float  # the files least recently used go when there would be more
 
-    def path(self, clips: Sequence[Clip], feature: Feature) -> Path:
-        """File of these clips' log-mel energies, whether it exists or not."""
-        settings = (feature.n_mels, feature.n_fft, feature.hop_length, feature.power)
+    def path(self, clips: Sequence[Clip], quantity: Quantity) -> Path:
+        """File of these clips' blocks, whether it exists or not."""
+        name = quantity.name.replace(" ", "_")
         facts = [
             (str(c.path.resolve()), c.size, c.mtime_ns, c.head_crc, c.sample_rate, c.first, c.n_samples) for c in clips
         ]
-        digest = hashlib.sha256(json.dumps([settings, facts]).encode()).hexdigest()
-        return self.directory / f"log_mel_{digest[:32]}.npy"
+        digest = hashlib.sha256(json.dumps([VERSION, quantity.settings, facts]).encode()).hexdigest()
+        return self.directory / f"{name}_{digest[:32]}.npy"
 
-    def read(self, path: Path, shape: tuple[int, int]) -> BinaryIO | None:
-        """File whose energies are those of ``shape``, opened where they begin; None where there is none.
+    def read(self, path: Path, counts: Sequence[int], width: int) -> Iterator[np.ndarray]:
+        """Blocks of ``counts`` rows from a file, up to the first one that is not what was written; none without a file.
 
         Not mapped into memory: pages of a mapped file count as the run's own.
         """
+        stream, checksums = self._open(path, counts, width)
+        if stream is None:
+            return
+        with stream:
+            checksum = 0
+            for count, expected in zip(counts, checksums, strict=True):
+                block = np.fromfile(stream, "<f4", count * width)
+                checksum = zlib.crc32(block, checksum)
+                if checksum != expected:  # also where the file cannot be read on
+                    return
+                yield block.reshape(count, width)
+
+    def _open(self, path: Path, counts: Sequence[int], width: int) -> tuple[BinaryIO | None, np.ndarray | None]:
+        """A file of this shape, opened where its rows begin, and its checksums; None and None where there is none."""
         try:
             stream = path.open("rb")
         except OSError:
-            return None
+            return None, None
         with contextlib.suppress(OSError, ValueError, tokenize.TokenError):  # NumPy lets the last one through
             np.lib.format.read_magic(stream)
             header = np.lib.format.read_array_header_1_0(stream)
-            whole = os.fstat(stream.fileno()).st_size == stream.tell() + 4 * shape[0] * shape[1]
-            if header == (shape, False, np.dtype(np.float32)) and whole:
+            begin, n_rows = stream.tell(), int(sum(counts))
+            end = begin + 4 * n_rows * width
+            whole = os.fstat(stream.fileno()).st_size == end + 4 * len(counts)
+            if header == ((n_rows, width), False, np.dtype(np.float32)) and whole:
+                stream.seek(end)
+                checksums = np.fromfile(stream, "<u4", len(counts))
+                stream.seek(begin)
                 with contextlib.suppress(OSError):  # a folder of somebody else's, to be read only
                     path.touch()  # the time of last use decides which file goes first
-                return stream
+                return stream, checksums
         stream.close()
-        return None
+        return None, None
 
     def make_room(self, n_bytes: int) -> bool:
         """Delete the files least recently used until ``n_bytes`` more fit; False where they cannot."""
         limit = self.gigabytes * 1e9
         self.directory.mkdir(parents=True, exist_ok=True)
         files = []
-        for path in self.directory.glob("*log_mel_*.npy"):
+        for path in {*self.directory.glob(CACHE_FILES), *self.directory.glob(".*.npy")}:
             with contextlib.suppress(OSError):  # another run may have deleted it
                 stat = path.stat()
                 files.append((stat.st_mtime, stat.st_size, path))
@@ -102,74 +158,117 @@ def window_starts(offsets: np.ndarray, frames: int, hop: int = 1) -> np.ndarray:
 
 def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) -> Iterator[np.ndarray]:
     """Log-mel energies [dB] of each clip in turn, shape (n_frames, n_mels), float32; cached ones where there are."""
+    return blocks(clips, log_mel(feature), cache)
+
+
+def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> Iterator[np.ndarray]:
+    """Block of each clip in turn, shape (rows, width), float32; cached ones where there are.
+
+    Where a cached file turns out to be damaged, the blocks from there on are computed anew and the file is replaced.
+
+    Raises
+    ------
+    UserError : if a clip cannot be read, is not as it was when it was checked, or gives values that are not finite.
+    """
     if cache is None:
-        yield from _computed(clips, feature)
+        yield from _computed(clips, quantity)
         return
-    offsets = clip_offsets(clips, feature)
-    path = cache.path(clips, feature)
-    shape = (int(offsets[-1]), feature.n_mels)
-    cached = cache.read(path, shape)
-    if cached is None:
-        yield from _stored(_computed(clips, feature), path, shape, cache)
+    path = cache.path(clips, quantity)
+    counts = [quantity.rows(clip) for clip in clips]
+    n_good = 0
+    for block in cache.read(path, counts, quantity.width):
+        n_good += 1
+        yield block
+    if n_good == len(clips):
+        logger.debug("%s of %d clips from %s", quantity.name, len(clips), path)
         return
-    logger.debug("log-mel energies of %d clips from %s", len(clips), path)
-    with cached:
-        for count in np.diff(offsets):
-            yield np.fromfile(cached, np.float32, count * feature.n_mels).reshape(count, feature.n_mels)
+    if path.exists():
+        logger.warning("%s: damaged; %d clips are computed anew", path, len(clips) - n_good)
+    file = _NewFile(path, quantity, sum(counts), cache)
+    try:
+        for block in itertools.islice(cache.read(path, counts, quantity.width), n_good):
+            file.add(block)
+        for block in _computed(clips[n_good:], quantity):
+            file.add(block)
+            yield block
+        file.finish()
+    finally:
+        file.abandon()
 
 
-def _computed(clips: Sequence[Clip], feature: Feature) -> Iterator[np.ndarray]:
+def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]:
     """Read the clips and compute, on all cores; a bounded number of clips is under way at a time."""
     import joblib
-
-    def compute(clip: Clip) -> np.ndarray:
-        waveform, sample_rate = load_clip(clip)
-        log_mel = log_mel_energies(
-            waveform,
-            sample_rate,
-            n_mels=feature.n_mels,
-            n_fft=feature.n_fft,
-            hop_length=feature.hop_length,
-            power=feature.power,
-        )
-        return np.ascontiguousarray(log_mel.T)
 
     # Several clips per task: handing out single ones takes a tenth of the time.
     threads = joblib.Parallel(
         n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
     )
-    yield from threads(joblib.delayed(compute)(clip) for clip in clips)
+    yield from threads(joblib.delayed(_block)(clip, quantity) for clip in clips)
 
 
-def _stored(blocks: Iterator[np.ndarray], path: Path, shape: tuple[int, int], cache: Cache) -> Iterator[np.ndarray]:
-    """Hand the blocks on and write them to ``path``; a cache that cannot be written costs time, not the run."""
-    stream = beside = None
-    try:
-        if cache.make_room(4 * shape[0] * shape[1]):
-            beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.npy")
-            stream = beside.open("wb")
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
-        else:
-            logger.info("log-mel energies are not cached: no room for %.1f GB", 4e-9 * shape[0] * shape[1])
-    except OSError as error:
-        logger.warning("log-mel energies are not cached: %s", error)
-    try:
-        for block in blocks:
-            try:
-                if stream:
-                    stream.write(block.astype("<f4", copy=False).tobytes())
-            except OSError as error:  # the disk is full
-                logger.warning("log-mel energies are not cached: %s", error)
-                stream.close()
-                stream = None
-            yield block
-        if stream:
-            stream.close()
-            with contextlib.suppress(PermissionError):  # Windows: another run has the same file open
-                beside.replace(path)
-    finally:
-        if stream:
-            stream.close()
-        if beside:
-            beside.unlink(missing_ok=True)
+def _block(clip: Clip, quantity: Quantity) -> np.ndarray:
+    """Block of one clip, computed."""
+    waveform, sample_rate = load_clip(clip)
+    with np.errstate(over="ignore"):  # is found below
+        block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)
+    shape = (quantity.rows(clip), quantity.width)
+    if block.shape != shape:  # an error of ours
+        raise ValueError(f"{clip.path}: {quantity.name} of shape {block.shape}; expected {shape}")
+    if not np.isfinite(block).all():
+        raise UserError(
+            f"{clip.path}: {quantity.name} has values that are not finite; the samples reach from "
+            f"{waveform.min():.3g} to {waveform.max():.3g}, expected -1 to 1. Replace or remove the clip"
+        )
+    return block
+
+
+class _NewFile:
+    """A file of the cache in the making: what goes wrong with it costs time, not the run."""
+
+    def __init__(self, path: Path, quantity: Quantity, n_rows: int, cache: Cache):
+        self.path, self.quantity, self.checksums = path, quantity, []
+        self.beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.npy")
+        self.stream: BinaryIO | None = None
+        n_bytes = 4 * n_rows * quantity.width
+        with self._tried():
+            if not cache.make_room(n_bytes):
+                logger.info("%s are not cached: no room for %.1f GB", quantity.name, n_bytes * 1e-9)
+                return
+            self.stream = self.beside.open("wb")
+            header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, quantity.width)}
+            np.lib.format.write_array_header_1_0(self.stream, header)
+
+    @contextlib.contextmanager
+    def _tried(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # no such folder, another's folder, a full disk
+            logger.warning("%s are not cached: %s", self.quantity.name, error)
+            self.abandon()
+
+    def add(self, block: np.ndarray) -> None:
+        """Write the next clip's block."""
+        if self.stream:
+            with self._tried():
+                block = block.astype("<f4", copy=False)
+                self.checksums.append(zlib.crc32(block, self.checksums[-1] if self.checksums else 0))
+                self.stream.write(block.tobytes())
+
+    def finish(self) -> None:
+        """Write the checksums and give the file its name."""
+        if self.stream:
+            with self._tried():
+                self.stream.write(np.array(self.checksums, "<u4").tobytes())
+                self.stream.close()
+                with contextlib.suppress(PermissionError):  # Windows: another run has the same file open
+                    self.beside.replace(self.path)
+
+    def abandon(self) -> None:
+        """Remove what was written, unless it is finished."""
+        if self.stream:
+            with contextlib.suppress(OSError):  # closing writes what is left: the disk may be full
+                self.stream.close()
+            with contextlib.suppress(OSError):
+                self.beside.unlink(missing_ok=True)
+            self.stream = None

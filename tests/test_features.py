@@ -1,8 +1,10 @@
 """Windows within clips, and the cache of log-mel energies: right, current, bounded, shared, expendable."""
 
 import dataclasses
+import errno
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_what_is_cached_equals_what_is_computed(folder, cache, computed):
     first = log_mels(clips, cache)
     assert_equal(first, [by_hand(clip) for clip in clips])
     assert len(computed) == 3
-    assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, FEATURE).name]
+    assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, features.log_mel(FEATURE)).name]
     assert_equal(log_mels(clips, cache), first)
     assert len(computed) == 3
 
@@ -158,7 +160,7 @@ def test_parts_of_one_file_are_not_mixed_up(folder, cache):
 def test_a_damaged_file_is_computed_anew(folder, cache, damage):
     clips = checked(folder)
     first = log_mels(clips, cache)
-    path = cache.path(clips, FEATURE)
+    path = cache.path(clips, features.log_mel(FEATURE))
     whole = path.read_bytes()
     if damage == "other shape":
         np.save(path, np.zeros((3, 16), np.float32))
@@ -169,6 +171,87 @@ def test_a_damaged_file_is_computed_anew(folder, cache, damage):
         path.write_bytes(damaged[damage])
     assert_equal(log_mels(clips, cache), first)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 2])
+@pytest.mark.parametrize("damage", ["flipped bit", "NaN frame", "zeros", "checksum"])
+def test_damage_within_a_file_of_the_right_size_is_computed_anew(folder, cache, computed, caplog, damage, damaged):
+    clips = checked(folder)
+    first = log_mels(clips, cache)
+    computed.clear()
+    path = cache.path(clips, features.log_mel(FEATURE))
+    whole = path.read_bytes()
+    row = 4 * FEATURE.n_mels
+    begin = len(whole) - 4 * len(clips) - sum(map(len, first)) * row
+    place = begin + (sum(map(len, first[:damaged])) + 3) * row
+    if damage == "checksum":
+        place = len(whole) - 4 * len(clips) + 4 * damaged
+    content = {
+        "flipped bit": bytes([whole[place] ^ 64]),
+        "checksum": bytes([whole[place] ^ 64]),
+        "NaN frame": np.full(FEATURE.n_mels, np.nan, "<f4").tobytes(),
+        "zeros": bytes(row),
+    }[damage]
+    path.write_bytes(whole[:place] + content + whole[place + len(content) :])
+    assert_equal(log_mels(clips, cache), first)
+    assert sorted(computed) == [clip.name for clip in clips[damaged:]]  # those before are read
+    assert f"damaged; {len(clips) - damaged} clips are computed anew" in caplog.text
+    assert path.read_bytes() == whole
+    assert [entry.name for entry in cache.directory.iterdir()] == [path.name]
+
+
+def test_another_version_of_the_code_is_another_file(folder, cache, computed, monkeypatch):
+    clips = checked(folder)
+    log_mels(clips, cache)
+    monkeypatch.setattr(features, "VERSION", features.VERSION + 1)
+    log_mels(clips, cache)
+    assert len(computed) == 2 * len(clips)
+
+
+def test_any_quantity_of_a_waveform_is_computed_and_cached(folder, cache, computed):
+    def extremes(waveform, sample_rate):
+        return np.array([[waveform.min(), sample_rate, waveform.max()]], np.float32)
+
+    clips = checked(folder)
+    quantity = features.Quantity("extremes", ("of all",), 3, lambda clip: 1, extremes)
+    log_mels(clips, cache)
+    computed.clear()
+    found = np.concatenate([block.copy() for block in features.blocks(clips, quantity, cache)])
+    expected = [extremes(*common.load_wav(clip.path)) for clip in clips]
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+    np.testing.assert_array_equal(np.concatenate(list(features.blocks(clips, quantity, cache))), found)
+    assert len(computed) == len(clips)
+    assert len(list(cache.directory.iterdir())) == 2
+
+
+def test_a_block_has_the_rows_that_its_clip_was_promised(folder):
+    quantity = features.Quantity("rows", (), 2, lambda clip: 5, lambda waveform, rate: np.zeros((4, 2), np.float32))
+    with pytest.raises(ValueError, match=r"normal_id_00_\d.wav: rows of shape \(4, 2\); expected \(5, 2\)"):
+        list(features.blocks(checked(folder), quantity, None))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate", "level"),
+    [(2000, RATE, 1), (20_000, RATE, 1), (10_000, 8000, 1), ((10_000, 2), RATE, 1), (10_000, RATE, 0)],
+    ids=["shorter", "longer", "other rate", "stereo", "silent"],
+)
+@pytest.mark.parametrize("same_time", [False, True])
+def test_a_clip_that_changes_after_the_check_is_named(folder, cache, shape, rate, level, same_time):
+    clips = checked(folder)
+    soundfile.write(clips[2].path, np.full(shape, 0.1 * level), rate)
+    if same_time:
+        os.utime(clips[2].path, ns=(clips[2].mtime_ns, clips[2].mtime_ns))
+        if level == 0:
+            return  # another recording of the same size and time: not looked for
+    with pytest.raises(common.UserError, match=r"normal_id_00_2.wav: changed since the run began; run again"):
+        log_mels(clips, cache)
+    assert list(cache.directory.iterdir()) == []
+
+
+def test_a_clip_too_loud_for_its_energies_is_named(folder, cache):
+    soundfile.write(folder / "normal_id_00_1.wav", np.full(LENGTHS[1], 1e30), RATE, subtype="FLOAT")
+    with pytest.raises(common.UserError, match=r"normal_id_00_1.wav: log-mel energies .* not finite; .* to 1e\+30"):
+        log_mels(checked(folder), cache)
 
 
 def test_an_interrupted_pass_leaves_no_file(folder, cache):
@@ -193,7 +276,7 @@ def test_two_writers_at_once(folder, cache):
     expected = [by_hand(clip) for clip in clips]
     assert_equal([pair[0] for pair in pairs], expected)
     assert_equal([pair[1] for pair in pairs], expected)
-    assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, FEATURE).name]
+    assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, features.log_mel(FEATURE)).name]
     assert_equal(log_mels(clips, cache), expected)
 
 
@@ -202,7 +285,7 @@ def test_the_files_least_recently_used_go(folder, tmp_path):
     size = 4 * 34 * 16 + 200  # [bytes] of a file of all three clips, its header included
     cache = Cache(tmp_path / "cache", gigabytes=2.5 * size * 1e-9)
     settings = [dataclasses.replace(FEATURE, power=power) for power in (1.0, 1.5, 2.0)]
-    paths = [cache.path(clips, feature) for feature in settings]
+    paths = [cache.path(clips, features.log_mel(feature)) for feature in settings]
     for feature, path, age in zip(settings[:2], paths[:2], (2000, 1000), strict=True):
         log_mels(clips, cache, feature)
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
@@ -241,6 +324,34 @@ def test_a_cache_folder_that_cannot_be_made_costs_no_run(folder, tmp_path, caplo
     clips = checked(folder)
     assert_equal(log_mels(clips, Cache(tmp_path / "cache", 1)), [by_hand(clip) for clip in clips])
     assert "log-mel energies are not cached" in caplog.text
+
+
+@pytest.mark.parametrize("call", [1, 2, 4])
+def test_a_disk_that_is_full_later_costs_no_run(folder, cache, monkeypatch, caplog, call):
+    """The header, a block, and the checksums are written by calls 1, 2 and 5; 4 is the last block."""
+    calls = []
+    original = Path.open
+
+    def open_full(path, *arguments):
+        stream = original(path, *arguments)
+        if arguments != ("wb",):
+            return stream
+        full = type("Full", (), {"close": stream.close})()
+
+        def write(content):
+            calls.append(len(content))
+            if len(calls) >= call:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return stream.write(content)
+
+        full.write = write
+        return full
+
+    monkeypatch.setattr(Path, "open", open_full)
+    clips = checked(folder)
+    assert_equal(log_mels(clips, cache), [by_hand(clip) for clip in clips])
+    assert list(cache.directory.iterdir()) == []
+    assert "log-mel energies are not cached: [Errno 28]" in caplog.text
 
 
 def test_a_full_disk_costs_no_run(folder, cache, monkeypatch, caplog):
