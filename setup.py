@@ -23,6 +23,8 @@ setup(
         "matplotlib>=3.8,<4",
         "pyyaml>=6,<7",
         "tqdm>=4.66,<5",
+        "requests>=2.31,<3",
+        "urllib3>=2,<3",
     ],
     extras_require={"test": ["pytest>=8", "ruff>=0.9"]},
 )

@@ -1,0 +1,748 @@
+"""Fetching the recordings from a real HTTP server on this machine that has every fault which servers have."""
+
+import dataclasses
+import email.utils
+import functools
+import hashlib
+import io
+import logging
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import namedtuple
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import urllib3
+import yaml
+from conftest import tiny_settings
+
+import common
+import download_data
+import scoring
+
+ROOT = Path(common.__file__).parent
+SAMPLES = 20_000
+CLIPS = {"train": 3, "test": 2}
+Request = namedtuple("Request", "name first_byte path")
+
+
+@functools.cache
+def clip_bytes(seed: int) -> bytes:
+    """What stands for a wav file; noise, which no archive makes smaller."""
+    return bytes(44) + np.random.default_rng(seed).bytes(2 * SAMPLES)
+
+
+@functools.cache
+def archive_of(machine_type: str, folders=tuple(CLIPS), more: Callable[[zipfile.ZipFile], None] | None = None) -> bytes:
+    """An archive as the official ones; ``more`` writes further members."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in folders:
+            for number in range(CLIPS[folder]):
+                archive.writestr(f"{machine_type}/{folder}/normal_id_00_{number:08d}.wav", clip_bytes(number))
+        if more:
+            more(archive)
+    return content.getvalue()
+
+
+class Mirror(ThreadingHTTPServer):
+    """Serves ``files``; ``faults`` of a file are done one per request, the last one for ever if ``persistent``."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.files: dict[str, bytes] = {}
+        self.faults: dict[str, list[Callable]] = {}
+        self.persistent = False
+        self.requests: list[Request] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request, client_address):
+        """A client that has gone is no fault of these tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request: whole files, ranges, or a fault."""
+
+    def do_GET(self):
+        """Do the next fault of the file, or send it."""
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        asked = self.headers.get("Range")
+        self.server.requests.append(Request(name, int(asked[6:].partition("-")[0]) if asked else None, self.path))
+        faults = self.server.faults.get(name)
+        if faults:
+            (faults[0] if self.server.persistent else faults.pop(0))(self, name)
+        else:
+            self.send_file(name)
+
+    def send_file(self, name: str, *, ranges=True, drop=None, pause=0.0, length=True):
+        """Send a file or its end; break off after ``drop`` bytes of it."""
+        content = self.server.files.get(name)
+        if content is None:
+            return self.send_error(404)
+        first, last = 0, len(content) - 1
+        if ranges and (asked := self.headers.get("Range")):
+            low, _, high = asked[6:].partition("-")
+            first, last = int(low), int(high or last)
+            if first >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        else:
+            self.send_response(200)
+        if length:
+            self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        body = content[first : last + 1][:drop]
+        for start in range(0, len(body), 2**14):
+            self.wfile.write(body[start : start + 2**14])
+            if pause:
+                time.sleep(pause)
+
+    def log_message(self, *args):
+        """Not on the screen."""
+
+
+def fault(**options) -> Callable:
+    return lambda handler, name: handler.send_file(name, **options)
+
+
+def status(code: int, **headers) -> Callable:
+    def answer(handler, name):
+        handler.send_response(code)
+        for header, value in {"Content_Length": "0", **headers}.items():
+            handler.send_header(header.replace("_", "-"), value)
+        handler.end_headers()
+
+    return answer
+
+
+def sends(content: bytes, **headers) -> Callable:
+    def answer(handler, name):
+        status(200, Content_Length=str(len(content)), **headers)(handler, name)
+        handler.wfile.write(content)
+
+    return answer
+
+
+class World:
+    """A server with a small dataset, its ``archives.yaml``, and a YAML whose folders are empty."""
+
+    def __init__(self, folder: Path, mirror: Mirror):
+        self.folder, self.mirror = folder, mirror
+        self.dev, self.eval = folder / "dev_data", folder / "eval_data"
+        self.list = b"fan\nid_01_00000000.wav,normal_id_01_00000000.wav,0\n"
+        self.entries = {"dev": [], "eval": []}
+        self.serve("eval", "eval_data_list.csv", self.list)
+        for machine_type in ("ToyCar", "fan"):
+            self.serve("dev", f"dev_data_{machine_type}.zip", archive_of(machine_type), machine_type, CLIPS)
+            for name, number in CLIPS.items():
+                content = archive_of(machine_type, (name,))
+                self.serve("eval", f"eval_data_{name}_{machine_type}.zip", content, machine_type, {name: number})
+        self.config = folder / "settings.yaml"
+        settings = tiny_settings(folder, folder / "work")
+        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def serve(self, split, name, content, machine_type=None, clips=None, *, size_known=True):
+        """Put a file onto the server and into ``archives.yaml``, in the place of one of this name."""
+        self.mirror.files[name] = content
+        entry = {"name": name, "record": 7, "md5": hashlib.md5(content).hexdigest()}
+        entry |= {"bytes": len(content)} if size_known else {}
+        entry |= {"machine_type": machine_type, "clips": dict(clips)} if machine_type else {}
+        self.entries[split] = [e for e in self.entries[split] if e["name"] != name] + [entry]
+        content = {"samples": dict.fromkeys(("ToyCar", "fan"), SAMPLES), **self.entries}
+        (self.folder / "archives.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    def run(self, *options):
+        """Call the script."""
+        source = [] if "--from" in options or "--base-url" in options else ["--base-url", self.mirror.url]
+        download_data.main([*map(str, options), "--config", str(self.config), *source])
+
+    def fails(self, *options) -> str:
+        """The message of a call that must fail."""
+        with pytest.raises(common.UserError) as error:
+            self.run(*options)
+        return str(error.value)
+
+    def asked(self, name="dev_data_fan.zip") -> list:
+        """First bytes of the ranges that a file was asked for, None where all of it was."""
+        return [request.first_byte for request in self.mirror.requests if request.name == name]
+
+    def files(self) -> set[str]:
+        """All that a call has left."""
+        return {
+            path.relative_to(self.folder).as_posix()
+            for path in self.folder.rglob("*")
+            if path.is_file() and path.name not in ("archives.yaml", "settings.yaml")
+        }
+
+
+def clip_names(*machine_types, split="dev", folders=tuple(CLIPS)) -> set[str]:
+    return {
+        f"{split}_data/{machine_type}/{folder}/normal_id_00_{number:08d}.wav"
+        for machine_type in machine_types
+        for folder in folders
+        for number in range(CLIPS[folder])
+    }
+
+
+FAN = clip_names("fan")
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.setattr(download_data, "ARCHIVES_FILE", tmp_path / "archives.yaml")
+    monkeypatch.setattr(download_data, "AT_FIRST", urllib3.Retry(total=2))
+    monkeypatch.setattr(download_data, "LATER", urllib3.Retry(total=4, backoff_factor=0.001))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    mirror = Mirror()
+    thread = threading.Thread(target=mirror.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield World(tmp_path, mirror)
+    mirror.shutdown()
+    mirror.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    """Lengths of the pauses, which are not made."""
+    made = []
+    monkeypatch.setattr(download_data.time, "sleep", made.append)
+    return made
+
+
+# ---- what is shipped ----
+
+
+def test_the_official_archives_have_all_clips(monkeypatch):
+    archives = {split: download_data.read_archives(split, None) for split in ("dev", "eval")}
+    every = [archive for of_split in archives.values() for archive in of_split]
+    assert sum(sum(archive.clips.values()) for archive in every) == 54_254
+    assert len({archive.md5 for archive in every}) == len(every) == 6 + 12 + 1
+    assert all(len(archive.md5) == 32 for archive in every)
+    hours = sum(sum(archive.clips.values()) * archive.samples for archive in every) / 16_000 / 3600
+    assert hours == pytest.approx(153.8, abs=0.05)
+    for split, test_clips in scoring._published_file()["test_clips"].items():
+        numbers = {a.machine_type: a.clips["test"] for a in archives[split] if "test" in a.clips}
+        assert numbers == {name: sum(sum(pair) for pair in ids.values()) for name, ids in test_clips.items()}
+    url = download_data.Server("https://zenodo.org/").url(archives["dev"][2])
+    assert url == "https://zenodo.org/records/3678171/files/dev_data_fan.zip?download=1"
+
+
+# ---- what arrives ----
+
+
+def test_development_data(world, caplog):
+    caplog.set_level(logging.INFO)
+    world.run("--dev")
+    assert world.files() == clip_names("ToyCar", "fan")
+    assert (world.dev / "fan/train/normal_id_00_00000001.wav").read_bytes() == clip_bytes(1)
+    assert f"{world.dev}: all 10 clips are there; 2 of 2 files unpacked now" in caplog.text
+    asked = len(world.mirror.requests)
+    world.run("--dev")
+    assert len(world.mirror.requests) == asked  # what is there and whole is not fetched again
+    assert "0 of 2 files unpacked now" in caplog.text
+
+
+def test_evaluation_data_with_the_ground_truth(world):
+    world.run("--eval", "--machine-type", "fan")
+    assert world.files() == clip_names("fan", split="eval") | {"eval_data_list.csv"}
+    assert (world.folder / "eval_data_list.csv").read_bytes() == world.list
+    world.run("--eval")
+    assert world.files() == clip_names("fan", "ToyCar", split="eval") | {"eval_data_list.csv"}
+    assert world.asked("eval_data_list.csv") == [None]
+
+
+def test_archives_can_be_kept(world):
+    world.run("--eval", "--keep-archives")
+    archives = {f"eval_data/{name}" for name in world.mirror.files if name.startswith("eval_data") and ".zip" in name}
+    assert world.files() == clip_names("fan", "ToyCar", split="eval") | {"eval_data_list.csv"} | archives
+    shutil.rmtree(world.eval / "fan")
+    asked = len(world.mirror.requests)
+    world.run("--eval")
+    assert clip_names("fan", split="eval") | archives <= world.files()  # what lies there by its own name is the user's
+    assert len(world.mirror.requests) == asked
+
+
+def test_one_bar_over_all_archives(world, capfd, monkeypatch):
+    monkeypatch.setattr(download_data.sys.stderr, "isatty", lambda: True, raising=False)
+    world.mirror.faults["dev_data_fan.zip"] = [fault(drop=100_000)]
+    world.run("--dev")
+    total = sum(len(world.mirror.files[f"dev_data_{name}.zip"]) for name in ("ToyCar", "fan"))
+    last = capfd.readouterr().err.split("\r")[-1]
+    assert f"{total / 1000:.0f}k/{total / 1000:.0f}k" in last
+    assert "100%" in last
+
+
+def test_unknown_machine_type(world):
+    assert world.fails("--dev", "--machine-type", "fann") == "--machine-type fann: the dataset has ToyCar, fan"
+    assert not world.dev.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--base-url", "zenodo.org"], "expected an address that begins with http"),
+        (["--from", "nowhere"], "--from nowhere: no such folder"),
+        (["--base-url", "http://a.b", "--from", "."], "not allowed with"),
+    ],
+)
+def test_options_that_do_not_fit(world, options, words, capsys):
+    with pytest.raises(SystemExit):
+        world.run("--dev", *options)
+    assert words in capsys.readouterr().err
+
+
+# ---- transfers that break off ----
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(world):
+    world.mirror.faults["dev_data_fan.zip"] = [fault(drop=70_000), fault(drop=0), fault(drop=70_000)]
+    world.run("--dev", "--machine-type", "fan")
+    first, *others = world.asked()
+    assert first is None
+    assert others == sorted(others)
+    assert 0 < others[0] <= 70_000 < others[-1]
+    assert world.files() == FAN
+
+
+def test_a_server_without_ranges_starts_anew(world):
+    world.mirror.faults["dev_data_fan.zip"] = [
+        fault(drop=70_000),
+        fault(ranges=False, drop=90_000),
+        fault(ranges=False),
+    ]
+    world.run("--dev", "--machine-type", "fan")
+    assert len(world.asked()) == 3
+    assert world.files() == FAN
+
+
+def test_a_transfer_that_never_gets_further_ends(world):
+    world.mirror.persistent = True
+    world.mirror.faults["dev_data_fan.zip"] = [fault(ranges=False, drop=70_000)]
+    assert "No connection to" in world.fails("--dev", "--machine-type", "fan")
+    assert 4 <= len(world.asked()) <= 6
+    assert world.files() == {"dev_data/dev_data_fan.zip.part"}
+
+
+def test_a_silent_server_is_asked_again(world, monkeypatch):
+    monkeypatch.setattr(download_data, "TIMEOUTS", (0.2, 0.2))
+    world.mirror.faults["dev_data_fan.zip"] = [lambda handler, name: time.sleep(0.5), fault(pause=0.5, drop=40_000)]
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+    assert len(world.asked()) >= 3
+
+
+def test_killed_in_mid_transfer(world):
+    world.mirror.faults["dev_data_fan.zip"] = [fault(pause=0.1)]
+    code = (
+        "import pathlib, sys, download_data; download_data.ARCHIVES_FILE = pathlib.Path(sys.argv.pop(1)); "
+        "download_data.main()"
+    )
+    options = ["--dev", "--machine-type", "fan", "--config", str(world.config), "--base-url", world.mirror.url]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(world.folder / "archives.yaml"), *options],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    part = world.dev / "dev_data_fan.zip.part"
+    deadline = time.monotonic() + 15
+    while not (part.exists() and part.stat().st_size > 60_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    size = part.stat().st_size
+    assert 60_000 < size < len(world.mirror.files["dev_data_fan.zip"])
+    world.run("--dev", "--machine-type", "fan")
+    assert world.asked() == [None, size]
+    assert world.files() == FAN
+
+
+def test_killed_when_unpacking(world):
+    world.run("--dev", "--machine-type", "fan", "--keep-archives")
+    (world.dev / "dev_data_fan.zip").rename(world.dev / "dev_data_fan.zip.part")  # not removed yet
+    (world.dev / ".unpacking_01234567/fan/train").mkdir(parents=True)
+    (world.dev / ".unpacking_01234567/fan/train/normal_id_00_00000000.wav").write_bytes(b"half")
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+    shutil.rmtree(world.dev / "fan/test")  # moved one of two folders
+    (world.dev / "dev_data_fan.zip.part").write_bytes(world.mirror.files["dev_data_fan.zip"])
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+    assert world.asked() == [None]
+
+
+def test_two_runs_at_once(world):
+    with download_data.alone(world.dev):
+        assert "another run is fetching into it" in world.fails("--dev")
+    assert not world.dev.exists()  # nothing in it: removed with the lock
+    world.run("--dev")
+
+
+# ---- servers that are busy ----
+
+
+def test_retry_after_is_honoured(world, pauses):
+    date = email.utils.formatdate(time.time() + 100, usegmt=True)
+    world.mirror.faults["dev_data_fan.zip"] = [status(429, Retry_After="7"), status(503, Retry_After=date)]
+    world.run("--dev", "--machine-type", "fan")
+    assert pauses[0] == 7
+    assert 95 < pauses[1] <= 100
+    assert world.files() == FAN
+
+
+def test_pauses_grow(world, pauses, monkeypatch, caplog):
+    monkeypatch.setattr(download_data, "LATER", urllib3.Retry(total=8, backoff_factor=1, backoff_max=20))
+    codes = (500, 502, 503, 504, 429, 408)
+    world.mirror.faults["dev_data_fan.zip"] = [status(code) for code in codes]
+    world.mirror.faults["dev_data_fan.zip"][2] = status(503, Retry_After="soon")
+    world.run("--dev", "--machine-type", "fan")
+    assert pauses == [0, 2, 4, 8, 16, 20]
+    assert "dev_data_fan.zip: the server answers 502 Bad Gateway; going on in 2 s" in caplog.text
+
+
+def test_the_server_stays_busy(world, pauses):
+    world.mirror.persistent = True
+    world.mirror.faults["dev_data_fan.zip"] = [status(503)]
+    message = world.fails("--dev", "--machine-type", "fan")
+    assert "the server answers 503 Service Unavailable" in message
+    assert f"  {world.mirror.url}/records/7/files/dev_data_fan.zip?download=1" in message
+    assert len(world.asked()) == 5
+
+
+def test_a_pause_that_nobody_waits_for(world, pauses):
+    world.mirror.faults["dev_data_fan.zip"] = [status(429, Retry_After="3600")]
+    assert "to be asked again in 3600 s" in world.fails("--dev", "--machine-type", "fan")
+    assert pauses == []
+
+
+def test_no_such_file(world):
+    del world.mirror.files["dev_data_fan.zip"]
+    assert "dev_data_fan.zip?download=1: the server answers 404 Not Found; look" in world.fails("--dev")
+    assert world.files() == clip_names("ToyCar")
+
+
+def test_redirections_without_end(world):
+    world.mirror.persistent = True
+    world.mirror.faults["dev_data_fan.zip"] = [status(302, Location="/dev_data_fan.zip")]
+    assert "Exceeded 30 redirects" in world.fails("--dev", "--machine-type", "fan")
+
+
+# ---- no network, proxies, archives fetched by hand ----
+
+
+def test_no_network(world):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    message = world.fails("--eval", "--base-url", url)
+    first, *urls = message.splitlines()
+    assert first.startswith(f"No connection to {url} (")
+    assert "fetch these files by hand into one folder and name it with --from" in first
+    assert urls == [f"  {url}/records/7/files/{entry['name']}?download=1" for entry in world.entries["eval"]]
+    assert world.files() == set()
+    assert not world.eval.exists()
+
+
+def test_proxy_of_the_environment(world, monkeypatch):
+    monkeypatch.setenv("http_proxy", world.mirror.url)
+    world.run("--dev", "--machine-type", "fan", "--base-url", "http://recordings.invalid")
+    assert world.mirror.requests[0].path == "http://recordings.invalid/records/7/files/dev_data_fan.zip?download=1"
+    assert world.files() == FAN
+
+
+def test_archives_fetched_by_hand(world):
+    source = world.folder / "Downloads"
+    source.mkdir()
+    for name in ("eval_data_list.csv", "eval_data_train_fan.zip"):
+        (source / name).write_bytes(world.mirror.files[name])
+    message = world.fails("--eval", "--machine-type", "fan", "--from", source)
+    assert message.splitlines()[:2] == [
+        f"Files that are not in {source}:",
+        "  https://zenodo.org/records/7/files/eval_data_test_fan.zip?download=1",
+    ]
+    given = {f"Downloads/{path.name}" for path in source.iterdir()}
+    assert world.files() == given
+    (source / "eval_data_test_fan.zip").write_bytes(world.mirror.files["eval_data_test_fan.zip"])
+    given.add("Downloads/eval_data_test_fan.zip")
+    for _ in range(2):
+        world.run("--eval", "--machine-type", "fan", "--from", source)
+        assert world.files() == given | clip_names("fan", split="eval") | {"eval_data_list.csv"}
+    assert world.mirror.requests == []
+
+
+@pytest.mark.parametrize("folder", ["Downloads", "dev_data"])
+def test_a_damaged_archive_fetched_by_hand(world, folder):
+    (world.folder / folder).mkdir()
+    path = world.folder / folder / "dev_data_fan.zip"
+    path.write_bytes(world.mirror.files["dev_data_fan.zip"][:-100])
+    source = ["--from", path.parent] if folder == "Downloads" else []
+    assert f"{path}: damaged, or not whole: MD5 " in world.fails("--dev", "--machine-type", "fan", *source)
+    assert world.files() == {f"{folder}/dev_data_fan.zip"}
+
+
+# ---- wrong files ----
+
+
+def test_a_wrong_file(world):
+    content = world.mirror.files["dev_data_fan.zip"]
+    world.mirror.files["dev_data_fan.zip"] = content[:500] + b"?" + content[501:]
+    message = world.fails("--dev", "--machine-type", "fan")
+    assert f"not the official archive: MD5 {hashlib.md5(world.mirror.files['dev_data_fan.zip']).hexdigest()}" in message
+    assert f"expected {hashlib.md5(content).hexdigest()}" in message
+    assert world.files() == set()
+    assert world.asked() == [None]
+
+
+def test_a_wrong_file_in_pieces_is_fetched_twice_at_most(world):
+    content = world.mirror.files["dev_data_fan.zip"]
+    world.mirror.files["dev_data_fan.zip"] = content[:500] + b"?" + content[501:]
+    world.mirror.faults["dev_data_fan.zip"] = [fault(drop=70_000), fault(), fault(drop=70_000), fault()]
+    assert "not the official archive" in world.fails("--dev", "--machine-type", "fan")
+    assert len(world.asked()) == 4
+
+
+def test_the_login_page_of_a_network(world):
+    world.mirror.faults["dev_data_fan.zip"] = [sends(b"<html>", Content_Type="text/html")]
+    message = world.fails("--dev", "--machine-type", "fan")
+    assert "6 bytes (text/html); dev_data_fan.zip has" in message
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"x" * 70_000, lambda content: b"x" * len(content), lambda c: c * 2]
+)
+def test_a_damaged_part_is_fetched_anew(world, damage, caplog):
+    content = world.mirror.files["dev_data_fan.zip"]
+    world.dev.mkdir()
+    (world.dev / "dev_data_fan.zip.part").write_bytes(damage(content))
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+    assert ("the pieces do not fit (MD5); fetched anew" in caplog.text) == (len(damage(content)) <= len(content))
+
+
+@pytest.mark.parametrize("start", [-1, 1])
+def test_a_range_that_was_not_asked_for(world, start):
+    def answer(handler, name):
+        content = handler.server.files[name]
+        first = world.asked()[-1] + start
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        handler.send_header("Content-Length", str(len(content) - first))
+        handler.end_headers()
+        handler.wfile.write(content[first:])
+
+    world.mirror.faults["dev_data_fan.zip"] = [fault(drop=70_000), answer]
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+
+
+# ---- sizes that are not known before ----
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_the_server_is_asked_for_the_size(world, ranges, capfd):
+    content = world.mirror.files["dev_data_fan.zip"]
+    world.serve("dev", "dev_data_fan.zip", content, "fan", CLIPS, size_known=False)
+    world.mirror.faults["dev_data_fan.zip"] = [fault(ranges=ranges), fault(drop=70_000)]
+    world.run("--dev", "--machine-type", "fan")
+    assert f"/{len(content) / 1000:.0f}k" in capfd.readouterr().err
+    assert world.files() == FAN
+
+
+def test_a_server_that_does_not_say_the_size(world):
+    content = world.mirror.files["dev_data_fan.zip"]
+    world.serve("dev", "dev_data_fan.zip", content, "fan", CLIPS, size_known=False)
+    world.mirror.faults["dev_data_fan.zip"] = [fault(ranges=False, length=False) for _ in range(2)]
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+    shutil.rmtree(world.dev / "fan")
+    (world.dev / "dev_data_fan.zip.part").write_bytes(content)  # whole; the server says 416
+    world.mirror.faults["dev_data_fan.zip"] = [fault(ranges=False, length=False)]
+    world.run("--dev", "--machine-type", "fan")
+    assert world.asked()[-1] == len(content)
+    assert world.files() == FAN
+
+
+def test_a_server_that_never_stops(world, monkeypatch):
+    content = world.mirror.files["dev_data_fan.zip"]
+    world.mirror.files["dev_data_fan.zip"] = content * 3
+    world.mirror.faults["dev_data_fan.zip"] = [fault(ranges=False, length=False)]
+    assert "sends more than the archive has" in world.fails("--dev", "--machine-type", "fan")
+    assert (world.dev / "dev_data_fan.zip.part").stat().st_size <= len(content)
+
+
+# ---- archives that are not safe to unpack ----
+
+
+def member(name: str, kind: int = stat.S_IFREG, content: bytes = b"x", **attributes) -> Callable:
+    def write(archive: zipfile.ZipFile) -> None:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (kind | 0o644) << 16
+        archive.writestr(info, content)
+        for attribute, value in attributes.items():
+            setattr(archive.filelist[-1], attribute, value)  # what the directory at the archive's end says
+
+    return write
+
+
+def bomb(archive: zipfile.ZipFile) -> None:
+    archive.writestr("fan/train/normal_id_00_00000099.wav", bytes(2**20))
+
+
+def twice(archive: zipfile.ZipFile) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("fan/train/normal_id_00_00000000.wav", b"x")
+
+
+def crowd(archive: zipfile.ZipFile) -> None:
+    for number in range(1100):
+        archive.writestr(f"fan/{number}.txt", b"")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (member("../evil.wav"), "'../evil.wav' leaves the folder"),
+        (member("fan/train/../../../evil.wav"), "leaves the folder"),
+        (member("/tmp/evil.wav"), "leaves the folder"),
+        (member("C:/evil.wav"), "leaves the folder"),
+        (member("..\\evil.wav"), "leaves the folder"),
+        (member("fan/train/normal_id_00_00000003.wav", stat.S_IFLNK, b"/etc/passwd"), "is a link or a device"),
+        (member("fan/train/normal_id_00_00000003.wav", stat.S_IFIFO), "is a link or a device"),
+        (member("fan/train/normal_id_00_00000003.wav", flag_bits=1), "is encrypted"),
+        (member("fan/train/normal_id_00_00000003.wav", compress_type=97), "packed in a way that is not known"),
+        (bomb, "unpacks to more than 0.00 GB"),
+        (twice, "stands in it twice"),
+        (crowd, "1105 files; expected 5"),
+    ],
+)
+def test_an_archive_that_is_not_safe(world, more, words):
+    world.serve("dev", "dev_data_fan.zip", archive_of("fan", more=more), "fan", CLIPS)
+    assert words in world.fails("--dev", "--machine-type", "fan")
+    assert world.files() == {"dev_data/dev_data_fan.zip.part"}
+    assert not (world.folder / "evil.wav").exists()
+
+
+def test_what_is_no_clip_stays_in_the_archive(world):
+    def others(archive):
+        archive.mkdir("fan/train/.hidden") if hasattr(archive, "mkdir") else None
+        for name in (
+            "README.txt",
+            "fan/readme.md",
+            "__MACOSX/fan/train/._x.wav",
+            "fan/other/a.wav",
+            "pump/train/a.wav",
+        ):
+            archive.writestr(name, b"x")
+
+    world.serve("dev", "dev_data_fan.zip", archive_of("fan", more=others), "fan", CLIPS)
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
+
+
+def test_an_archive_without_clips(world):
+    world.serve("dev", "dev_data_fan.zip", archive_of("fan", ("test",)), "fan", CLIPS)
+    assert "no clips in fan/train" in world.fails("--dev", "--machine-type", "fan")
+    assert world.files() == {"dev_data/dev_data_fan.zip.part"}
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-50], lambda content: content[:5000] + content[5100:]])
+def test_a_damaged_archive_with_the_right_md5(world, damage):
+    world.serve("dev", "dev_data_fan.zip", damage(archive_of("fan")), "fan", CLIPS)
+    assert "damaged (" in world.fails("--dev", "--machine-type", "fan")
+    assert world.files() == {"dev_data/dev_data_fan.zip.part"}
+
+
+# ---- folders with something in them, and disks without room ----
+
+
+def test_data_unpacked_by_hand_is_recognised(world):
+    with zipfile.ZipFile(io.BytesIO(archive_of("fan"))) as archive:
+        archive.extractall(world.dev)
+    (world.dev / "fan/train/notes.txt").write_text("mine")
+    for name in CLIPS:
+        (world.dev / "ToyCar" / name).mkdir(parents=True)  # empty folders are nothing
+    world.run("--dev")
+    assert world.asked() == []
+    assert world.files() == clip_names("ToyCar", "fan") | {"dev_data/fan/train/notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "normal_id_00_00000002.wav").unlink(), "train: 2 wav files; expected 3"),
+        (
+            lambda folder: (folder / "normal_id_00_00000002.wav").write_bytes(b"RIFF"),
+            "train: 3 wav files, 1 of them cut short; expected 3",
+        ),
+        (lambda folder: (folder / "other.wav").write_bytes(clip_bytes(9)), "train: 4 wav files; expected 3"),
+        (lambda folder: shutil.rmtree(folder) or folder.write_text("a file"), "train: 0 wav files; expected 3"),
+    ],
+)
+def test_what_is_there_is_not_overwritten(world, spoil, words):
+    world.run("--dev", "--machine-type", "fan")
+    spoil(world.dev / "fan/train")
+    before = {name: (world.folder / name).read_bytes() for name in world.files()}
+    message = world.fails("--dev")
+    assert words in message
+    assert "move it away" in message
+    assert {name: (world.folder / name).read_bytes() for name in world.files()} == before
+    world.run("--dev", "--machine-type", "ToyCar")
+
+
+def test_a_file_where_the_machine_type_should_be(world):
+    world.dev.mkdir()
+    (world.dev / "fan").write_text("mine")
+    assert "fan/train: 0 wav files".replace("/", os.sep) in world.fails("--dev")
+    assert world.files() == {"dev_data/fan"}
+
+
+def test_another_list_is_not_overwritten(world):
+    (world.folder / "eval_data_list.csv").write_text("mine")
+    assert "eval_data_list.csv: not the official file" in world.fails("--eval")
+    assert (world.folder / "eval_data_list.csv").read_text() == "mine"
+
+
+def test_the_disk_is_too_small(world, monkeypatch):
+    archives = download_data.read_archives("dev", None)
+    unpacked = sum(CLIPS.values()) * (2 * SAMPLES + download_data.HEADER_BYTES)
+    assert [archive.unpacked_bytes for archive in archives] == [unpacked] * 2
+    sizes = [archive.bytes for archive in archives]
+    world.dev.mkdir()
+    (world.dev / "dev_data_ToyCar.zip.part").write_bytes(bytes(1000))
+    needed = {True: sum(sizes) - 1000 + 2 * unpacked, False: sizes[1] - 1000 + 2 * unpacked}
+    assert sizes[0] < unpacked + 1000  # the second archive is the moment when the most is needed
+    usage = namedtuple("usage", "total used free")
+    for kept, need in needed.items():
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=need: usage(0, 0, free))
+        download_data.check_space(archives, world.dev, fetched=True, kept=kept)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=need - 1: usage(0, 0, free))
+        with pytest.raises(common.UserError, match=r"0.00 GB are needed and 0.00 GB are free on this disk"):
+            download_data.check_space(archives, world.dev, fetched=True, kept=kept)
+    download_data.check_space(archives, world.dev, fetched=False, kept=True)
+    assert "are needed and" in world.fails("--dev")
+    assert world.mirror.requests == []
+    unknown = dataclasses.replace(archives[0], bytes=None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 2 * unpacked - 1001))
+    with pytest.raises(common.UserError, match="are needed"):
+        download_data.check_space([unknown], world.dev, fetched=True, kept=False)
