@@ -74,7 +74,7 @@ def test_xla_is_for_gpus_that_it_knows(monkeypatch, gpus, platform, wanted):
     import tensorflow as tf
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * gpus)
-    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(sys, "platform", platform)
     assert process.compiles_with_xla() is wanted
 
 
