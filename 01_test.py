@@ -5,15 +5,16 @@ python 01_test.py -e                            score eval_data/<machine type>/t
 python 01_test.py -e --training-data dev+eval   the same with models trained on both training sets
 """
 
-import logging
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import common
 import config
+import result_record
 import scoring
 
-logger = logging.getLogger(__name__)
+PAUSES = (0.2, 1.0, 3.0)  # [s] before a result folder that does not fit is looked at again
 
 
 def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[common.Clip]]:
@@ -32,29 +33,52 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
     return {machine_type: common.test_order(test_clips) for machine_type, test_clips in grouped.items()}
 
 
-def write_score_files(folder: Path, clips: Sequence[common.Clip], scores: Iterable[float]) -> None:
-    """One CSV per machine ID of a machine type."""
+def score(run, system: config.System, machine_type: str, clips: Sequence[common.Clip]) -> None:
+    """Score the test clips of a machine type: one CSV per machine ID, and a record of what made them."""
+    paths = system.module.made_by(run, system, machine_type)
+    directory = result_record.model_directory(run.config, system)
+    models = result_record.model_digests(paths, directory)
+    scores = system.module.anomaly_scores(run, system, machine_type, clips)
+    if result_record.model_digests(paths, directory) != models:
+        raise common.UserError(f"{paths[0]}: was replaced while {machine_type} was scored; score it again")
     of_id: dict[str, list] = {}
-    for clip, score in zip(clips, scores, strict=True):
-        of_id.setdefault(clip.machine_id, []).append((clip, score))
-    for machine_id, pairs in of_id.items():
-        path = scoring.score_path(folder, clips[0].machine_type, machine_id)
-        scoring.write_scores(path, [clip.name for clip, _ in pairs], [score for _, score in pairs])
-        logger.debug("anomaly score result -> %s", path)
+    for clip, value in zip(clips, scores, strict=True):
+        of_id.setdefault(clip.machine_id, []).append((clip.name, value))
+    texts = {
+        scoring.score_path(Path(), machine_type, machine_id).name: scoring.scores_text(*zip(*pairs, strict=True))
+        for machine_id, pairs in of_id.items()
+    }
+    record = result_record.record_of(run.config, system, run.training_data, clips, models=models, texts=texts)
+    result_record.write(run.result_folder(system.name), record, texts)
 
 
-def report(folder: Path, scored: set[tuple[str, str]], settings: config.Config, *, add_up: bool) -> None:
-    """AUC and pAUC of a system, written as result.csv and printed.
+def check_folder(folder: Path, settings: config.Config, system: config.System) -> list[result_record.Record]:
+    """Records of all that is in a result folder; UserError if something in it is not of the models of this YAML.
 
-    ``scored`` are the (machine type, machine ID) pairs of this run. With ``add_up``, result.csv covers all that is in
-    the folder, so that jobs that each score one machine type add up to one file.
+    What does not fit is looked at again: a job that scores another machine type may be writing at this moment.
     """
-    labelled = scoring.read_folder(folder)
-    ours = {key: values for key, values in labelled.items() if key in scored}
-    performance = scoring.evaluate(ours, max_fpr=settings.max_fpr)
-    everything = scoring.evaluate(labelled, max_fpr=settings.max_fpr) if add_up else performance
-    scoring.write_result(folder / settings.result_file, everything)
-    print(f"\n{folder}\n{scoring.summary_table(performance, scoring.official_figures(ours, max_fpr=settings.max_fpr))}")
+    for pause in PAUSES:
+        try:
+            return result_record.check(folder, config=settings, system=system, required=True)
+        except common.UserError:
+            time.sleep(pause)
+    return result_record.check(folder, config=settings, system=system, required=True)
+
+
+def report(folder: Path, machine_types: Sequence[str], settings: config.Config, system: config.System) -> None:
+    """AUC and pAUC: those of this run's machine types printed, those of all in the folder written as result.csv.
+
+    Jobs that each score one machine type so add up to one file: each reads all again if another has come meanwhile.
+    """
+    scores = scoring.read_folder(folder, machine_types=machine_types)
+    performance = scoring.evaluate(scores, max_fpr=settings.max_fpr)
+    published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
+    print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
+    written = None
+    while written != (records := check_folder(folder, settings, system)):
+        everything = scoring.evaluate(scoring.read_folder(folder), max_fpr=settings.max_fpr)
+        scoring.write_result(folder / settings.result_file, everything)
+        written = records
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -75,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         official = config.OfficialModel(args.official_model)
         systems = [config.System("official", official, settings.feature, settings.fit)]
     clips = checked_clips(settings, args, systems)
+    if not args.machine_type:
+        for system in systems:
+            folder = settings.result_directory / args.training_data / system.name
+            result_record.require_only(folder, list(clips), settings.directory(args.split))
 
     import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
 
@@ -84,16 +112,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             system.module.require(run, system, clips)
         for system in systems:
             for machine_type, test_clips in clips.items():
-                scores = system.module.anomaly_scores(run, system, machine_type, test_clips)
-                write_score_files(run.result_folder(system.name), test_clips, scores)
-    all_clips = [clip for test_clips in clips.values() for clip in test_clips]
+                score(run, system, machine_type, test_clips)
+    faults = []
     for system in systems:
         folder = run.result_folder(system.name)
-        if args.split == "dev":
-            scored = {(clip.machine_type, clip.machine_id) for clip in all_clips}
-            report(folder, scored, settings, add_up=bool(args.machine_type))
-        else:
-            print(f"{system.name}: anomaly scores of {len(all_clips)} clips -> {folder}")
+        try:
+            if args.split == "dev":
+                report(folder, list(clips), settings, system)
+            else:
+                print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
+                check_folder(folder, settings, system)
+        except common.UserError as error:  # to name the faults of all folders at once
+            faults.append(str(error))
+    if faults:
+        raise common.UserError("\n".join(faults))
 
 
 if __name__ == "__main__":

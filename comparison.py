@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import common
+import result_record
 import scoring
 from scoring import Key, LabelledScores, Performance, Truth
 
@@ -76,6 +77,7 @@ def read_results(
     results, errors = {}, []
     for name, folder in zip(folder_names(folders), folders, strict=True):
         try:
+            result_record.check(folder)
             scores = scoring.read_folder(folder, truth)
             results[folder.resolve()] = Result(name, folder, scores, scoring.evaluate(scores, max_fpr=max_fpr))
         except common.UserError as error:  # to name the faults of all folders at once

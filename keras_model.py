@@ -451,6 +451,13 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
         training.check_sample_rate(training.require_trained(run, system, machine_type), test_clips)
 
 
+def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+    """Files that stand for what scores the clips of a machine type: the model's record, or the official model."""
+    if isinstance(system.model, OfficialModel):
+        return [official_path(system, machine_type)]
+    return [training.record_path(run.model_folder(system), machine_type)]
+
+
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips by the machine type's model, shape (n_clips,); see :func:`reconstruction_errors`."""
     if isinstance(system.model, OfficialModel):

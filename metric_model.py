@@ -707,6 +707,11 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
         )
 
 
+def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+    """Files that stand for what scores the clips of a machine type: the record of the network over all of them."""
+    return [training.record_path(run.model_folder(system), NAME)]
+
+
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,); see :func:`clip_scores`."""
     folder = run.model_folder(system)

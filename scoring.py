@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -129,18 +129,23 @@ def score_files(directory: Path) -> dict[Key, Path]:
     return {match.groups(): path for path, match in matches.items()}
 
 
-def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> None:
-    """Write a score CSV in the official format: no header, ``name,score``, full precision, LF.
+def scores_text(names: Sequence[str], scores: Sequence[float]) -> str:
+    """Content of a score CSV in the official format: no header, ``name,score``, full precision, LF.
 
     Raises
     ------
-    ValueError : if a score is not finite, naming the clips; nothing is written then.
+    ValueError : if a score is not finite, naming the clips.
     """
     rows = [[name, float(score)] for name, score in zip(names, scores, strict=True)]
     bad = [f"{name} ({score})" for name, score in rows if not math.isfinite(score)]
     if bad:
-        raise ValueError(f"{path.name}: {len(bad)} scores are not finite: {some(bad)}")
-    common.write_text(path, _csv_text(rows))
+        raise ValueError(f"{len(bad)} scores are not finite: {some(bad)}")
+    return _csv_text(rows)
+
+
+def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> None:
+    """Write a score CSV; nothing is written if a score is not finite (ValueError)."""
+    common.write_text(path, scores_text(names, scores))
 
 
 def read_scores(path: Path) -> dict[str, float]:
@@ -292,19 +297,24 @@ def _truth_of_folder(directory: Path) -> tuple[Truth, list[str]]:
     return truth, faults
 
 
-def read_folder(directory: Path, truth: Truth | None = None) -> dict[Key, LabelledScores]:
+def read_folder(
+    directory: Path, truth: Truth | None = None, *, machine_types: Collection[str] | None = None
+) -> dict[Key, LabelledScores]:
     """All score CSVs of a folder with their labels, paired by clip name; in the order of ``truth``, or sorted.
 
     Parameters
     ----------
     truth : what ``read_truth`` gives; if None, the labels are in the clips' names
+    machine_types : those whose CSVs are read; None: all
 
     Raises
     ------
     UserError : naming, in one message, all rows that are malformed, not finite, repeated, or of no clip of ``truth``,
         all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
     """
-    files = score_files(directory)
+    files = {
+        key: path for key, path in score_files(directory).items() if machine_types is None or key[0] in machine_types
+    }
     faults = _file_faults(directory, files, truth) if truth is not None else []
     scored: dict[Key, LabelledScores] = {}
     for key, path in files.items():

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import yaml
 
 import common
+import result_record
 import scoring
 from config import Config, System
 from meta_file import LABEL, LINES_SHOWN, MAX_ABBREVIATION, Authors, Finding, check_meta, first_findings, is_count
@@ -359,8 +360,10 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         folder = f"{authors.team}_{number}"
         system = config.systems[entry.system]
         try:
-            scores = scoring.score_files(config.result_directory / entry.training_data / system.name)
+            results = config.result_directory / entry.training_data / system.name
+            scores = scoring.score_files(results)
             parameters, sample_rate = model_facts(config.model_directory / entry.training_data / system.name)
+            result_record.check(results, config=config, system=system, required=True)
         except common.UserError as error:
             data = "" if entry.training_data == "eval" else f" --training-data {entry.training_data}"
             options = f"-e{data} --system {system.name}"
@@ -372,7 +375,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         block = {
             "submission": _submission_block(number, authors, f"{system.name} {entry.training_data}"),
             "system": _system_block(system, entry.training_data, sample_rate, parameters, authors.source_code),
-            "results": {"development_dataset": dev_results(config, system.name, machine_types)},
+            "results": {"development_dataset": dev_results(config, system, machine_types)},
         }
         text = yaml.safe_dump(block, sort_keys=False, allow_unicode=True, width=1000)
         files[f"{folder}/{folder}.meta.yaml"] = text.encode()
@@ -442,9 +445,11 @@ def _system_block(
     }
 
 
-def dev_results(config: Config, system_name: str, machine_types: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def dev_results(config: Config, system: System, machine_types: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Development AUC and pAUC [%] of each machine type; None where the system was not run on it."""
-    path = config.result_directory / "dev" / system_name / config.result_file
+    folder = config.result_directory / "dev" / system.name
+    result_record.check(folder, config=config, system=system)
+    path = folder / config.result_file
     averages = read_averages(path) if path.exists() else {}
     nothing = (None, None)
     pairs = {machine_type: averages.get(machine_type, nothing) for machine_type in machine_types}

@@ -48,8 +48,9 @@ def trained(dev_work, yaml_file, tmp_path):
     return yaml_file
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def contents(folder: Path, ending: str = "") -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name.endswith(ending)]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def check_score_file(path: Path, names: list[str]) -> list[float]:
@@ -70,7 +71,8 @@ def check_score_file(path: Path, names: list[str]) -> list[float]:
 def test_development_scores_are_official_to_the_byte(dev_work):
     folder = dev_work / "result" / "dev" / "small"
     expected = {f"anomaly_score_{name}_{machine_id}.csv" for name, ids in DEV_IDS.items() for machine_id in ids}
-    assert {path.name for path in folder.iterdir()} == expected | {"result.csv"}
+    records = {f"record_{machine_type}.yaml" for machine_type in DEV_IDS}
+    assert {path.name for path in folder.iterdir()} == expected | records | {"result.csv"}
     lines = []
     for machine_type, ids in DEV_IDS.items():
         lines += [machine_type, "id,AUC,pAUC"]
@@ -110,7 +112,8 @@ def test_evaluation_after_development_trains_anew(trained, tmp_path, capsys):
         assert (tmp_path / "model/eval" / name).read_bytes() != dev_models[name]
     score.main(["-e", "--config", str(path)])
     folder = tmp_path / "result" / "eval" / "small"
-    assert {p.name for p in folder.iterdir()} == {f"anomaly_score_{n}_{i[0]}.csv" for n, i in EVAL_IDS.items()}
+    expected = {f"anomaly_score_{n}_{i[0]}.csv" for n, i in EVAL_IDS.items()} | {f"record_{n}.yaml" for n in EVAL_IDS}
+    assert {p.name for p in folder.iterdir()} == expected
     for machine_type, (machine_id,) in EVAL_IDS.items():
         names = [f"{machine_id}_{number:08d}.wav" for number in range(2 * OPTIONS.test_clips)]
         check_score_file(folder / f"anomaly_score_{machine_type}_{machine_id}.csv", names)
@@ -137,7 +140,7 @@ def test_the_summary_says_which_figures(trained, dev_work, tmp_path, capsys):
     assert table[2].split("  ")[0] == "machine type"
     assert [line.split()[0] for line in table[4:]] == ["ToyCar", "fan", "mean"]
     assert "published" not in "".join(table)  # not the official test set
-    assert contents(tmp_path / "result") == contents(dev_work / "result")
+    assert contents(tmp_path / "result", ".csv") == contents(dev_work / "result", ".csv")
 
 
 # ---- what is kept, what is trained anew ----
@@ -186,7 +189,7 @@ def test_jobs_of_one_machine_type_add_up_and_a_seed_gives_the_same_bytes(dev_wor
     for machine_type in MACHINE_TYPES[::-1]:
         train.main(["-d", "--machine-type", machine_type, "--config", str(path)])
         score.main(["-d", "--machine-type", machine_type, "--config", str(path)])
-    assert contents(tmp_path / "result") == contents(dev_work / "result")
+    assert contents(tmp_path / "result", ".csv") == contents(dev_work / "result", ".csv")
 
 
 @pytest.mark.usefixtures("without_xla")
@@ -212,7 +215,7 @@ def test_official_models_score_clips(yaml_file, tmp_path, dataset):
         model.save(tmp_path / f"model_{machine_type}.hdf5")
     score.main(["-d", "--official-model", str(tmp_path), "--config", str(tmp_path / "settings.yaml")])
     folder = tmp_path / "result" / "dev" / "official"
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 7
     waveform, rate = common.load_wav(dataset / "dev_data" / "fan" / "test" / "normal_id_00_00000000.wav")
     log_mel = common.log_mel_energies(waveform, rate, n_mels=32, n_fft=1024, hop_length=512, power=2.0)
     vectors = common.stack_frames(log_mel, frames=5)
@@ -390,7 +393,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(yaml_file, tmp_path):
     train.main([*options, str(yaml_file(changes, work=unbroken))])
     for work in (broken, unbroken):
         score.main([*options, str(work / "settings.yaml")])
-    assert contents(broken / "result") == contents(unbroken / "result")
+    assert contents(broken / "result", ".csv") == contents(unbroken / "result", ".csv")
     weights = [weights_of(work / "model" / "dev" / "small" / "model_fan.keras") for work in (broken, unbroken)]
     assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
 

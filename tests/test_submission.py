@@ -14,6 +14,7 @@ import yaml
 import common
 import config
 import meta_file
+import result_record
 import scoring
 import submission
 
@@ -34,15 +35,6 @@ def clip_names(machine_id, n=N_CLIPS):
 
 def write_run(directory, *, clips):
     """Results, records and a YAML as the other scripts leave them; the path of the YAML."""
-    rng = np.random.default_rng(0)
-    for entry in SUBMISSIONS.values():
-        results = directory / "result" / entry.training_data / entry.system
-        for key, names in clips.items():
-            scoring.write_scores(scoring.score_path(results, *key), names, rng.normal(size=len(names)))
-        for machine_type, _ in clips:
-            record = {"system": entry.system, "parameters": PARAMETERS[entry.system], "sample_rate": 16_000}
-            path = directory / "model" / entry.training_data / entry.system / f"record_{machine_type}.yaml"
-            common.write_text(path, yaml.safe_dump(record))
     performance = {"ToyCar": {"id_01": (0.75, 0.5), "id_02": (0.8, 0.625)}, "fan": {"id_00": (0.5, 0.5)}}
     scoring.write_result(directory / "result/dev/tuned_ae/result.csv", performance)
     block = yaml.safe_load((ROOT / "baseline.yaml").read_text(encoding="utf-8"))
@@ -51,7 +43,37 @@ def write_run(directory, *, clips):
         block[f"{name}_directory"] = str(directory / folder)
     block["submissions"] = {number: dataclasses.asdict(entry) for number, entry in SUBMISSIONS.items()}
     common.write_text(directory / "run.yaml", yaml.safe_dump(block, sort_keys=False))
+    for entry in SUBMISSIONS.values():
+        for machine_type in dict.fromkeys(machine_type for machine_type, _ in clips):
+            record = {"system": entry.system, "parameters": PARAMETERS[entry.system], "sample_rate": 16_000}
+            path = directory / "model" / entry.training_data / entry.system / f"record_{machine_type}.yaml"
+            common.write_text(path, yaml.safe_dump(record))
+        write_scores(directory, entry, clips)
     return directory / "run.yaml"
+
+
+def write_scores(directory, entry, clips):
+    """Scores of a submission with their records, as 01_test.py writes them."""
+    settings, rng = config.load_config(directory / "run.yaml"), np.random.default_rng(0)
+    for machine_type in dict.fromkeys(machine_type for machine_type, _ in clips):
+        model = settings.model_directory / entry.training_data / entry.system / f"record_{machine_type}.yaml"
+        if not model.exists():
+            common.write_text(model, "model")
+        ids = {i: names for (t, i), names in clips.items() if t == machine_type}
+        texts = {
+            f"anomaly_score_{machine_type}_{i}.csv": scoring.scores_text(names, rng.normal(size=len(names)))
+            for i, names in ids.items()
+        }
+        test_clips = [common.Clip(Path(n), machine_type, i, None, 1, 16_000, 1, 1, 1) for i in ids for n in ids[i]]
+        record = result_record.record_of(
+            settings,
+            settings.systems[entry.system],
+            entry.training_data,
+            test_clips,
+            models=result_record.model_digests([model], settings.model_directory),
+            texts=texts,
+        )
+        result_record.write(settings.result_directory / entry.training_data / entry.system, record, texts)
 
 
 def write_truth(path, clips):
@@ -215,9 +237,25 @@ def test_without_truth_the_clips_are_those_of_the_dataset(tmp_path, run, clips):
             lambda d: (d / "result/eval/baseline_ae/anomaly_score_fan_id_01.csv").write_text(
                 "id_01_00000000.wav,nan\n"
             ),
-            "anomaly_score_fan_id_01.csv, line 1: id_01_00000000.wav: score nan is not finite",
+            "anomaly_score_fan_id_01.csv: not as it was written; edited",
         ),
-        (lambda d: (d / "result/eval/baseline_ae/anomaly_score_fan_id_01.csv").unlink(), "1 of 3 score files missing"),
+        (
+            lambda d: (d / "result/eval/baseline_ae/anomaly_score_fan_id_01.csv").unlink(),
+            "anomaly_score_fan_id_01.csv: missing; the run that scored it",
+        ),
+        (
+            lambda d: [path.unlink() for path in (d / "result/eval/baseline_ae").glob("record_*")],
+            "anomaly_score_fan_id_03.csv: no record says what made it",
+        ),
+        (lambda d: yaml_block(d, seed=7), r"_fan_id_03.csv: scored with other settings than the YAML's: seed: 0 -> 7"),
+        (
+            lambda d: (d / "model/eval/baseline_ae/record_fan.yaml").write_text("parameters: 1\nsample_rate: 16000\n"),
+            r"_fan_id_03.csv: of another model than the present one, .*record_fan.yaml",
+        ),
+        (
+            lambda d: write_scores(d, SUBMISSIONS[1], {("fan", "id_01"): clip_names("id_01")}),
+            f"{TEAM}_1/: 1 of 3 score files missing: anomaly_score_fan_id_03.csv",
+        ),
     ],
 )
 def test_no_package_of_incomplete_results(tmp_path, run, broken, message):
@@ -225,6 +263,14 @@ def test_no_package_of_incomplete_results(tmp_path, run, broken, message):
     with pytest.raises(common.UserError, match=message):
         script.main(run)
     assert not Path(run[-1]).exists()
+
+
+def test_development_figures_of_other_settings_are_refused(tmp_path, run, clips):
+    yaml_block(tmp_path, seed=7)
+    write_scores(tmp_path, config.Submission("tuned_ae", "dev"), clips)
+    yaml_block(tmp_path, seed=0)
+    with pytest.raises(common.UserError, match=r"dev.tuned_ae: files that do not fit(.|\n)*seed: 7 -> 0"):
+        script.main(run)
 
 
 def test_no_technical_report_at_the_path(run):

@@ -1,0 +1,266 @@
+"""What made the CSVs of a result folder: one small record per machine type, checked before their figures are used.
+
+``record_<machine type>.yaml`` stands beside the CSVs of a machine type. It is written before them and says what they
+must be, so that a run which was killed in between is found out; and as each machine type has its own, jobs that
+score one machine type each can share a folder. A folder without any record is somebody else's, and taken as it is.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+import common
+import scoring
+from config import Config, OfficialModel, System
+
+ADVICE = "Score these machine types again with 01_test.py, or move the files that do not belong here away."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What made the CSVs of one machine type."""
+
+    machine_type: str
+    system: str
+    training_data: str  # "dev", "eval" or "dev+eval"
+    settings: dict  # all that decides the scores, see `settings_of`
+    models: dict[str, str]  # file that stands for a model, below the model directory -> SHA-256
+    clips: int
+    fingerprint: str  # of the list of test clips
+    result_file: str
+    max_fpr: float
+    files: dict[str, str]  # CSV -> SHA-256
+
+
+def record_path(folder: Path, machine_type: str) -> Path:
+    """Record of the CSVs of a machine type."""
+    return folder / f"record_{machine_type}.yaml"
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def settings_of(config: Config, system: System) -> dict:
+    """All settings that decide a system's scores, as plain values."""
+    official = isinstance(system.model, OfficialModel)
+    fit = {name: value for name, value in dataclasses.asdict(system.fit).items() if name != "verbose"}
+    settings = {
+        "model": {"type": "official"} if official else {"type": system.model_type, **dataclasses.asdict(system.model)},
+        "feature": dataclasses.asdict(system.feature),
+        "fit": None if official else fit,
+        "seed": None if official else config.seed,
+    }
+    return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def model_directory(config: Config, system: System | None) -> Path:
+    """Folder that holds the models of a system."""
+    official = system and isinstance(system.model, OfficialModel)
+    return system.model.directory if official else config.model_directory
+
+
+def model_digests(paths: Iterable[Path], directory: Path) -> dict[str, str]:
+    """Path below ``directory``, / between folders -> SHA-256 of the file."""
+    return {path.relative_to(directory).as_posix(): digest(path.read_bytes()) for path in paths}
+
+
+# ---- write ----
+
+
+def record_of(
+    config: Config,
+    system: System,
+    training_data: str,
+    clips: Sequence[common.Clip],
+    *,
+    models: Mapping[str, str],
+    texts: Mapping[str, str],
+) -> Record:
+    """Record of the CSVs of one machine type.
+
+    Parameters
+    ----------
+    clips : the test clips of the machine type
+    models : as ``model_digests`` gives them
+    texts : name of a CSV -> its content
+    """
+    return Record(
+        machine_type=clips[0].machine_type,
+        system=system.name,
+        training_data=training_data,
+        settings=settings_of(config, system),
+        models=dict(models),
+        clips=len(clips),
+        fingerprint=common.fingerprint(clips),
+        result_file=config.result_file,
+        max_fpr=config.max_fpr,
+        files={name: digest(text.encode()) for name, text in texts.items()},
+    )
+
+
+def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
+    """Write the CSVs of a machine type and their record; what an earlier run left of the machine type goes.
+
+    Parameters
+    ----------
+    record : as ``record_of`` makes it for ``texts``
+    texts : name of a CSV -> its content
+
+    Notes
+    -----
+    First goes the result file, whose figures are of the scores before; then comes the record, then the CSVs. Killed
+    in between, what is there does not fit the record, and no figure is taken from it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / record.result_file).unlink(missing_ok=True)
+    common.write_text(
+        record_path(folder, record.machine_type),
+        yaml.safe_dump(dataclasses.asdict(record), sort_keys=False, allow_unicode=True),
+    )
+    for name, text in texts.items():
+        common.write_text(folder / name, text)
+        logger.debug("written: %s", folder / name)
+    for (machine_type, _), path in csv_files(folder):
+        if machine_type == record.machine_type and path.name not in texts:
+            path.unlink()
+            logger.info("%s: removed, as there are no such test clips any more", path)
+
+
+def csv_files(folder: Path) -> Iterator[tuple[scoring.Key, Path]]:
+    """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
+    for path in sorted(folder.glob("*.csv")):
+        if match := scoring.SCORE_FILE.fullmatch(path.name):
+            yield match.groups(), path
+
+
+# ---- read back and check ----
+
+
+def read(path: Path) -> Record:
+    """Record of a file.
+
+    Raises
+    ------
+    ValueError : if it is not one that ``write`` has written.
+    """
+    try:
+        block = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"unreadable ({error})") from error
+    kinds = {"settings": dict, "models": dict, "clips": int, "max_fpr": float, "files": dict}
+    fields = [field.name for field in dataclasses.fields(Record)]
+    if not isinstance(block, dict) or sorted(block) != sorted(fields):
+        raise ValueError(f"expected the keys {', '.join(fields)}")
+    for name in fields:
+        if type(block[name]) is not kinds.get(name, str):
+            raise ValueError(f"{name}: {block[name]!r}; expected {kinds.get(name, str).__name__}")
+    if not all(isinstance(item, str) for name in ("models", "files") for pair in block[name].items() for item in pair):
+        raise ValueError("models and files; expected names with their digests")
+    return Record(**block)
+
+
+def read_all(folder: Path) -> tuple[list[Record], list[str]]:
+    """Records of a folder, sorted by machine type; and the faults of those that cannot be read."""
+    records, faults = [], []
+    for path in sorted(folder.glob("record_*.yaml")):
+        try:
+            record = read(path)
+            if path != record_path(folder, record.machine_type):
+                raise ValueError(f"a record of {record.machine_type}; was the file renamed?")
+            records.append(record)
+        except ValueError as error:
+            faults.append(f"{path}: {error}")
+    return records, faults
+
+
+def check(
+    folder: Path, *, config: Config | None = None, system: System | None = None, required: bool = False
+) -> list[Record]:
+    """Records of a folder whose CSVs all fit them, and belong to one run of one state of the models.
+
+    Parameters
+    ----------
+    config : with it, the models that are there must be those that scored; None: they are not looked at
+    system : with it, its settings must be those of the scores; None: the records are only compared with each other
+    required : whether there must be records
+
+    Raises
+    ------
+    UserError : naming the CSVs that do not fit, and why.
+    """
+    records, faults = read_all(folder)
+    if records or faults or required:
+        faults += _content_faults(folder, records)
+        settings = settings_of(config, system) if config and system else None
+        faults += _origin_faults(records, config and model_directory(config, system), settings)
+    if faults:
+        raise common.fault_list(f"{folder}: files that do not fit what should have made them", faults, ADVICE)
+    return records
+
+
+def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
+    """Raise UserError if a result folder has CSVs of other machine types than a run over all of ``directory``."""
+    others = [path.name for (machine_type, _), path in csv_files(folder) if machine_type not in machine_types]
+    if others:
+        raise common.fault_list(
+            f"{folder}: files of machine types that {directory} does not have",
+            others,
+            "Move them away; or score with --machine-type, which adds to what is there.",
+        )
+
+
+def _content_faults(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+    """CSVs that are not what their record says, are not there, or have no record."""
+    digests = {name: value for record in records for name, value in record.files.items()}
+    there = {path.name: path for _, path in csv_files(folder)}
+    for name in sorted(digests.keys() | there.keys()):
+        if name not in digests:
+            yield f"{name}: no record says what made it"
+        elif name not in there:
+            yield f"{name}: missing; the run that scored it was interrupted, or the file was removed"
+        elif digest(there[name].read_bytes()) != digests[name]:
+            yield f"{name}: not as it was written; edited, or of a run that was interrupted"
+
+
+def _origin_faults(records: Sequence[Record], models_in: Path | None, settings: dict | None) -> Iterator[str]:
+    """Machine types whose CSVs are of another run than the YAML's, the models' or the first machine type's."""
+    models: dict[str, tuple[str, Record]] = {}
+    for record in records:
+        first = records[0]
+        named = scoring.some(list(record.files))
+        same = (first.system, first.training_data) == (record.system, record.training_data)
+        changes = differences(record.settings, settings if settings is not None else first.settings)
+        if not same:
+            yield f"{named}: of {record.training_data} {record.system}, beside {first.training_data} {first.system}"
+        elif changes:
+            whose = "the YAML's" if settings is not None else f"{first.machine_type}'s"
+            yield f"{named}: scored with other settings than {whose}: {', '.join(changes)}"
+        for name, value in record.models.items():
+            known, owner = models.setdefault(name, (value, record))
+            path = models_in and models_in / name
+            if path and path.is_file() and digest(path.read_bytes()) != value:
+                yield f"{named}: of another model than the present one, {path}"
+            elif known != value:
+                yield f"{named}: of another state of the model ({name}) than {owner.machine_type}'s"
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """Keys that differ, as ``key: old -> new``."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: {before} -> {after}")
+    return lines

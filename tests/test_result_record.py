@@ -1,0 +1,307 @@
+"""The records of result folders: what does not belong to the models and clips at hand is named, not averaged."""
+
+import dataclasses
+import importlib
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SHIPPED
+
+import common
+import config
+import result_record
+import scoring
+
+score = importlib.import_module("01_test")
+evaluate = importlib.import_module("02_evaluate")
+train = importlib.import_module("00_train")
+
+
+def settings_with(tmp_path, **changes) -> config.Config:
+    """The shipped YAML with its folders in ``tmp_path``."""
+    block = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    block |= {f"{kind}_directory": str(tmp_path / kind) for kind in ("model", "result")} | changes
+    common.write_text(tmp_path / "settings.yaml", yaml.safe_dump(block))
+    return config.load_config(tmp_path / "settings.yaml")
+
+
+def clips_of(machine_type, machine_ids):
+    return [
+        common.Clip(Path(f"{label}_{machine_id}_{k:08d}.wav"), machine_type, machine_id, int(label == "anomaly"),
+                    16000, 16000, 32044, 0, k)
+        for machine_id in machine_ids for label in ("normal", "anomaly") for k in range(3)
+    ]  # fmt: skip
+
+
+def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=0.0, model=None) -> Path:
+    """What 01_test.py writes for a machine type of tuned_ae, and the model's record; the result folder."""
+    model_record = settings.model_directory / "dev" / "tuned_ae" / f"record_{machine_type}.yaml"
+    common.write_text(model_record, model or f"the model of {machine_type}")
+    system, clips = settings.systems["tuned_ae"], clips_of(machine_type, machine_ids)
+    texts = {
+        f"anomaly_score_{machine_type}_{machine_id}.csv": scoring.scores_text(
+            *zip(*[(c.name, c.label + c.head_crc / 2 + add) for c in clips if c.machine_id == machine_id], strict=True)
+        )
+        for machine_id in machine_ids
+    }
+    models = result_record.model_digests([model_record], settings.model_directory)
+    record = result_record.record_of(settings, system, "dev", clips, models=models, texts=texts)
+    folder = settings.result_directory / "dev" / "tuned_ae"
+    result_record.write(folder, record, texts)
+    return folder
+
+
+def check(settings, folder):
+    return result_record.check(folder, config=settings, system=settings.systems["tuned_ae"], required=True)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_with(tmp_path)
+
+
+@pytest.fixture
+def folder(settings):
+    """Result folder of tuned_ae with two machine types."""
+    return [write_scores(settings, machine_type) for machine_type in ("fan", "pump")][0]
+
+
+def test_what_was_written_fits_and_reads_back(settings, folder):
+    fan, pump = check(settings, folder)
+    assert (fan.machine_type, pump.machine_type, fan.system, fan.training_data) == ("fan", "pump", "tuned_ae", "dev")
+    assert list(fan.models) == ["dev/tuned_ae/record_fan.yaml"]
+    assert (fan.clips, fan.result_file, fan.max_fpr) == (12, "result.csv", 0.1)
+    assert fan.settings["model"]["units"][4] == 16
+    assert "verbose" not in fan.settings["fit"]
+    assert sorted(fan.files) == ["anomaly_score_fan_id_00.csv", "anomaly_score_fan_id_02.csv"]
+
+
+def test_an_id_that_is_gone_takes_its_csv_with_it(settings, folder, caplog):
+    caplog.set_level("INFO")
+    (folder / "result.csv").write_text("figures of the scores before")
+    write_scores(settings, "fan", ["id_02"])
+    assert sorted(path.name for path in folder.glob("*fan*")) == ["anomaly_score_fan_id_02.csv", "record_fan.yaml"]
+    assert not (folder / "result.csv").exists()
+    assert "anomaly_score_fan_id_00.csv: removed, as there are no such test clips" in caplog.text
+    check(settings, folder)
+
+
+def test_scores_of_another_seed_beside_the_present_ones(tmp_path, settings, folder):
+    other = settings_with(tmp_path, seed=1)
+    write_scores(other, "fan", model="of another seed")
+    with pytest.raises(common.UserError) as caught:
+        check(other, folder)
+    message = str(caught.value)
+    assert "anomaly_score_pump_id_00.csv, anomaly_score_pump_id_02.csv: scored with other settings than the YAML's" in (
+        message
+    )
+    assert "seed: 0 -> 1" in message
+    assert "_fan_" not in message
+    with pytest.raises(common.UserError, match=r"pump_id_02.csv: scored with other settings than fan's: seed: 0 -> 1"):
+        result_record.check(folder)  # without the YAML
+
+
+def test_a_model_trained_anew_with_the_same_settings(settings, folder):
+    (settings.model_directory / "dev" / "tuned_ae" / "record_pump.yaml").write_text("on other clips")
+    result_record.check(folder)
+    with pytest.raises(common.UserError, match=r"pump_id_02.csv: of another model than the present one, .*record_pump"):
+        result_record.check(folder, config=settings)
+    (settings.model_directory / "dev" / "tuned_ae" / "record_pump.yaml").unlink()  # to save space
+    assert len(check(settings, folder)) == 2
+
+
+def test_one_model_over_all_types_must_be_in_the_same_state_for_all(settings, folder):
+    records = result_record.read_all(folder)[0]
+    for record, value in zip(records, ("old", "new"), strict=True):
+        changed = dataclasses.replace(record, models={"dev/l2_softmax/record_classifier.yaml": value})
+        common.write_text(
+            result_record.record_path(folder, record.machine_type), yaml.safe_dump(dataclasses.asdict(changed))
+        )
+    with pytest.raises(
+        common.UserError, match=r"pump_id_00.*: of another state of the model .*classifier.* than fan's"
+    ):
+        result_record.check(folder)
+
+
+def test_machine_types_of_two_systems_in_one_folder(settings, folder):
+    path = result_record.record_path(folder, "pump")
+    path.write_text(path.read_text().replace("training_data: dev\n", "training_data: eval\n"))
+    with pytest.raises(common.UserError, match="pump_id_00.csv, .*: of eval tuned_ae, beside dev tuned_ae"):
+        result_record.check(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "anomaly_score_fan_id_00.csv").unlink(), r"fan_id_00.csv: missing; the run that scored it was"),
+        (
+            lambda f: (f / "anomaly_score_fan_id_00.csv").write_text("normal_id_00_00000000.wav,1\n"),
+            "fan_id_00.csv: not as it was written; edited, or of a run that was interrupted",
+        ),
+        (
+            lambda f: shutil.copy(f / "anomaly_score_fan_id_00.csv", f / "anomaly_score_valve_id_00.csv"),
+            "valve_id_00.csv: no record says what made it",
+        ),
+        (lambda f: (f / "record_fan.yaml").unlink(), "fan_id_02.csv: no record says what made it"),
+        (lambda f: (f / "record_fan.yaml").write_text("a: ["), r"record_fan.yaml: unreadable"),
+        (lambda f: (f / "record_fan.yaml").write_bytes(b"\xff"), r"record_fan.yaml: unreadable"),
+        (lambda f: (f / "record_fan.yaml").write_text("[" * 20_000), r"record_fan.yaml: unreadable"),
+        (lambda f: (f / "record_fan.yaml").write_text("a: 1"), r"record_fan.yaml: expected the keys machine_type"),
+        (
+            lambda f: (f / "record_fan.yaml").write_text(
+                (f / "record_fan.yaml").read_text().replace("clips: 12", "clips: many")
+            ),
+            r"record_fan.yaml: clips: 'many'; expected int",
+        ),
+        (
+            lambda f: (f / "record_fan.yaml").write_text(
+                (f / "record_fan.yaml").read_text().replace("anomaly_score_fan_id_00.csv: ", "anomaly_score: 1 #")
+            ),
+            r"record_fan.yaml: models and files; expected names with their digests",
+        ),
+        (
+            lambda f: (f / "record_fan.yaml").rename(f / "record_valve.yaml"),
+            r"record_valve.yaml: a record of fan; was the file renamed\?",
+        ),
+    ],
+)
+def test_files_that_do_not_fit_their_record_are_named(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(common.UserError, match=message):
+        result_record.check(folder)
+    with pytest.raises(common.UserError, match=message):
+        evaluate.main([str(folder)])
+    assert not (folder / "result.csv").exists()
+
+
+def test_a_folder_of_others_has_no_records_and_is_taken_as_it_is(folder):
+    for path in folder.glob("record_*"):
+        path.unlink()
+    assert result_record.check(folder) == []
+    evaluate.main([str(folder)])
+    with pytest.raises(common.UserError, match="no record says what made it"):
+        result_record.check(folder, required=True)
+
+
+@pytest.mark.parametrize("n_files", range(4))
+def test_a_run_killed_while_it_writes_is_found_out(settings, folder, monkeypatch, n_files):
+    whole, written = common.write_text, []
+
+    def write_text(path, text):
+        if path.parent == folder:
+            if len(written) == n_files:
+                raise KeyboardInterrupt
+            written.append(path)
+        whole(path, text)
+
+    monkeypatch.setattr(common, "write_text", write_text)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    if n_files == 3:
+        write_scores(settings, "fan", add=1.0)
+        check(settings, folder)
+        return
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(settings, "fan", add=1.0)
+    if n_files == 0:
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+        return
+    with pytest.raises(common.UserError, match="not as it was written"):
+        result_record.check(folder)
+    shutil.rmtree(folder)
+    written.clear()
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(settings, "fan")
+    with pytest.raises(common.UserError, match="missing; the run that scored it was interrupted"):
+        result_record.check(folder)
+
+
+def test_runs_over_all_types_refuse_what_the_dataset_has_not(folder):
+    result_record.require_only(folder, ["fan", "pump"], Path("dev_data"))
+    with pytest.raises(common.UserError, match=r"(?s)types that dev_data does not have:\s+anomaly_score_pump_id_00"):
+        result_record.require_only(folder, ["fan"], Path("dev_data"))
+
+
+def test_a_job_waits_for_another_that_is_writing(settings, folder, monkeypatch):
+    path = folder / "anomaly_score_pump_id_00.csv"
+    content = path.read_bytes()
+    path.unlink()
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        path.write_bytes(content)
+
+    monkeypatch.setattr(score.time, "sleep", sleep)
+    assert len(score.check_folder(folder, settings, settings.systems["tuned_ae"])) == 2
+    assert pauses == [score.PAUSES[0]]
+    path.unlink()
+    monkeypatch.setattr(score.time, "sleep", pauses.append)
+    with pytest.raises(common.UserError, match="missing"):
+        score.check_folder(folder, settings, settings.systems["tuned_ae"])
+
+
+def test_jobs_side_by_side_lose_no_entry(settings, monkeypatch):
+    """Each job writes its machine type and adds all up; whichever ends last, result.csv has every type."""
+    types = [f"type{n}" for n in range(4)]
+    settings.result_directory.mkdir()
+    barrier = threading.Barrier(len(types))
+    folder = settings.result_directory / "dev" / "tuned_ae"
+
+    def job(machine_type):
+        barrier.wait()
+        write_scores(settings, machine_type)
+        score.report(folder, [machine_type], settings, settings.systems["tuned_ae"])
+
+    threads = [threading.Thread(target=job, args=[name]) for name in types]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = (folder / "result.csv").read_text().splitlines()
+    assert [row for row in rows if row in types] == types
+
+
+# ---- end to end ----
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_retrained_and_scored_for_one_machine_type_alone(yaml_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "PAUSES", ())
+    for options in (["-d"], ["-d", "--config", str(yaml_file({"seed": 1})), "--machine-type", "fan"]):
+        path = yaml_file({"seed": 1} if len(options) > 1 else None)
+        train.main(["-d", "--config", str(path)])
+        if len(options) == 1:
+            score.main(["-d", "--config", str(path)])
+    folder = tmp_path / "result" / "dev" / "small"
+    with pytest.raises(common.UserError, match=r"anomaly_score_ToyCar_id_01.csv, .*seed: 0 -> 1") as caught:
+        score.main(options)
+    assert "_fan_" not in str(caught.value)
+    assert not (folder / "result.csv").exists()
+    with pytest.raises(common.UserError, match=r"_fan_id_00.csv, .*: scored with other settings than ToyCar's"):
+        evaluate.main([str(folder)])
+    score.main(["-d", "--config", str(path), "--machine-type", "ToyCar"])
+    evaluate.main([str(folder)])
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_clips_of_an_id_removed_and_scored_again(yaml_file, dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    path = yaml_file({"dev_directory": str(tmp_path / "data" / "dev_data"), "fit": {"epochs": 1}})
+    options = ["-d", "--config", str(path)]
+    train.main(options)
+    score.main(options)
+    folder = tmp_path / "result" / "dev" / "small"
+    for clip in (tmp_path / "data" / "dev_data" / "fan" / "test").glob("*_id_02_*"):
+        clip.unlink()
+    score.main(options)
+    assert not (folder / "anomaly_score_fan_id_02.csv").exists()
+    before = (folder / "result.csv").read_text()
+    assert [line[:3] for line in before.splitlines()[6:]] == ["fan", "id,", "00,", "Ave", ""]
+    evaluate.main([str(folder)])
+    assert (folder / "result.csv").read_text() == before
+    shutil.rmtree(tmp_path / "data" / "dev_data" / "fan")
+    with pytest.raises(common.UserError, match=r"does not have:\s+anomaly_score_fan_id_00.csv"):
+        score.main(options)
