@@ -417,21 +417,34 @@ def result_text(result: Result, *, max_fpr: float) -> str:
     return f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips\n{table}"
 
 
-def systems_table(results: Sequence[Result], published: Sequence[scoring.Published] = ()) -> str:
-    """A line per system: AUC / pAUC [%] per machine type and their mean; published figures below ours."""
-    machine_types = list(dict.fromkeys(t for result in results for t in result.performance))
-    ours = {
-        result.name: {t: tuple(100 * np.array(scoring.averages(ids))) for t, ids in result.performance.items()}
+def system_lines(
+    results: Sequence[Result], published: Sequence[scoring.Published], machine_types: Sequence[str]
+) -> list[tuple]:
+    """(name, (AUC, pAUC) [%] of each machine type, their mean, the mean of both), None where a figure is not known."""
+    ours = [
+        (result.name, {t: 100 * np.array(scoring.averages(ids)) for t, ids in result.performance.items()}, None, None)
         for result in results
-    }
-    theirs = {f"* {entry.name}": entry.machine_types for entry in published}
+    ]
+    theirs = [(entry.name, entry.machine_types, entry.mean, entry.mean_of_both) for entry in published]
+    lines = []
+    for name, of_type, mean, of_both in ours + theirs:
+        pairs = [of_type.get(machine_type) for machine_type in machine_types]
+        if all(pair is not None for pair in pairs):
+            mean = np.mean(pairs, axis=0)
+        lines.append((name, pairs, mean, of_both if mean is None else np.mean(mean)))
+    return lines
+
+
+def systems_table(results: Sequence[Result], published: Sequence[scoring.Published] = ()) -> str:
+    """A line per system: AUC / pAUC [%] per machine type and their means; published figures below ours."""
+    machine_types = list(dict.fromkeys(t for result in results for t in result.performance))
     rows = []
-    for name, figures in {**ours, **theirs}.items():
-        pairs = [figures.get(t) for t in machine_types]
-        if len(machine_types) > 1:
-            pairs.append(None if None in pairs else np.mean(pairs, axis=0))
-        rows.append([name, *("-" if pair is None else "{:.2f}/{:.2f}".format(*pair) for pair in pairs)])
-    head = ["AUC/pAUC [%]", *machine_types, *["mean"] * (len(machine_types) > 1)]
+    for number, (name, pairs, mean, of_both) in enumerate(system_lines(results, published, machine_types)):
+        pairs = [*pairs, mean] if len(machine_types) > 1 else pairs
+        cells = ["-" if pair is None else "{:.2f}/{:.2f}".format(*pair) for pair in pairs]
+        cells += ["-" if of_both is None else f"{of_both:.2f}"] * (len(machine_types) > 1)
+        rows.append(["* " * (number >= len(results)) + name, *cells])
+    head = ["AUC/pAUC [%]", *machine_types, *["mean", "mean of both"] * (len(machine_types) > 1)]
     table = scoring.text_table(head, rows)
     return table + "\n* published; sources in published.yaml" * bool(published)
 

@@ -171,18 +171,15 @@ def _systems_section(
 ) -> str:
     """Averages per machine type, published ones too, and the bars."""
     names = figures.machine_types(results)
-    lines = [
-        ("", result.name, {t: 100 * np.array(scoring.averages(ids)) for t, ids in result.performance.items()})
-        for result in results
-    ]
-    lines += [("published", f"{entry.name}\u00a0*", entry.machine_types) for entry in published]
     rows = []
-    for kind, name, of_type in lines:
-        pairs = [of_type.get(t) for t in names]
-        mean = None if any(pair is None for pair in pairs) else np.mean(pairs, axis=0)
-        texts = ("–" if pair is None else "{:.2f} / {:.2f}".format(*pair) for pair in [*pairs, mean])
-        rows.append((kind, [_name(name), *texts]))
-    table = f'<div class="systems">{_table(["AUC / pAUC [%]", *map(escape, names), "mean"], rows)}</div>'
+    for number, (name, pairs, mean, of_both) in enumerate(comparison.system_lines(results, published, names)):
+        texts = ["–" if pair is None else "{:.2f} / {:.2f}".format(*pair) for pair in [*pairs, mean]]
+        texts.append("–" if of_both is None else f"{of_both:.2f}")
+        is_published = number >= len(results)
+        rows.append(("published" * is_published, [_name(name + "\u00a0*" * is_published), *texts]))
+    table = (
+        f'<div class="systems">{_table(["AUC / pAUC [%]", *map(escape, names), "mean", "mean of both"], rows)}</div>'
+    )
     sources = "".join(f"<br>{escape(entry.name)}: {escape(entry.source)}." for entry in published)
     note = f'<p class="note">* Published figures.{sources}</p>' if published else ""
     return table + note + "".join(map(_figure, bars))

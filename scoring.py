@@ -403,6 +403,8 @@ class Published:
     source: str
     machine_types: dict[str, tuple[float, float]]  # machine type -> (AUC, pAUC), averaged over its IDs
     machine_ids: dict[str, dict[str, tuple[float, float]]]  # empty where only averages were published
+    mean: tuple[float, float] | None = None  # over all machine types, where theirs were not published
+    mean_of_both: float | None = None  # of AUC and pAUC, where not even these were
 
 
 @functools.cache
@@ -419,11 +421,13 @@ def published_figures() -> list[Published]:
             name=entry["name"],
             dataset=entry["dataset"],
             source=entry["source"],
-            machine_types={name: tuple(pair) for name, pair in entry["machine_types"].items()},
+            machine_types={name: tuple(pair) for name, pair in entry.get("machine_types", {}).items()},
             machine_ids={
                 name: {machine_id: tuple(pair) for machine_id, pair in ids.items()}
                 for name, ids in entry.get("machine_ids", {}).items()
             },
+            mean=tuple(entry["mean"]) if "mean" in entry else None,
+            mean_of_both=entry.get("mean_of_both"),
         )
         for entry in _published_file()["systems"]
     ]
@@ -447,11 +451,19 @@ def official_dataset(scores: Mapping[Key, Sequence]) -> str | None:
 
 
 def comparable_figures(all_scores: Sequence[Mapping[Key, Sequence]], *, max_fpr: float) -> list[Published]:
-    """Published figures of the official test set that all of these score; none if it is not one, or by ``max_fpr``."""
+    """Published figures of the official test set that all of these score; none if it is not one, or by ``max_fpr``.
+
+    A mean over all machine types is there only where all of them were scored.
+    """
     datasets = {official_dataset(scores) for scores in all_scores}
-    if max_fpr != _published_file()["max_fpr"]:
+    if max_fpr != _published_file()["max_fpr"] or len(datasets) > 1 or datasets == {None}:
         return []
-    return [figures for figures in published_figures() if datasets == {figures.dataset}]
+    (dataset,) = datasets
+    every = _published_file()["test_clips"][dataset].keys()
+    whole = all({machine_type for machine_type, _ in scores} == every for scores in all_scores)
+    return [
+        figures for figures in published_figures() if figures.dataset == dataset and (figures.machine_types or whole)
+    ]
 
 
 def official_figures(scores: Mapping[Key, Sequence], *, max_fpr: float = 0.1) -> Published | None:

@@ -10,6 +10,7 @@ import pytest
 
 import common
 import comparison
+import html_report
 import scoring
 
 evaluate = importlib.import_module("02_evaluate")
@@ -404,6 +405,23 @@ def test_ranking_needs_two_systems(tmp_path):
 
 
 # ---- published figures ----
+
+
+def test_published_means_stand_in_their_columns():
+    machine_types = scoring.published_figures()[0].machine_types
+    performance = {name: {"id_00": (0.8, 0.6)} for name in machine_types}
+    results = [comparison.Result("ours", Path(), {}, performance)]
+    wanted = ("official baseline", "SECOM", "ASDKit")
+    published = [entry for entry in scoring.published_figures() if entry.name in wanted and entry.dataset == "dev"]
+    table = [line.split() for line in comparison.systems_table(results, published).splitlines()]
+    assert table[0][2:] == [*machine_types, "mean", "mean", "of", "both"]
+    assert table[2] == ["ours", *["80.00/60.00"] * 7, "70.00"]
+    assert table[3][-3:] == ["66.28/50.98", "73.51/59.66", "66.58"]
+    assert table[4] == ["*", "SECOM", *"------", "87.06/74.03", "80.55"]
+    assert table[5] == ["*", "ASDKit", *"-------", "91.65"]
+    page = html_report.report_html(results, [], [], [], published, max_fpr=0.1)
+    assert "<td>ASDKit\u00a0*</td>" + "<td>–</td>" * 7 + "<td>91.65</td>" in page
+    assert "<td>87.06 / 74.03</td><td>80.55</td>" in page
 
 
 def test_published_figures_stand_beside_official_clips_alone(tmp_path, capsys):

@@ -154,6 +154,29 @@ def test_published_averages_are_those_of_their_machine_ids():
     assert checked == 12
 
 
+def test_published_figures_cover_a_test_set_or_say_a_mean():
+    every = {dataset: set(types) for dataset, types in scoring._published_file()["test_clips"].items()}
+    for figures in scoring.published_figures():
+        means = [mean for mean in (figures.mean, figures.mean_of_both) if mean is not None]
+        assert (set(figures.machine_types) == every[figures.dataset]) + len(means) == 1, figures.name
+        pairs = [*figures.machine_types.values(), *filter(None, [figures.mean])]
+        assert all(50 < pauc < auc < 100 for auc, pauc in pairs)
+    names = [figures.name for figures in scoring.published_figures()]
+    assert {"Noisy-ArcMix, pooled over IDs", "STgram-MFN, best epoch on the test clips"} <= set(names)
+
+
+def test_published_means_need_all_machine_types():
+    for dataset in ("dev", "eval"):
+        scores = official_test_set(dataset)
+        of_all = {figures.name for figures in scoring.comparable_figures([scores], max_fpr=0.1)}
+        assert of_all == {figures.name for figures in scoring.published_figures() if figures.dataset == dataset}
+        fans = {key: values for key, values in scores.items() if key[0] == "fan"}
+        of_fan = {figures.name for figures in scoring.comparable_figures([scores, fans], max_fpr=0.1)}
+        assert of_all - of_fan == {"ASDKit", "ASDKit, BEATs", "ASDKit, autoencoder"} | (
+            {"SECOM"} if dataset == "dev" else set()
+        )
+
+
 @pytest.mark.parametrize(
     ("dataset", "n_clips", "name"),
     [("dev", 10_868, "official baseline"), ("eval", 7_103, "official sample run")],
