@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             min_samples=max(system.min_samples for system in systems),
             labelled=None,
             normal_only=True,
+            cache_directory=settings.cache_directory,
         )
     )
     for machine_type, train_clips in clips.items():

@@ -26,6 +26,7 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
         min_samples=max(system.min_samples for system in systems),
         labelled=args.split == "dev",
         normal_only=False,
+        cache_directory=settings.cache_directory,
     )
     grouped = common.by_machine_type(clips)
     if args.split == "dev":

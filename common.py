@@ -7,10 +7,13 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import json
 import logging
+import os
 import re
 import struct
 import sys
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"
 
 LOG_FILE = "baseline.log"
-CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE)
+CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
-HEAD_BYTES = 4096  # what a header check reads of a clip; enough to tell two recordings apart
+WAV_FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
+UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
+SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
 MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
 
 logger = logging.getLogger(__name__)
@@ -168,13 +173,59 @@ class Clip:
     sample_rate: int  # [Hz]
     size: int  # [bytes]
     mtime_ns: int
-    head_crc: int  # of the first HEAD_BYTES bytes
+    crc: int  # CRC-32 of the whole file
     first: int = 0  # [samples] where it begins in the file, of which it may be a part
 
     @property
     def name(self) -> str:
         """File name without folders, as it stands in the score CSVs."""
         return self.path.name
+
+
+def file_crc(path: Path) -> int:
+    """CRC-32 of a whole file."""
+    crc = 0
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+class Checksums:
+    """CRC-32 of each file of a folder of clips, kept in the cache by size and time of change: each is read once.
+
+    Parameters
+    ----------
+    directory : folder of the cache; None: nothing is kept
+    """
+
+    def __init__(self, folder: Path, directory: Path | None):
+        digest = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
+        self.path = directory / f"checksums_{digest[:32]}.json" if directory else None
+        self.known: dict[str, list[int]] = {}  # file name -> size, time of change [ns], checksum
+        self.fresh = False  # True where something became known
+        if self.path:
+            with contextlib.suppress(OSError, ValueError):  # none yet, or damaged
+                own, content = self.path.read_bytes().split(b"\n", 1)
+                if int(own) == zlib.crc32(content):
+                    self.known = json.loads(content)
+
+    def of(self, path: Path, stat: os.stat_result) -> int:
+        """Checksum of a file of this size and time of change."""
+        *state, crc = self.known.get(path.name, [None])
+        if state != [stat.st_size, stat.st_mtime_ns]:
+            crc = file_crc(path)
+            if time.time_ns() - stat.st_mtime_ns > SETTLED:
+                self.known[path.name] = [stat.st_size, stat.st_mtime_ns, crc]
+                self.fresh = True
+        return crc
+
+    def keep(self) -> None:
+        """Write what has become known; a cache that cannot be written costs time, not the run."""
+        if self.path and self.fresh:
+            content = json.dumps(self.known)
+            with contextlib.suppress(OSError):
+                write_text(self.path, f"{zlib.crc32(content.encode())}\n{content}")
 
 
 def machine_types(directory: Path, key: str) -> list[str]:
@@ -226,7 +277,12 @@ def test_order(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def check_clips(
-    folders: Sequence[tuple[str, Path]], *, min_samples: int, labelled: bool | None, normal_only: bool
+    folders: Sequence[tuple[str, Path]],
+    *,
+    min_samples: int,
+    labelled: bool | None,
+    normal_only: bool,
+    cache_directory: Path | None = None,
 ) -> list[Clip]:
     """Check the name and header of every wav file of ``folders``; the clips, in the folders' order.
 
@@ -236,6 +292,7 @@ def check_clips(
     min_samples : int [samples], the shortest clip that gives a feature
     labelled : True if the names must say normal or anomaly, None if they may
     normal_only : True for training clips
+    cache_directory : where the checksums of the files are kept; None: each call reads every file whole
 
     Raises
     ------
@@ -248,9 +305,14 @@ def check_clips(
             empty,
             "Put the clips there, or name the other machine types with --machine-type.",
         )
-    jobs = [(machine_type, path) for machine_type, folder in folders for path in wav_paths(folder)]
+    checksums = [Checksums(folder, cache_directory) for _, folder in folders]
+    jobs = [
+        (machine_type, path, crcs)
+        for (machine_type, folder), crcs in zip(folders, checksums, strict=True)
+        for path in wav_paths(folder)
+    ]
 
-    def check(job: tuple[str, Path]) -> Clip | str:
+    def check(job: tuple[str, Path, Checksums]) -> Clip | str:
         try:
             return _check_clip(*job, min_samples=min_samples, labelled=labelled, normal_only=normal_only)
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
@@ -258,6 +320,8 @@ def check_clips(
 
     with ThreadPoolExecutor(8) as pool:
         checked = list(pool.map(check, jobs, chunksize=64))
+    for crcs in checksums:
+        crcs.keep()
     faults = [result for result in checked if isinstance(result, str)]
     clips = [result for result in checked if isinstance(result, Clip)]
     faults += _sample_rate_faults(clips)
@@ -268,18 +332,32 @@ def check_clips(
     return clips
 
 
-def _check_clip(machine_type: str, path: Path, *, min_samples: int, labelled: bool | None, normal_only: bool) -> Clip:
+def _check_clip(
+    machine_type: str, path: Path, crcs: Checksums, *, min_samples: int, labelled: bool | None, normal_only: bool
+) -> Clip:
     """Check one clip of a dataset by its name, its header and its first samples."""
     machine_id, label = parse_clip_name(path.name)
     if labelled and label is None:
         raise ValueError("name does not begin with normal_ or anomaly_")
     if normal_only and label == 1:
         raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
-    return check_sound(path, machine_type, machine_id, label, min_samples=min_samples)
+    return check_sound(path, machine_type, machine_id, label, min_samples=min_samples, crcs=crcs)
 
 
-def check_sound(path: Path, machine_type: str, machine_id: str, label: int | None, *, min_samples: int) -> Clip:
+def check_sound(
+    path: Path,
+    machine_type: str,
+    machine_id: str,
+    label: int | None,
+    *,
+    min_samples: int,
+    crcs: Checksums | None = None,
+) -> Clip:
     """Check a wav file by its header and its first samples, whatever its name.
+
+    Parameters
+    ----------
+    crcs : checksums of files that are known; otherwise the whole file is read for its own
 
     Raises
     ------
@@ -291,35 +369,74 @@ def check_sound(path: Path, machine_type: str, machine_id: str, label: int | Non
     if stat.st_size == 0:
         raise ValueError("file is empty")
     with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-        missing = _missing_bytes(stream, head, stat.st_size)
-    if missing:
-        raise ValueError(f"truncated: {missing} bytes of sound are missing")
-    with soundfile.SoundFile(path) as sound:
+        declared, found = _sound_bytes(stream, stat.st_size)
+    try:
+        sound = soundfile.SoundFile(path)
+    except RuntimeError as error:
+        if "'data' chunk" in str(error):
+            raise ValueError("no sound in it: the wav file has no data chunk") from None
+        raise
+    with sound:
+        if sound.format not in WAV_FORMATS:
+            raise ValueError(f"not a wav file but {sound.format_info}; convert it to wav")
+        if declared is not None and found < declared < UNKNOWN_LENGTH:
+            raise ValueError(f"truncated: {declared - found} bytes of sound are missing")
+        if declared == 0 < found and not sound.frames:
+            raise ValueError(
+                f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. Repair it "
+                "with a sound editor"
+            )
         if sound.channels != 1:
             raise ValueError(f"{sound.channels} channels; expected one")
         if sound.frames < min_samples:
             raise ValueError(f"{sound.frames} samples; one window of frames needs {min_samples}")
-        if not any(block.any() for block in sound.blocks(1024, dtype="float32")):
-            raise ValueError("silent: every sample is zero")
+        _require_change(sound)
         n_samples, sample_rate = sound.frames, sound.samplerate
-    return Clip(
-        path, machine_type, machine_id, label, n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, zlib.crc32(head)
-    )
+    crc = crcs.of(path, stat) if crcs else file_crc(path)
+    return Clip(path, machine_type, machine_id, label, n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, crc)
 
 
-def _missing_bytes(stream, head: bytes, size: int) -> int:
-    """How many bytes of a RIFF file's data chunk are missing; libsndfile shortens such a clip without a word."""
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return 0  # not RIFF: soundfile judges it
-    position = 12
+def _require_change(sound) -> None:
+    """Raise ValueError if all samples are the same; of most clips, the first block tells."""
+    first = None
+    for block in sound.blocks(1024, dtype="float32"):
+        first = block[0] if first is None else first
+        if (block != first).any():
+            return
+    if not first.any():
+        raise ValueError("silent: every sample is zero")
+    raise ValueError(f"constant: every sample is {first.flat[0]:.4g}, as from a dead microphone")
+
+
+def _sound_bytes(stream, size: int) -> tuple[int | None, int]:
+    """How many bytes of sound a RIFF file's header declares, and how many follow; None where no data chunk is found.
+
+    libsndfile shortens a truncated clip without a word. RIFX is RIFF with the other order of bytes; RF64 has the length
+    in a chunk of its own.
+    """
+    kind = stream.read(12)
+    order = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}.get(kind[:4])
+    if order is None or kind[8:] != b"WAVE":
+        return None, 0  # soundfile judges it
+    position, long_length = 12, None
     while position + 8 <= size:
         stream.seek(position)
-        name, length = struct.unpack("<4sI", stream.read(8))
+        name, length = struct.unpack(f"{order}4sI", stream.read(8))
+        if name == b"ds64":
+            long_length = struct.unpack("<8xQ", stream.read(16))[0]
         if name == b"data":
-            return max(0, position + 8 + length - size)
+            declared = long_length if long_length is not None and length == 0xFFFFFFFF else length
+            return declared, size - position - 8
         position += 8 + length + length % 2  # chunks are padded to even lengths
-    raise ValueError("no sound in it: the wav file has no data chunk")
+        if length % 2 and position < size and not _is_chunk(stream, position) and _is_chunk(stream, position - 1):
+            position -= 1  # all but this writer's
+    return None, 0
+
+
+def _is_chunk(stream, position: int) -> bool:
+    """True where the four letters of a chunk's name stand."""
+    stream.seek(position)
+    return re.fullmatch(rb"[ -~]{4}", stream.read(4)) is not None
 
 
 def _sample_rate_faults(clips: Sequence[Clip]) -> list[str]:
@@ -361,8 +478,8 @@ def require_both_labels(clips: dict[str, list[Clip]]) -> None:
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:
-    """SHA-256 of a clip list: machine types, names, sizes and first samples, whatever the order and the folder."""
-    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.head_crc}" for clip in clips)
+    """SHA-256 of a clip list: machine types, names, and checksums of the files, whatever the order and the folder."""
+    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.crc}" for clip in clips)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -379,7 +496,8 @@ def load_clip(clip: Clip) -> tuple[np.ndarray, int]:
     waveform, sample_rate = load_wav(clip.path, first=clip.first, n_samples=clip.n_samples)
     stat = clip.path.stat()
     same = (waveform.shape, sample_rate) == ((clip.n_samples,), clip.sample_rate)
-    if not same or (stat.st_size, stat.st_mtime_ns) != (clip.size, clip.mtime_ns):
+    touched = (stat.st_size, stat.st_mtime_ns) != (clip.size, clip.mtime_ns)
+    if not same or (touched and file_crc(clip.path) != clip.crc):
         raise UserError(f"{clip.path}: changed since the run began; run again, once no other program writes to it")
     return waveform, sample_rate
 
@@ -441,7 +559,14 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> "scipy.sparse.csr_
 
 
 def log_mel_energies(
-    waveform: np.ndarray, sample_rate: int, *, n_mels: int, n_fft: int, hop_length: int, power: float
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    n_mels: int,
+    n_fft: int,
+    hop_length: int,
+    power: float,
+    pad_mode: str = "constant",
 ) -> np.ndarray:
     """Log-mel energies of one clip [dB].
 
@@ -451,6 +576,8 @@ def log_mel_energies(
     sample_rate : int [Hz]
     n_fft, hop_length : int [samples]
     power : float, exponent of the magnitude spectrum: 1 for magnitudes, 2 for energies
+    pad_mode : str, what stands before and behind the clip: ``constant``: zeros, as librosa since 0.9; ``reflect``: its
+        reflection, as the librosa of 2020, by which the official baseline's published scores were made
 
     Returns
     -------
@@ -458,12 +585,12 @@ def log_mel_energies(
 
     Raises
     ------
-    ValueError : if ``waveform`` is empty or not one-dimensional.
+    ValueError : if ``waveform`` is empty or not one-dimensional, or ``n_fft`` is odd.
 
     Notes
     -----
     ``20 / power * log10(mel + eps)``, equal to the official ``common.file_to_vector_array`` (librosa's
-    melspectrogram: Hann window, centred frames, zero padding) within rounding. The transform is taken in float64 and
+    melspectrogram: Hann window, centred frames) within rounding. The transform is taken in float64 and
     all that follows in float32, as librosa does: a float32 transform is off by up to 1e-3 dB in quiet bands.
     """
     import scipy.fft
@@ -471,9 +598,11 @@ def log_mel_energies(
     waveform = np.asarray(waveform)
     if waveform.ndim != 1 or not waveform.size:
         raise ValueError(f"expected a waveform of shape (n_samples,), got {waveform.shape}")
+    if n_fft % 2:
+        raise ValueError(f"n_fft: {n_fft}; expected an even number, for the frames to be centred")
     filters = mel_filters(sample_rate, n_fft, n_mels)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)  # Hann's
-    padded = np.pad(waveform, n_fft // 2)
+    padded = np.pad(waveform, n_fft // 2, mode=pad_mode)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
     log_mel = np.empty((len(frames), n_mels), np.float32)
     block = 48  # frames at once: the spectra stay in the processor's cache, and are memory that is used again

@@ -24,9 +24,9 @@ LOSSES = (*AE_LOSSES, "categorical_crossentropy")
 TRAINING_DATA = ("dev", "eval", "dev+eval")
 
 
-def key(*, low=None, above=None, high=None, below=None, choices=None, default=dataclasses.MISSING):
+def key(*, low=None, above=None, high=None, below=None, multiple_of=None, choices=None, default=dataclasses.MISSING):
     """Field of a YAML block with its allowed range (``low`` and ``high`` included) or choices."""
-    allowed = {"low": low, "above": above, "high": high, "below": below, "choices": choices}
+    allowed = {"low": low, "above": above, "high": high, "below": below, "multiple_of": multiple_of, "choices": choices}
     return dataclasses.field(default=default, metadata={k: v for k, v in allowed.items() if v is not None})
 
 
@@ -34,11 +34,12 @@ def key(*, low=None, above=None, high=None, below=None, choices=None, default=da
 class Feature:
     """Log-mel energies, as the official baseline's ``feature`` block."""
 
-    n_mels: int = key(low=1)
+    n_mels: int = key(low=1, high=4096)
     frames: int = key(low=1)  # frames in one input of the model
-    n_fft: int = key(low=2)  # [samples]
+    n_fft: int = key(low=2, high=2**20, multiple_of=2)  # [samples]
     hop_length: int = key(low=1)  # [samples]
-    power: float = key(above=0)
+    power: float = key(low=0.1, high=8)  # the energies of loud and silent clips stay numbers, also in 16 bits
+    pad_mode: str = key(choices=("constant", "reflect"), default="constant")
 
     @property
     def min_samples(self) -> int:
@@ -407,6 +408,7 @@ def _check_allowed(value: Any, where: str, allowed: typing.Mapping, kind: type =
         "above": lambda bound: value > bound,
         "high": lambda bound: value <= bound,
         "below": lambda bound: value < bound,
+        "multiple_of": lambda step: value % step == 0,
         "choices": lambda choices: value in choices,
     }
     if not all(tests[name](bound) for name, bound in allowed.items()) or (kind is float and not abs(value) < 1e300):
@@ -422,6 +424,6 @@ def _expected(kind: type, allowed: typing.Mapping) -> str:
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
     if kind in (str, int) and "choices" in allowed:
         return "one of " + ", ".join(str(choice) for choice in allowed["choices"])
-    names = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    names = {"low": "at least", "above": "above", "high": "at most", "below": "below", "multiple_of": "a multiple of"}
     bounds = [f"{names[name]} {bound}" for name, bound in allowed.items() if name in names]
     return words.get(kind, str(kind)) + (" " + " and ".join(bounds) if bounds and kind in (int, float) else "")

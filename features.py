@@ -5,6 +5,7 @@ not hold what was written is renewed, and costs time, not the run.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -45,8 +46,8 @@ class Quantity:
 
 def log_mel(feature: Feature) -> Quantity:
     """Log-mel energies [dB], a row per frame."""
-    settings = {"n_mels": feature.n_mels, "n_fft": feature.n_fft, "hop_length": feature.hop_length}
-    settings["power"] = feature.power
+    settings = dataclasses.asdict(feature)
+    del settings["frames"]  # these are cut out of the energies
 
     def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         return log_mel_energies(waveform, sample_rate, **settings).T
@@ -65,7 +66,7 @@ class Cache:
     """Folder of blocks, one file per quantity and clip list; it may be deleted at any time.
 
     A file's name is a digest of all that decides its content: the quantity's settings, the version of the code, and
-    each clip's path, size, time of change and first samples. Files appear whole, so that runs may share the folder.
+    each clip's content. Files appear whole, so that runs may share the folder.
     A file is a npy file of the clips' rows, with the checksum of each clip's block, little-endian uint32, behind it.
     """
 
@@ -75,9 +76,7 @@ class Cache:
     def path(self, clips: Sequence[Clip], quantity: Quantity) -> Path:
         """File of these clips' blocks, whether it exists or not."""
         name = quantity.name.replace(" ", "_")
-        facts = [
-            (str(c.path.resolve()), c.size, c.mtime_ns, c.head_crc, c.sample_rate, c.first, c.n_samples) for c in clips
-        ]
+        facts = [(c.crc, c.size, c.sample_rate, c.first, c.n_samples) for c in clips]
         digest = hashlib.sha256(json.dumps([VERSION, quantity.settings, facts]).encode()).hexdigest()
         return self.directory / f"{name}_{digest[:32]}.npy"
 

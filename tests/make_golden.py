@@ -3,11 +3,16 @@
 Run from anywhere, once: ``python tests/make_golden.py FOLDER``, where FOLDER is a checkout of
 https://github.com/y-kawagu/dcase2020_task2_baseline, commit ebfcc2a. Only outputs are stored, beside the versions that
 gave them; the clips and the weights are made again by the tests, with the functions below.
+
+The official repository pins librosa 0.6.0, which pads a clip by reflection; since 0.9, librosa pads with zeros. What is
+stored with ``reflect`` is the official functions' output with today's librosa told to pad as that of 2020 did.
 """
 
 import argparse
 import contextlib
+import functools
 import importlib.metadata
+import itertools
 import json
 import platform
 import sys
@@ -26,6 +31,8 @@ PARAMETER_SETS = {  # name -> length of the clip [s], and the arguments of the o
     "power_1": (2.0, {"n_mels": 128, "frames": 5, "n_fft": 1024, "hop_length": 512, "power": 1.0}),
     "hop_256": (2.0, {"n_mels": 128, "frames": 5, "n_fft": 1024, "hop_length": 256, "power": 2.0}),
     "fft_2048": (2.0, {"n_mels": 128, "frames": 3, "n_fft": 2048, "hop_length": 512, "power": 2.0}),
+    "reflect": (2.0, {"n_mels": 128, "frames": 5, "n_fft": 1024, "hop_length": 512, "power": 2.0}),
+    "reflect_2048": (2.0, {"n_mels": 64, "frames": 3, "n_fft": 2048, "hop_length": 256, "power": 1.0}),
 }
 SCORED = (1.0, 2.0, 11.0)  # lengths of the clips that are scored [s]
 
@@ -49,6 +56,11 @@ def write_clip(path: Path, seconds: float) -> Path:
     """Write the clip as a wav file."""
     soundfile.write(path, clip(seconds), SAMPLE_RATE, subtype="PCM_16")
     return path
+
+
+def pad_mode(name: str) -> str:
+    """How the clip of a set of parameters is padded at its ends."""
+    return "reflect" if name.startswith("reflect") else "constant"
 
 
 def kept_vectors(vectors: np.ndarray) -> np.ndarray:
@@ -82,17 +94,21 @@ def main() -> None:
         if Path(official.__file__).parent != folder:
             parser.error(f"{folder} has no common.py")
         paths = {seconds: write_clip(Path(f"{seconds}.wav"), seconds) for seconds in SCORED}
-        vectors = {
-            name: kept_vectors(official.file_to_vector_array(str(paths[seconds]), **arguments)).astype(np.float32)
-            for name, (seconds, arguments) in PARAMETER_SETS.items()
-        }
+        melspectrogram = official.librosa.feature.melspectrogram
+        vectors = {}
+        for name, (seconds, arguments) in PARAMETER_SETS.items():
+            padded = functools.partial(melspectrogram, pad_mode=pad_mode(name))
+            official.librosa.feature.melspectrogram = padded
+            found = official.file_to_vector_array(str(paths[seconds]), **arguments)
+            vectors[name] = kept_vectors(found).astype(np.float32)
         model = keras_model.get_model(128 * 5)
         model.compile(optimizer="adam", loss="mean_squared_error")
         model.set_weights(weights([w.shape for w in model.get_weights()]))
-        scores = []
-        for seconds in SCORED:
+        scores = {"constant": [], "reflect": []}
+        for mode, seconds in itertools.product(scores, SCORED):
+            official.librosa.feature.melspectrogram = functools.partial(melspectrogram, pad_mode=mode)
             x = official.file_to_vector_array(str(paths[seconds]), **PARAMETER_SETS["official"][1])
-            scores.append(np.mean(np.mean(np.square(x - model.predict(x, verbose=0)), axis=1)))
+            scores[mode].append(np.mean(np.mean(np.square(x - model.predict(x, verbose=0)), axis=1)))
         network = {
             "layers": [[type(layer).__name__, *layer.output.shape[1:]] for layer in model.layers],
             "parameters": model.count_params(),
@@ -106,7 +122,8 @@ def main() -> None:
         GOLDEN / "official_model.npz",
         versions=json.dumps(versions),
         network=json.dumps(network, default=float),
-        scores=np.array(scores),
+        scores=np.array(scores["constant"]),
+        scores_reflect=np.array(scores["reflect"]),
     )
 
 

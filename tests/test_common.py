@@ -1,12 +1,15 @@
 """Clip names, header checks, log-mel energies against the official ones, whole files, errors and exit codes."""
 
 import dataclasses
+import io
 import json
 import logging
+import os
 import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import librosa
@@ -42,7 +45,7 @@ def check(folder, **options):
 @pytest.mark.parametrize("name", golden.PARAMETER_SETS)
 def test_vectors_are_the_official_ones(name, tmp_path):
     seconds, arguments = golden.PARAMETER_SETS[name]
-    feature = dict(arguments)
+    feature = dict(arguments) | {"pad_mode": golden.pad_mode(name)}
     frames = feature.pop("frames")
     waveform, sample_rate = common.load_wav(golden.write_clip(tmp_path / "clip.wav", seconds))
     log_mel = common.log_mel_energies(waveform, sample_rate, **feature)
@@ -116,6 +119,20 @@ def test_what_is_no_waveform_is_an_error(waveform):
         common.log_mel_energies(waveform, RATE, **FEATURE)
 
 
+def test_a_clip_is_padded_with_its_reflection():
+    waveform = noise(2000 / RATE)
+    mirrored = np.concatenate([waveform[512:0:-1], waveform, waveform[-2:-514:-1]])
+    inner = common.log_mel_energies(mirrored, RATE, **FEATURE)[:, 1:-1]  # 512 samples are one frame
+    found = common.log_mel_energies(waveform, RATE, **FEATURE, pad_mode="reflect")
+    np.testing.assert_array_equal(found, inner)
+    assert common.log_mel_energies(waveform[:1], RATE, **FEATURE, pad_mode="reflect").shape == (128, 1)
+
+
+def test_an_odd_n_fft_is_an_error():
+    with pytest.raises(ValueError, match="n_fft: 1023; expected an even number"):
+        common.log_mel_energies(noise(), RATE, **FEATURE | {"n_fft": 1023})
+
+
 def test_stack_frames_by_hand():
     log_mel = np.array([[1, 2, 3, 4], [10, 20, 30, 40]])
     assert common.stack_frames(log_mel, frames=3).tolist() == [[1, 10, 2, 20, 3, 30], [2, 20, 3, 30, 4, 40]]
@@ -145,6 +162,8 @@ def test_clip_names(name, parsed):
         "normal_01_00000000.wav",
         "normal_id_01.wav",
         "normal_id_01_0.flac",
+        "normal_id_٠٠_0.wav",
+        "normal_ıd_00_0.wav",
         "xnormal_id_01_0.wav",
     ],
 )
@@ -163,7 +182,7 @@ def test_order_of_a_score_csv():
 def make_clip(name, machine_type="fan", **values):
     """A Clip without a file."""
     machine_id, label = common.parse_clip_name(name)
-    facts = {"n_samples": RATE, "sample_rate": RATE, "size": 32044, "mtime_ns": 1, "head_crc": 7}
+    facts = {"n_samples": RATE, "sample_rate": RATE, "size": 32044, "mtime_ns": 1, "crc": 7}
     return common.Clip(Path("folder") / name, machine_type, machine_id, label, **facts | values)
 
 
@@ -292,6 +311,84 @@ def test_odd_chunks_before_the_sound_are_skipped(tmp_path):
         check(tmp_path)
 
 
+def wav_bytes(waveform=None, **options):
+    content = io.BytesIO()
+    options = {"format": "WAV", "subtype": "PCM_16"} | options
+    soundfile.write(content, noise() if waveform is None else waveform, RATE, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"endian": "BIG"}, {"format": "RF64"}, {"format": "WAVEX"}], ids=str)
+def test_wav_files_of_every_kind_that_miss_sound_are_named(tmp_path, options):
+    path = tmp_path / "normal_id_00_0.wav"
+    content = wav_bytes(**options)
+    path.write_bytes(content)
+    assert check(tmp_path)[0].n_samples == 8000
+    path.write_bytes(content[:-301])
+    with pytest.raises(common.UserError, match=r"normal_id_00_0.wav: truncated: 301 bytes of sound are missing"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["W64", "AIFF", "FLAC", "AU", "CAF", "OGG"])
+def test_other_files_under_the_name_of_a_wav_file_are_named(tmp_path, kind):
+    path = tmp_path / "normal_id_00_0.wav"
+    path.write_bytes(wav_bytes(format=kind, subtype="VORBIS" if kind == "OGG" else "PCM_16"))
+    with pytest.raises(common.UserError, match=r"normal_id_00_0.wav: not a wav file but .*; convert it to wav"):
+        check(tmp_path)
+
+
+def with_header(content, riff, sound, before=b""):
+    """A wav file with other lengths in its header, and something before its data chunk."""
+    assert content[36:40] == b"data"
+    lengths = [struct.pack("<I", number) for number in (riff, sound)]
+    return content[:4] + lengths[0] + content[8:36] + before + content[36:40] + lengths[1] + content[44:]
+
+
+LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.29.100\0"
+
+
+@pytest.mark.parametrize(
+    ("riff", "sound", "before"),
+    [
+        (0xFFFFFFFF, 0xFFFFFFFF, b""),
+        (0xFFFFFFFF, 0xFFFFFFFF, LIST),
+        (0x7FFFF024, 0x7FFFF000, b""),
+        (0x80000024, 0x80000000, b""),
+        (8, 0, b""),
+        (16036, 16000, b"LIST" + struct.pack("<I", 26) + bytes(26)),
+        (16036, 16000, b"LIST" + struct.pack("<I", 4000) + bytes(4000)),
+        (16036, 16000, b"bext" + struct.pack("<I", 602) + bytes(602)),
+    ],
+    ids=["ffmpeg", "ffmpeg with a comment", "sox", "arecord", "not closed", "zeros", "many zeros", "broadcast"],
+)
+def test_headers_that_recorders_write_are_read(tmp_path, riff, sound, before):
+    content = wav_bytes()
+    (tmp_path / "normal_id_00_0.wav").write_bytes(with_header(content, riff, sound, before))
+    (clip,) = check(tmp_path)
+    waveform, _ = common.load_clip(clip)
+    np.testing.assert_array_equal(waveform, soundfile.read(io.BytesIO(content), dtype="float32")[0])
+
+
+def test_a_chunk_without_padding_hides_no_truncation(tmp_path):
+    path = tmp_path / "normal_id_00_0.wav"
+    content = with_header(wav_bytes(), 16036, 16000, b"note" + struct.pack("<I", 5) + b"hello")
+    path.write_bytes(content)
+    with path.open("rb") as stream:
+        assert common._sound_bytes(stream, len(content)) == (16000, 16000)
+
+
+def test_a_recording_that_was_not_closed_is_named(tmp_path):
+    (tmp_path / "normal_id_00_0.wav").write_bytes(with_header(wav_bytes(), 0, 0))
+    with pytest.raises(common.UserError, match=r"did not close it: the header says 0 bytes of sound, and 16000 bytes"):
+        check(tmp_path)
+
+
+def test_a_clip_of_one_value_is_named(tmp_path):
+    write(tmp_path / "normal_id_00_0.wav", np.full(8000, 0.25))
+    with pytest.raises(common.UserError, match=r"constant: every sample is 0.25, as from a dead microphone"):
+        check(tmp_path)
+
+
 def test_a_clip_that_breaks_after_the_check_is_named(tmp_path):
     path = tmp_path / "normal_id_00_0.wav"
     path.write_bytes(b"gone")
@@ -341,7 +438,7 @@ def test_fingerprint_knows_files_not_order_or_folder(tmp_path):
     assert common.fingerprint([moved, *clips[1:]]) == same
     others = [
         clips[1:],
-        [dataclasses.replace(clips[0], head_crc=8), *clips[1:]],
+        [dataclasses.replace(clips[0], crc=8), *clips[1:]],
         [dataclasses.replace(clips[0], size=32046), *clips[1:]],
         [dataclasses.replace(clips[0], machine_type="pump"), *clips[1:]],
         [make_clip("normal_id_00_3.wav"), *clips[1:]],
@@ -349,11 +446,51 @@ def test_fingerprint_knows_files_not_order_or_folder(tmp_path):
     assert len({same, *map(common.fingerprint, others)}) == 1 + len(others)
 
 
-def test_fingerprint_sees_other_sound_in_a_file_of_the_same_size(tmp_path):
-    path = write(tmp_path / "normal_id_00_0.wav", noise(seed=0))
-    before = common.fingerprint(check(tmp_path))
-    write(path, noise(seed=1))
-    assert common.fingerprint(check(tmp_path)) != before
+@pytest.mark.parametrize("cached", [False, True])
+def test_fingerprint_sees_other_sound_in_a_file_of_the_same_size(tmp_path, cached):
+    options = {"cache_directory": tmp_path / "cache"} if cached else {}
+    waveform = noise()
+    path = write(tmp_path / "clips" / "normal_id_00_0.wav", waveform)
+    long_ago(path)
+    before = common.fingerprint(check(path.parent, **options))
+    waveform[-1] = 0.5  # the last sample
+    long_ago(write(path, waveform), seconds=90)
+    assert common.fingerprint(check(path.parent, **options)) != before
+
+
+def long_ago(path, seconds=100):
+    """Make a file look as if nobody wrote to it just now."""
+    now = time.time()
+    os.utime(path, (now - seconds, now - seconds))
+
+
+def test_a_file_is_read_whole_once(tmp_path, monkeypatch):
+    read = []
+    original = common.file_crc
+    monkeypatch.setattr(common, "file_crc", lambda path: read.append(path.name) or original(path))
+    folder, cache = tmp_path / "clips", tmp_path / "cache"
+    paths = [write(folder / f"normal_id_00_{number}.wav", noise(seed=number)) for number in range(3)]
+    for path in paths[:2]:
+        long_ago(path)
+    first = check(folder, cache_directory=cache)
+    assert sorted(read) == [path.name for path in paths]
+    assert check(folder, cache_directory=cache) == first
+    assert read[3:] == ["normal_id_00_2.wav"]  # it was written just now, and may be again in the same tick
+    (stored,) = cache.iterdir()
+    content = stored.read_bytes()
+    for damaged in (b"", content[:100], content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]):
+        stored.write_bytes(damaged)
+        assert check(folder, cache_directory=cache) == first
+    stored.unlink()
+    stored.mkdir()
+    assert check(folder, cache_directory=cache) == first  # it cannot be written: costs time alone
+
+
+def test_a_touched_clip_is_the_same_clip(tmp_path):
+    path = write(tmp_path / "normal_id_00_0.wav")
+    (clip,) = check(tmp_path)
+    long_ago(path)
+    np.testing.assert_array_equal(common.load_clip(clip)[0], common.load_wav(path)[0])
 
 
 # ---- files that appear whole or not at all ----

@@ -119,7 +119,9 @@ def test_the_number_of_frames_in_a_window_is_no_matter_of_the_cache(folder, cach
     assert len(computed) == 3
 
 
-@pytest.mark.parametrize("changes", [{"n_mels": 8}, {"n_fft": 512}, {"hop_length": 256}, {"power": 1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"n_mels": 8}, {"n_fft": 512}, {"hop_length": 256}, {"power": 1.0}, {"pad_mode": "reflect"}]
+)
 def test_other_settings_are_computed_anew(folder, cache, changes):
     clips = checked(folder)
     log_mels(clips, cache)
@@ -239,17 +241,15 @@ def test_a_block_has_the_rows_that_its_clip_was_promised(folder):
 def test_a_clip_that_changes_after_the_check_is_named(folder, cache, shape, rate, level, same_time):
     clips = checked(folder)
     soundfile.write(clips[2].path, np.full(shape, 0.1 * level), rate)
-    if same_time:
+    if same_time and level:  # another recording of the same size and time is not looked for
         os.utime(clips[2].path, ns=(clips[2].mtime_ns, clips[2].mtime_ns))
-        if level == 0:
-            return  # another recording of the same size and time: not looked for
     with pytest.raises(common.UserError, match=r"normal_id_00_2.wav: changed since the run began; run again"):
         log_mels(clips, cache)
     assert list(cache.directory.iterdir()) == []
 
 
 def test_a_clip_too_loud_for_its_energies_is_named(folder, cache):
-    soundfile.write(folder / "normal_id_00_1.wav", np.full(LENGTHS[1], 1e30), RATE, subtype="FLOAT")
+    soundfile.write(folder / "normal_id_00_1.wav", np.linspace(-1e30, 1e30, LENGTHS[1]), RATE, subtype="FLOAT")
     with pytest.raises(common.UserError, match=r"normal_id_00_1.wav: log-mel energies .* not finite; .* to 1e\+30"):
         log_mels(checked(folder), cache)
 
