@@ -373,8 +373,13 @@ class DistributedTrainer(WindowTrainer):
 
 
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes: each clip is read once and seen once an epoch."""
-    return sum(map(len, clips.values())) * (1 + system.fit.epochs)
+    """Progress steps that ``train`` takes."""
+    return sum(map(len, clips.values())) * passes(system)
+
+
+def passes(system: System) -> int:
+    """How often training goes over each clip: it is read once and seen once an epoch."""
+    return 1 + system.fit.epochs
 
 
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -388,6 +393,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     for machine_type, train_clips in clips.items():
         job = training.Job(run, system, machine_type, train_clips)
         if job.is_done():
+            job.skip(passes(system))
             continue
         with run.strategy.scope():
             trainer = trainer or make_trainer(system, run.config.seed)
@@ -463,7 +469,7 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
     if isinstance(system.model, OfficialModel):
         model = load_official(official_path(system, machine_type))
     else:
-        model = training.load_model(training.model_path(run.model_folder(system), machine_type))
+        model = training.load_finished(run, system, machine_type)
     return score_clips(model, run, system, clips)
 
 

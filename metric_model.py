@@ -11,7 +11,6 @@ import math
 import os
 import urllib.request
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -534,10 +533,7 @@ class TrainingEmbeddings:
 
     def save(self, path: Path) -> None:
         """Write as npz, without pickles."""
-        with write_whole(path) as beside:
-            np.savez(
-                beside, embeddings=self.embeddings, machine_ids=self.machine_ids, classes=np.array(self.classes, str)
-            )
+        np.savez(path, embeddings=self.embeddings, machine_ids=self.machine_ids, classes=np.array(self.classes, str))
 
 
 def embeddings_path(folder: Path, machine_type: str) -> Path:
@@ -545,19 +541,17 @@ def embeddings_path(folder: Path, machine_type: str) -> Path:
     return folder / f"embeddings_{machine_type}.npz"
 
 
-def load_embeddings(folder: Path, machine_type: str) -> TrainingEmbeddings:
-    """Read what :meth:`TrainingEmbeddings.save` has written."""
+def load_embeddings(folder: Path, record: dict, machine_type: str) -> TrainingEmbeddings:
+    """Read what :meth:`TrainingEmbeddings.save` has written for the network of ``record``."""
     path = embeddings_path(folder, machine_type)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return TrainingEmbeddings(stored["embeddings"], stored["machine_ids"], stored["classes"].tolist())
-    except FileNotFoundError:
+    if path.name not in record["files"]:
         raise UserError(
             f"{path}: missing; the classifier in {folder} was trained without clips of {machine_type}. "
             "Train it on all machine types that are to be scored, or name others with --machine-type"
-        ) from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: unreadable ({error}); delete it and the record beside it, and train anew") from error
+        )
+    kinds = {"embeddings": ("f", 2), "machine_ids": ("U", 1), "classes": ("U", 1)}
+    stored = training.read_arrays(training.checked_file(folder, record, path.name), kinds)
+    return TrainingEmbeddings(stored["embeddings"], stored["machine_ids"], stored["classes"].tolist())
 
 
 # ---- the functions that the scripts call ----
@@ -586,7 +580,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         )
     job = training.Job(run, system, NAME, [clip for train_clips in clips.values() for clip in train_clips])
     if job.is_done():
-        job.skip(1)
+        job.skip(2 + system.fit.epochs)
         return
     classes = sorted(set(class_names(system.model, job.clips)))
     trainer, offsets, n_train = start_training(job, clips, classes)
@@ -598,14 +592,13 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     log_mels = (trainer.log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
     embeddings, _ = embed(trainer.network, job.watch(log_mels))
 
-    def save_embeddings() -> None:
-        ends = np.cumsum([len(train_clips) for train_clips in clips.values()])
-        for (machine_type, train_clips), end in zip(clips.items(), ends, strict=True):
-            machine_ids = np.array([clip.machine_id for clip in train_clips])
-            own = embeddings[end - len(train_clips) : end]
-            TrainingEmbeddings(own, machine_ids, classes).save(embeddings_path(job.folder, machine_type))
-
-    training.save_model(trainer.network, job, history, save_embeddings)
+    ends, writers = np.cumsum([len(train_clips) for train_clips in clips.values()]), {}
+    for (machine_type, train_clips), end in zip(clips.items(), ends, strict=True):
+        machine_ids = np.array([clip.machine_id for clip in train_clips])
+        own = embeddings[end - len(train_clips) : end]
+        name = embeddings_path(job.folder, machine_type).name
+        writers[name] = TrainingEmbeddings(own, machine_ids, classes).save
+    training.save_model(trainer.network, job, history, writers)
 
 
 def start_training(
@@ -688,7 +681,7 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
     model, faults = system.model, []
     for machine_type, test_clips in clips.items():
         training.check_sample_rate(record, test_clips)
-        trained = load_embeddings(run.model_folder(system), machine_type)
+        trained = load_embeddings(run.model_folder(system), record, machine_type)
         ids = sorted({clip.machine_id for clip in test_clips})
         by_id = model.classes == "machine_id" if model.score == "softmax" else model.lof_per == "machine_id"
         unknown = [name for name in ids if by_id and name not in trained.machine_ids]
@@ -715,8 +708,8 @@ def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,); see :func:`clip_scores`."""
     folder = run.model_folder(system)
-    network = training.load_model(training.model_path(folder, NAME))
-    trained = load_embeddings(folder, machine_type)
+    network = training.load_finished(run, system, NAME)
+    trained = load_embeddings(folder, training.require_trained(run, system, NAME), machine_type)
 
     def watched() -> Iterator[np.ndarray]:
         for log_mel in features.log_mel_clips(clips, system.feature, run.cache):

@@ -1,32 +1,37 @@
-"""What the two model families share: reproducible, resumable ``fit``, records of what a model was trained on, progress.
-
-A model file counts only with its record: ``record_<name>.yaml`` beside ``model_<name>.keras`` says what decided it,
-and is written last.
-"""
+"""What the model families share: reproducible, resumable ``fit``, models on disk, progress."""
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import json
 import logging
 import math
-import platform
+import re
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import process
-from common import Clip, UserError, __version__, fingerprint, write_text, write_whole
+from common import Clip, UserError, fingerprint, write_whole
 from config import Config, Fit, System
 from features import Cache
+from records import SHOWN, UNREADABLE, configuration, differences, model_path, resume_path
+from records import TrainingScores as TrainingScores  # what the model families use as well
+from records import check_sample_rate as check_sample_rate
+from records import checked_file as checked_file
+from records import file_faults as file_faults
+from records import finish as finish
+from records import read_arrays as read_arrays
+from records import read_record as read_record
+from records import record_path as record_path
+from records import require_trained as require_trained
+from records import scores_path as scores_path
 
 with process.lean_import():
     import keras
@@ -82,132 +87,58 @@ class Run:
         return self.config.result_directory / self.training_data / system_name
 
 
-# ---- records ----
-
-
-def configuration(system: System, seed: int) -> dict:
-    """All settings that decide a model, as plain values."""
-    fit = dataclasses.asdict(system.fit)
-    del fit["verbose"]
-    model = dataclasses.asdict(system.model)
-    for name in getattr(system.model, "AFTER_TRAINING", ()):
-        del model[name]
-    settings = {
-        "model": {"type": system.model_type, **model},
-        "feature": dataclasses.asdict(system.feature),
-        "fit": fit,
-        "seed": seed,
-    }
-    return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
-
-
-def model_path(folder: Path, name: str) -> Path:
-    """Model file; ``name`` is the machine type, or what a model over several types is called."""
-    return folder / f"model_{name}.keras"
-
-
-def record_path(folder: Path, name: str) -> Path:
-    """Record of a model file."""
-    return folder / f"record_{name}.yaml"
-
-
-def resume_path(folder: Path, name: str) -> Path:
-    """State after the last epoch of an unfinished training."""
-    return folder / f"resume_{name}.npz"
-
-
-def read_record(folder: Path, name: str) -> dict | None:
-    """Record of a finished model, None where there is none."""
-    if not model_path(folder, name).exists():
-        return None
-    try:
-        record = yaml.safe_load(record_path(folder, name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{record_path(folder, name)}: unreadable ({error}); delete it to train anew") from error
-    return record if isinstance(record, dict) else None
-
-
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Keys of ``new`` whose value in ``old`` is another, as ``key: old -> new``."""
-    lines = []
-    for name in sorted(new.keys() | (old.keys() if prefix else set())):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name}: {before} -> {after}")
-    return lines
-
-
-def require_trained(run: Run, system: System, name: str) -> dict:
-    """Record of the model that the YAML describes.
-
-    Raises
-    ------
-    UserError : if there is no finished model, or it was trained with another configuration.
-    """
-    folder = run.model_folder(system)
-    command = f"python 00_train.py {'-d' if run.training_data == 'dev' else '-e'} --system {system.name}"
-    if run.training_data == "dev+eval":
-        command += " --training-data dev+eval"
-    record = read_record(folder, name)
-    if record is None:
-        raise UserError(
-            f"{model_path(folder, name)}: no finished model; train it first, with the same --config: {command}"
-        )
-    changes = differences(record.get("configuration") or {}, configuration(system, run.config.seed), "configuration.")
-    if changes:
-        raise UserError(
-            f"{model_path(folder, name)} was trained with another configuration than the YAML's (model -> YAML):\n  "
-            + "\n  ".join(changes)
-            + f"\nTrain it anew ({command}), or restore these keys."
-        )
-    return record
-
-
-def check_sample_rate(record: dict, clips: Sequence[Clip]) -> None:
-    """Test clips have the sample rate that the model was trained with."""
-    if clips[0].sample_rate != record["sample_rate"]:
-        raise UserError(
-            f"{clips[0].path.parent}: clips have {clips[0].sample_rate} Hz; the model was trained with "
-            f"{record['sample_rate']} Hz. Resample the clips."
-        )
+# ---- models ----
 
 
 def save_model(
-    model: keras.Model, job: "Job", history: dict[str, list[float]], save_more: Callable[[], None] | None = None
+    model: keras.Model,
+    job: "Job",
+    history: dict[str, list[float]],
+    writers: Mapping[str, Callable[[Path], object]] | None = None,
+    facts: dict | None = None,
 ) -> None:
-    """Write the plot of the losses, the model, what ``save_more`` writes, and last the record: it makes them count."""
-    path = model_path(job.folder, job.name)
+    """Write the plot of the losses, the model, what ``writers`` write, and last the record: see ``records.finish``."""
     if not job.is_chief:
         return
-    record_path(job.folder, job.name).unlink(missing_ok=True)
     plot_history(history, job.folder / f"history_{job.name}.png")
-    with write_whole(path) as beside:
-        model.save(beside)
-    if save_more:
-        save_more()
-    versions = {
-        "project": __version__,
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
-    text = yaml.safe_dump({**job.record, "parameters": model.count_params(), "versions": versions}, sort_keys=False)
-    write_text(record_path(job.folder, job.name), text)
-    resume_path(job.folder, job.name).unlink(missing_ok=True)
-    logger.info("%s: trained on %d clips", path, len(job.clips))
+    writers = {model_path(job.folder, job.name).name: lambda path: write_model(model, path), **(writers or {})}
+    finish(job, writers, {"parameters": model.count_params(), **(facts or {})})
+
+
+def write_model(model: keras.Model, path: Path) -> None:
+    """Write a ``.keras`` file that is a function of the model alone, without the time and object IDs of Keras's."""
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    del metadata["date_saved"]
+    members["metadata.json"] = json.dumps(metadata).encode()
+    ids: dict[bytes, int] = {}
+    members["config.json"] = re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda found: str(ids.setdefault(found.group(), len(ids))).encode(),
+        members["config.json"],
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def load_finished(run: Run, system: System, name: str) -> keras.Model:
+    """Finished model of the YAML's configuration, once its file has been found to be the one that was saved."""
+    folder = run.model_folder(system)
+    record = require_trained(run, system, name)
+    return load_model(checked_file(folder, record, model_path(folder, name).name))
 
 
 def load_model(path: Path) -> keras.Model:
     """Model of a ``.keras`` file; nothing in it is executed."""
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a model that can be loaded ({error}); delete it and train anew") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path}: not a model that can be loaded ({str(error)[:SHOWN]}); delete it and train anew"
+        ) from error
 
 
 # ---- training ----
@@ -304,25 +235,26 @@ class Job:
 
     def is_done(self) -> bool:
         """True where a finished model was trained on just this; the log says if one differs, and in what."""
-        path = model_path(self.folder, self.name)
-        strategy = self.run.strategy
-        mine = {"record": self.record, "old": read_record(self.folder, self.name) if self.is_chief else None}
-        chief = json.loads(distribution.from_chief(strategy, json.dumps(mine).encode()))
+        old = read_record(self.folder, self.name) if self.is_chief else None
+        mine = {"record": self.record, "old": old, "faults": file_faults(self.folder, old) if old else []}
+        chief = json.loads(distribution.from_chief(self.run.strategy, json.dumps(mine, default=str).encode()))
         changes = differences(chief["record"], self.record)
         if changes:
             raise UserError(
                 f"{self.name}: this worker differs from the chief in {', '.join(changes)}"
                 "\nEvery worker needs the same training clips and the same YAML."
             )
-        old = chief["old"]
-        if old is None:
+        if chief["old"] is None:
             return False
-        changes = differences(old, self.record)
+        path = self.folder / next(iter(chief["old"].get("files") or [self.name]))
+        changes = differences(chief["old"], self.record)
         if changes:
             logger.info("%s: trained anew, since the model there differs: %s", path, "; ".join(changes))
             return False
+        if chief["faults"]:
+            logger.warning("%s: trained anew: %s", path, "; ".join(chief["faults"]))
+            return False
         logger.info("%s: kept, trained with the same configuration on the same %d clips", path, len(self.clips))
-        self.skip(1 + self.system.fit.epochs)
         return True
 
     def watch(self, per_clip: Iterable) -> Iterator:
