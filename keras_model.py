@@ -405,6 +405,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:
     """Compiled trainer of a system, for any machine type."""
+    keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.utils.set_random_seed(seed)  # once: TensorFlow forgets by it what it has made ready to run
     keras.config.set_dtype_policy(system.fit.precision)
     autoencoder = build(system.model, system.feature)

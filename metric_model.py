@@ -613,6 +613,7 @@ def start_training(
     n_train : int, how many of its clips are to train on; the others are for validation
     """
     system, seed = job.system, job.run.config.seed
+    keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.config.set_dtype_policy(system.fit.precision)
     keras.utils.set_random_seed(seed)
     offsets = features.clip_offsets(job.clips, system.feature)

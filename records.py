@@ -169,10 +169,9 @@ def require_trained(run: "Run", system: System, name: str) -> dict:
     if run.training_data == "dev+eval":
         command += " --training-data dev+eval"
     record = read_record(folder, name)
-    if record is None:
-        raise UserError(
-            f"{model_path(folder, name)}: no finished model; train it first, with the same --config: {command}"
-        )
+    missing = [model_path(folder, name)] if record is None else _missing(folder, record)
+    if missing:
+        raise UserError(f"{missing[0]}: no finished model; train it first, with the same --config: {command}")
     changes = differences(record["configuration"], configuration(system, run.config.seed), "configuration.")
     if changes:
         raise UserError(
@@ -219,6 +218,10 @@ def file_faults(folder: Path, record: dict) -> list[str]:
     if not record.get("files"):
         return [f"{folder}: the model was saved by an earlier version of this project, which did not record its files"]
     return [fault for name in record["files"] if (fault := _file_fault(folder, record, name))]
+
+
+def _missing(folder: Path, record: dict) -> list[Path]:
+    return [folder / name for name in record.get("files", {}) if not (folder / name).exists()]
 
 
 def _file_fault(folder: Path, record: dict, file_name: str) -> str | None:

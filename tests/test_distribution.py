@@ -112,7 +112,8 @@ def assert_same_model(folder: Path, expected: Path, log_mels: list[np.ndarray]) 
     import keras_model
     import training
 
-    records = [(path / "record_fan.yaml").read_text(encoding="utf-8") for path in (folder, expected)]
+    records = [training.read_record(path, "fan") for path in (folder, expected)]
+    assert records[0].pop("files").keys() == records[1].pop("files").keys()  # the weights differ within rounding
     assert records[0] == records[1]
     models = [training.load_model(training.model_path(path, "fan")) for path in (folder, expected)]
     assert models[0].get_config() == models[1].get_config()  # how it was trained does not show

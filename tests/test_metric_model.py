@@ -14,6 +14,7 @@ import tensorflow as tf
 import common
 import config
 import metric_model
+import records
 import training
 
 MODEL = config.L2Softmax(
@@ -435,15 +436,21 @@ def test_detector_per_type_or_per_id():
 
 def test_embeddings_are_stored_without_pickles(tmp_path):
     trained = stored_embeddings(np.random.default_rng(0))
-    trained.save(metric_model.embeddings_path(tmp_path, "fan"))
-    loaded = metric_model.load_embeddings(tmp_path, "fan")
+    record = {"files": {}}
+    for name in ("fan", "valve"):
+        path = metric_model.embeddings_path(tmp_path, name)
+        if name == "fan":
+            trained.save(path)
+        else:
+            np.savez(path, embeddings=np.array([None]))
+        record["files"][path.name] = records.file_digest(path)
+    loaded = metric_model.load_embeddings(tmp_path, record, "fan")
     assert np.array_equal(loaded.embeddings, trained.embeddings) and loaded.classes == trained.classes
     assert np.array_equal(loaded.machine_ids, trained.machine_ids)
     with pytest.raises(common.UserError, match="trained without clips of pump"):
-        metric_model.load_embeddings(tmp_path, "pump")
-    np.savez(metric_model.embeddings_path(tmp_path, "valve"), embeddings=np.array([None]))
+        metric_model.load_embeddings(tmp_path, record, "pump")
     with pytest.raises(common.UserError, match="embeddings_valve.npz: unreadable"):
-        metric_model.load_embeddings(tmp_path, "valve")
+        metric_model.load_embeddings(tmp_path, record, "valve")
 
 
 # ---- refusals before training ----

@@ -1,0 +1,299 @@
+"""Records: files tied to their record by digests, schema-checked reading, what is not as it was written is named."""
+
+import hashlib
+import logging
+import types
+
+import numpy as np
+import pytest
+import yaml
+
+import common
+import config
+import records
+from common import UserError
+
+
+@pytest.fixture
+def job(tmp_path):
+    """What ``finish`` needs of a job."""
+    record = {
+        "system": "small",
+        "training_data": "dev",
+        "configuration": {"seed": 0},
+        "clips": 3,
+        "fingerprint": "f",
+        "sample_rate": 16_000,
+    }
+    return types.SimpleNamespace(name="fan", folder=tmp_path / "model", is_chief=True, record=record, clips=[1, 2, 3])
+
+
+def write(content):
+    return lambda path: path.write_bytes(content)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---- writing ----
+
+
+def test_the_record_has_the_digest_of_each_file(job):
+    records.finish(job, {"model_fan.keras": write(b"one"), "scores_fan.npz": write(b"two")}, {"thresholds": {"a": 1.5}})
+    record = records.read_record(job.folder, "fan")
+    assert record["files"] == {
+        "model_fan.keras": hashlib.sha256(b"one").hexdigest(),
+        "scores_fan.npz": hashlib.sha256(b"two").hexdigest(),
+    }
+    assert record["thresholds"] == {"a": 1.5}
+    assert {key: record[key] for key in job.record} == job.record
+    assert records.checked_file(job.folder, record, "scores_fan.npz").read_bytes() == b"two"
+    assert names(job.folder) == ["model_fan.keras", "record_fan.yaml", "scores_fan.npz"]
+
+
+def test_files_of_the_earlier_record_go_and_others_stay(job):
+    records.finish(job, {"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
+    common.write_text(job.folder / "own.txt", "of somebody else")
+    common.write_text(records.resume_path(job.folder, "fan"), "a state")
+    records.finish(job, {"model_fan.keras": write(b"3")}, {})
+    assert names(job.folder) == ["model_fan.keras", "own.txt", "record_fan.yaml"]
+
+
+def test_one_that_is_killed_while_it_writes_leaves_no_record(job):
+    records.finish(job, {"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
+
+    def fail(path):
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        records.finish(job, {"model_fan.keras": write(b"3"), "scores_fan.npz": fail}, {})
+    assert names(job.folder) == ["model_fan.keras"]
+    assert records.read_record(job.folder, "fan") is None
+
+
+def test_only_the_chief_writes(job):
+    job.is_chief = False
+    records.finish(job, {"model_fan.keras": write(b"1")}, {})
+    assert not job.folder.exists()
+
+
+def test_a_damaged_record_does_not_keep_from_finishing(job):
+    common.write_text(records.record_path(job.folder, "fan"), "files: {../own.txt: 1}")
+    records.finish(job, {"model_fan.keras": write(b"1")}, {})
+    assert records.read_record(job.folder, "fan")["clips"] == 3
+
+
+def test_an_unknown_package_is_no_error(monkeypatch):
+    def missing(name):
+        raise records.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(records.importlib.metadata, "version", missing)
+    assert records.versions()["tensorflow"] == "unknown"
+
+
+# ---- reading ----
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"1", b"another type's model"], ids=["empty", "a byte less", "another type's model"]
+)
+def test_a_file_with_another_content_is_named(job, damage):
+    records.finish(job, {"model_fan.keras": write(b"1?")}, {})
+    record = records.read_record(job.folder, "fan")
+    records.checked_file(job.folder, record, "model_fan.keras")  # its digest is known now
+    (job.folder / "model_fan.keras").write_bytes(damage)
+    with pytest.raises(
+        UserError, match=r"model_fan.keras: is not the file that was saved with the model; run 00_train"
+    ):
+        records.checked_file(job.folder, record, "model_fan.keras")
+
+
+def test_a_file_that_is_missing_or_foreign_is_named(job):
+    records.finish(job, {"model_fan.keras": write(b"1"), "scores_fan.npz": write(b"2")}, {})
+    record = records.read_record(job.folder, "fan")
+    (job.folder / "model_fan.keras").unlink()
+    (job.folder / "scores_fan.npz").unlink()
+    (job.folder / "scores_fan.npz").mkdir()
+    common.write_text(job.folder / "embeddings_pump.npz", "of another network")
+    faults = [("model_fan.keras", "missing"), ("scores_fan.npz", ""), ("embeddings_pump.npz", "no file of this model")]
+    for name, fault in faults:
+        with pytest.raises(UserError, match=f"{name}: {fault}.*; run 00_train.py again"):
+            records.checked_file(job.folder, record, name)
+    assert len(records.file_faults(job.folder, record)) == 2
+
+
+def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    assert records.file_digest(path) == hashlib.sha256(b"1").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(records.hashlib, "sha256", None)
+        records.file_digest(path)
+    path.write_bytes(b"22")
+    assert records.file_digest(path) == hashlib.sha256(b"22").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"sample_rate": None}, "sample_rate: None"),
+        ({"sample_rate": "16000"}, "sample_rate: 16000"),
+        ({"sample_rate": True}, "sample_rate: True"),
+        ({"sample_rate": 0}, "sample_rate: 0"),
+        ({"clips": 2.5}, "clips: 2.5"),
+        ({"clips": -1}, "clips: -1"),
+        ({"configuration": "none"}, "configuration: none"),
+        ({"system": ["small"]}, "system: "),
+        ({"fingerprint": 7}, "fingerprint: 7"),
+        ({"versions": None}, "versions: None"),
+        ({"files": ["model_fan.keras"]}, "files: expected names with their SHA-256"),
+        ({"files": {"model_fan.keras": 1}}, "files: expected"),
+        ({"files": {7: 64 * "0"}}, "files: expected"),
+        ({"files": {"../model_fan.keras": 64 * "0"}}, "files: expected"),
+        ({"files": {"..": 64 * "0"}}, "files: expected"),
+        ({"files": {"C:model": 64 * "0"}}, "files: expected"),
+    ],
+)
+def test_a_record_with_other_types_is_named(job, changes, fault):
+    records.finish(job, {"model_fan.keras": write(b"1")}, {})
+    path = records.record_path(job.folder, "fan")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    with pytest.raises(UserError) as caught:
+        records.read_record(job.folder, "fan")
+    assert f"{path}: is not as it was written ({fault}" in str(caught.value)
+    assert str(caught.value).endswith("; delete it to train anew")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"text", b"a: [1", b"\xff", b"[" * 20_000, b"a: 2020-99-99", b"\0"])
+def test_a_record_that_is_no_record_is_named(job, content):
+    path = records.record_path(job.folder, "fan")
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"(?s)record_fan.yaml: .*; delete it to train anew") as caught:
+        records.read_record(job.folder, "fan")
+    assert len(str(caught.value)) < 1000
+
+
+def test_differences_of_odd_keys_are_sorted():
+    assert records.differences({"a": {1: 2, "b": 3}}, {"a": {"b": 3}}) == ["a.1: 2 -> None"]
+    assert len(records.differences({"a": "x" * 10_000}, {"a": 1})[0]) < 300
+
+
+# ---- arrays ----
+
+KINDS = {"values": ("f", 2), "names": ("U", 1)}
+ARRAYS = {"values": np.ones((2, 3)), "names": np.array(["a", "b"])}
+
+
+def test_arrays_come_back_as_they_were_written(tmp_path):
+    np.savez(tmp_path / "a.npz", **ARRAYS, more=np.zeros(1))
+    arrays = records.read_arrays(tmp_path / "a.npz", KINDS)
+    assert arrays.keys() == KINDS.keys()
+    np.testing.assert_array_equal(arrays["values"], ARRAYS["values"])
+    assert arrays["names"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"values": None},
+        {"values": np.ones(3)},
+        {"values": np.ones((2, 3), int)},
+        {"values": np.array([["a", "b"]])},
+        {"values": np.array([[1, np.nan]])},
+        {"values": np.array([[1, -np.inf]])},
+        {"names": np.array([1.0, 2.0])},
+        {"names": np.array([b"a"])},
+        {"names": np.array("a")},
+        {"names": np.array([object()])},
+    ],
+)
+def test_arrays_of_another_kind_are_named(tmp_path, changes):
+    arrays = {name: array for name, array in (ARRAYS | changes).items() if array is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=r"a.npz: .*; train anew"):
+        records.read_arrays(tmp_path / "a.npz", KINDS)
+
+
+def test_a_file_of_arrays_that_is_damaged_anywhere_is_named_or_reads_the_same(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **ARRAYS)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    contents = [b"", b"text", b"PK\x03\x04", whole[:-30], whole[:100]]
+    for place in rng.integers(0, len(whole), 300):
+        contents.append(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
+    refused = 0
+    for content in contents:
+        path.write_bytes(content)
+        try:
+            arrays = records.read_arrays(path, KINDS)
+        except UserError as error:
+            assert "a.npz: " in str(error)
+            refused += 1
+        else:
+            assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in KINDS)
+    assert refused > 100
+    with pytest.raises(UserError, match=r"b.npz: unreadable"):
+        records.read_arrays(tmp_path / "b.npz", KINDS)
+
+
+# ---- scores ----
+
+
+def test_training_scores_of_a_machine_id():
+    scores = records.TrainingScores(
+        ("a.wav", "b.wav", "c.wav"), np.array(["id_00", "id_02", "id_00"]), np.array([1.0, 2.0, 3.0])
+    )
+    assert scores.of("id_00").tolist() == [1, 3]
+    assert scores.of("id_02").tolist() == [2]
+    assert scores.of("id_04").tolist() == []
+
+
+# ---- by the scripts ----
+
+
+@pytest.fixture
+def trained(yaml_file, train_clips):
+    """(run, system) with finished models of both machine types."""
+    from tqdm import tqdm
+
+    import keras_model
+    import training
+
+    settings = config.load_config(yaml_file({"fit": {"epochs": 1}}))
+    run = training.Run(settings, "dev", tqdm(total=0, disable=True))
+    system = settings.select(None)[0]
+    keras_model.train(run, system, train_clips)
+    return run, system
+
+
+@pytest.mark.parametrize("damage", ["other type", "empty", "missing", "earlier version"])
+@pytest.mark.usefixtures("without_xla")
+def test_a_model_that_is_not_its_records_is_refused_and_trained_anew(trained, train_clips, caplog, damage):
+    import keras_model
+
+    caplog.set_level(logging.INFO)
+    run, system = trained
+    folder = run.model_folder(system)
+    path = records.model_path(folder, "fan")
+    whole = path.read_bytes()
+    if damage == "other type":
+        path.write_bytes(records.model_path(folder, "ToyCar").read_bytes())
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "missing":
+        path.unlink()
+    else:
+        record = records.read_record(folder, "fan")
+        del record["files"]
+        common.write_text(records.record_path(folder, "fan"), yaml.safe_dump(record))
+    named = "by an earlier version" if damage == "earlier version" else "model_fan.keras: (is not the|no finished)"
+    with pytest.raises(UserError, match=rf"(?s){named}.*00_train.py -d --system small"):
+        keras_model.require(run, system, train_clips)
+    with pytest.raises(UserError, match=named):
+        keras_model.anomaly_scores(run, system, "fan", train_clips["fan"])
+    keras_model.train(run, system, train_clips)
+    assert "trained anew: " in caplog.text
+    assert path.read_bytes() == whole
+    keras_model.require(run, system, train_clips)
