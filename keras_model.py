@@ -395,8 +395,10 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         if job.is_done():
             job.skip(passes(system))
             continue
-        with run.strategy.scope():
-            trainer = trainer or make_trainer(system, run.config.seed)
+        if trainer is None:
+            keras.utils.clear_session()  # layers are numbered from the start: the same file whatever was built before
+            with run.strategy.scope():
+                trainer = make_trainer(system, run.config.seed)
         distribution.synchronise(trainer.autoencoder, distribution.is_distributed(run.strategy))
         history = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
@@ -405,7 +407,6 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:
     """Compiled trainer of a system, for any machine type."""
-    keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.utils.set_random_seed(seed)  # once: TensorFlow forgets by it what it has made ready to run
     keras.config.set_dtype_policy(system.fit.precision)
     autoencoder = build(system.model, system.feature)
