@@ -5,18 +5,20 @@ Importing this module is cheap; TensorFlow and SciPy are loaded where they are f
 
 import argparse
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import struct
 import sys
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,9 @@ CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNOR
 LABELS = {"normal": 0, "anomaly": 1}
 WAV_FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
 UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
+LEFTOVER = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)  # see path_beside
+ABANDONED = 24 * 3600  # [s] nobody writes to a file for so long and is still at it
+BROKEN_PIPE = 128 + 13  # what a shell reports of a program that SIGPIPE ends
 SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
 MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
 
@@ -59,7 +64,10 @@ def fault_list(title: str, faults: Sequence[str], advice: str) -> UserError:
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """Parser with the official baseline's options and ours that all numbered scripts share."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the examples keep their lines
+    )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
     split = parser.add_mutually_exclusive_group(required=True)
     split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
@@ -89,22 +97,52 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
     return args
 
 
-def run_main(main) -> None:
+def run_main(main: Callable[[], None]) -> None:
     """Run a script's ``main`` for the shell: errors become a message and an exit code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would take its place
+            setattr(sys, name, Path(os.devnull).open(mode))
+        elif name != "stdin":
+            with contextlib.suppress(AttributeError):  # some consoles have streams of their own
+                getattr(sys, name).reconfigure(errors="backslashreplace")  # for what the terminal cannot show
     logging.captureWarnings(True)
     configure_logging()
+    code = _exit_code(main)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        code = code or BROKEN_PIPE
+    if code == BROKEN_PIPE:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what Python writes at its end
+            os.dup2(nowhere, stream.fileno())
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(main: Callable[[], None]) -> int:
+    """Run ``main``, tell its errors to the user, and say what the shell gets."""
     try:
         main()
+    except SystemExit as done:  # --help, wrong arguments
+        return done.code
     except UserError as error:
         logger.error("%s", error)
-        sys.exit(1)
+    except BrokenPipeError:
+        return BROKEN_PIPE
     except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
         logger.debug("file system error", exc_info=True)
-        logger.error("A file or folder cannot be used: %s\nMake it accessible, or name another in the YAML.", error)
-        sys.exit(1)
+        advice = "Make room there" if error.errno == errno.ENOSPC else "Make it accessible"
+        logger.error("A file or folder cannot be used: %s\n%s, or name another in the YAML.", error, advice)
+    except MemoryError as error:
+        logger.debug("out of memory", exc_info=True)
+        logger.error("Not enough memory (%s): lower fit.batch_size, or name fewer machine types", error)
     except KeyboardInterrupt:
         logger.error("interrupted; what was finished is kept: the same command again goes on from there")
-        sys.exit(130)
+        return 130
+    else:
+        return 0
+    return 1
 
 
 def configure_logging() -> None:
@@ -112,11 +150,28 @@ def configure_logging() -> None:
     screen = logging.StreamHandler()
     screen.setLevel(logging.INFO)
     screen.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(message)s"))
-    log_file = logging.FileHandler(LOG_FILE, encoding="utf-8", delay=True)
+    log_file = LogFile(LOG_FILE, encoding="utf-8", delay=True, errors="backslashreplace")
     log_file.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[screen, log_file], force=True)
     for module in Path(__file__).parent.glob("*.py"):  # other people's details stay out of the log
         logging.getLogger(module.stem).setLevel(logging.DEBUG)
+
+
+class LogFile(logging.FileHandler):
+    """The log file; where it cannot be written, a warning on the screen says so once, and the run goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            super().emit(record)  # opens the file, the first time
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 logging's name
+        """Give up: another user's file, a folder, a full disk."""
+        error = sys.exc_info()[1]
+        logging.getLogger().removeHandler(self)
+        logger.warning("%s cannot be written (%s): this run has no log file", LOG_FILE, error)
 
 
 # ---- files that appear whole or not at all ----
@@ -126,16 +181,73 @@ def configure_logging() -> None:
 def write_whole(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; it gets its name only when the block ends without an error.
 
-    The name keeps its ending (Keras and matplotlib choose the format by it) and is this process's own, so that two
-    runs on a shared folder do not write into each other's file.
+    Raises
+    ------
+    OSError : if the file cannot be written; it names the path, which that of a full disk does not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    remove_leftovers_once(path.parent)
+    beside = path_beside(path)
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def path_beside(path: Path) -> Path:
+    """Hidden name beside ``path`` for the time of writing, this process's own.
+
+    Two runs on a shared folder do not write into each other's file, and what a killed run leaves can be told from what
+    a living one writes. The name keeps its ending: Keras and matplotlib choose the format by it.
+    """
+    return path.with_name(f".{path.stem[:40]}.{_system()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}")
+
+
+@functools.cache
+def _system() -> str:
+    """Eight digits for the system whose process numbers are ours: a boot of a machine, and a container on it."""
+    try:
+        facts = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        facts = f"{platform.node()} {uuid.getnode()}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:8]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the half-written files of runs that were killed.
+
+    Of this system, those of processes that are no more. Elsewhere, nobody can tell a dead process from a living one:
+    there, files go that nobody has written to for a day.
+    """
+    with contextlib.suppress(OSError):  # no such folder, or not ours
+        for path in folder.iterdir():
+            match = LEFTOVER.fullmatch(path.name)
+            if match:
+                dead = match[1] == _system() and not _may_be_alive(int(match[2]))
+                with contextlib.suppress(OSError):  # gone, or on Windows, in use
+                    if dead or time.time() - path.stat().st_mtime > ABANDONED:
+                        path.unlink()
+
+
+remove_leftovers_once = functools.cache(remove_leftovers)  # of each folder, in a run
+
+
+def _may_be_alive(process_id: int) -> bool:
+    """False where there is no such process; Windows has no harmless way to ask."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -228,6 +340,15 @@ class Checksums:
                 write_text(self.path, f"{zlib.crc32(content.encode())}\n{content}")
 
 
+def is_utf8(name: str) -> bool:
+    """False for a file name whose bytes are no UTF-8: it cannot stand in a CSV."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def machine_types(directory: Path, key: str) -> list[str]:
     """Names of the machine-type folders in ``directory``, sorted; files and hidden folders are ignored.
 
@@ -245,6 +366,9 @@ def machine_types(directory: Path, key: str) -> list[str]:
         for entry in directory.iterdir()
         if not entry.name.startswith(".") and any((entry / folder).is_dir() for folder in ("train", "test"))
     )
+    unusable = [name for name in names if not is_utf8(name)]
+    if unusable:
+        raise fault_list(f"{key}: folders whose names are not UTF-8", unusable, "Rename them.")
     if not names:
         raise UserError(
             f"{key}: no machine type in {directory.resolve()}\n"
@@ -336,6 +460,8 @@ def _check_clip(
     machine_type: str, path: Path, crcs: Checksums, *, min_samples: int, labelled: bool | None, normal_only: bool
 ) -> Clip:
     """Check one clip of a dataset by its name, its header and its first samples."""
+    if not is_utf8(path.name):
+        raise ValueError("name is not UTF-8; rename the file")
     machine_id, label = parse_clip_name(path.name)
     if labelled and label is None:
         raise ValueError("name does not begin with normal_ or anomaly_")

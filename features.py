@@ -12,9 +12,7 @@ import json
 import logging
 import os
 import shutil
-import time
 import tokenize
-import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,12 +21,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common import Clip, UserError, load_clip, log_mel_energies, n_frames
+from common import Clip, UserError, load_clip, log_mel_energies, n_frames, path_beside, remove_leftovers_once
 from config import Feature
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
 CACHE_FILES = "*_" + 32 * "[0-9a-f]" + "*.npy"  # ours; the user may keep others in the folder
-ABANDONED = 24 * 3600  # [s] a half-written file of this age belongs to a run that was killed
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +126,8 @@ class Cache:
                 stat = path.stat()
                 files.append((stat.st_mtime, stat.st_size, path))
         used = sum(size for _, size, _ in files)
-        for mtime, size, path in sorted(files):
-            abandoned = path.name.startswith(".") and time.time() - mtime > ABANDONED
-            needed = used + n_bytes > limit and not path.name.startswith(".") and n_bytes <= limit
-            if abandoned or needed:
+        for _, size, path in sorted(files):
+            if used + n_bytes > limit >= n_bytes and not path.name.startswith("."):
                 with contextlib.suppress(OSError):  # on Windows a file in use stays
                     path.unlink()
                     used -= size
@@ -172,6 +167,7 @@ def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> It
     if cache is None:
         yield from _computed(clips, quantity)
         return
+    remove_leftovers_once(cache.directory)
     path = cache.path(clips, quantity)
     counts = [quantity.rows(clip) for clip in clips]
     n_good = 0
@@ -227,7 +223,7 @@ class _NewFile:
 
     def __init__(self, path: Path, quantity: Quantity, n_rows: int, cache: Cache):
         self.path, self.quantity, self.checksums = path, quantity, []
-        self.beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.npy")
+        self.beside = path_beside(path)
         self.stream: BinaryIO | None = None
         n_bytes = 4 * n_rows * quantity.width
         with self._tried():

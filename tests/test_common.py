@@ -1,6 +1,7 @@
 """Clip names, header checks, log-mel energies against the official ones, whole files, errors and exit codes."""
 
 import dataclasses
+import errno
 import io
 import json
 import logging
@@ -511,6 +512,60 @@ def test_write_whole_keeps_the_old_file_on_an_error(tmp_path):
     assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("scores.csv", "old\n")]
 
 
+def test_a_write_error_without_a_path_gets_it(tmp_path):
+    path = tmp_path / "model.keras"
+    with pytest.raises(OSError, match=r"No space left on device: .*model\.keras"), common.write_whole(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_written_files_of_dead_processes_go(tmp_path):
+    """A process writes, another is killed while it writes; both their files, and those of other systems, are there."""
+    code = (
+        "import common, os, pathlib, sys\n"
+        "with common.write_whole(pathlib.Path(sys.argv[1])) as beside:\n"
+        "    beside.write_text('half')\n"
+        "    print('written', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    program = f"import sys; sys.path.insert(0, {str(Path(common.__file__).parent)!r})\n{code}"
+    commands = [[sys.executable, "-c", program, str(tmp_path / name)] for name in ("dead.csv", "alive.csv")]
+    dead, alive = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
+    )
+    for process in (dead, alive):
+        assert process.stdout.readline() == "written\n"
+    dead.kill()
+    dead.wait()
+    own = common.path_beside(tmp_path / "own.csv")
+    elsewhere, abandoned = (tmp_path / f".{name}.0123abcd-4194305-01234567.npz" for name in ("elsewhere", "abandoned"))
+    users = tmp_path / ".something.else.npz"
+    for path in (own, elsewhere, abandoned, users):
+        path.write_text("half")
+    for path in (abandoned, users):
+        long_ago(path, seconds=25 * 3600)
+    assert len(list(tmp_path.iterdir())) == 6
+    common.remove_leftovers(tmp_path)
+    left = {path.name.split(".")[1] for path in tmp_path.iterdir()}
+    assert left == {"alive", "own", "elsewhere", "something"} | ({"dead"} if sys.platform == "win32" else set())
+    alive.communicate("")
+    assert (tmp_path / "alive.csv").read_text() == "half"
+
+
+def test_a_new_run_on_a_folder_tidies_it(tmp_path):
+    leftover = tmp_path / f".model_fan.{common._system()}-4194305-01234567.keras"
+    leftover.write_text("half")
+    long_ago(leftover, seconds=25 * 3600)
+    common.write_text(tmp_path / "record.yaml", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["record.yaml"]
+
+
+def test_a_long_name_can_be_written(tmp_path):
+    path = tmp_path / ("ä" * 120 + ".csv")
+    common.write_text(path, "text")
+    assert path.read_text() == "text"
+
+
 def test_write_text_is_utf8_with_lf(tmp_path):
     common.write_text(tmp_path / "a.txt", "Müller\nb\n")
     assert (tmp_path / "a.txt").read_bytes() == "Müller\nb\n".encode()
@@ -574,6 +629,79 @@ def test_an_interrupted_run_exits_with_130(tmp_path):
     assert done.returncode == 130
     assert "the same command again goes on" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["folder", "read-only"])
+def test_a_log_file_that_cannot_be_written_is_a_warning(tmp_path, kind):
+    path = tmp_path / "baseline.log"
+    if kind == "folder":
+        path.mkdir()
+    elif hasattr(os, "geteuid") and os.geteuid() == 0:
+        path.symlink_to("/dev/full")  # a root user may write to any file
+    else:
+        path.write_text("another's")
+        path.chmod(0o400)
+    code = "def main():\n    common.logger.error('one')\n    common.logger.error('two')\n    print('done')\n"
+    done = run_python(f"import common\n{code}common.run_main(main)", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert done.stderr.count("baseline.log cannot be written") == 1
+    assert done.stderr.count("this run has no log file") == 1
+    assert "Traceback" not in done.stderr
+    assert [line.split(" - ")[-1] for line in done.stderr.splitlines() if "ERROR" in line] == ["one", "two"]
+
+
+PRINTING = "import common, sys\ndef main():\n    print('x\\n' * 100_000)\n    print('y' , file=sys.stderr)\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe breaks in another way")
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [("| head -1", 141), ("2>&1 | head -1", 141), ("2>&-", 0), (">&-", 0), ("<&- 2>&- >&-", 0), ("| true", 141)],
+)
+def test_closed_streams_are_no_fault(tmp_path, shell, code):
+    program = f"import sys; sys.path.insert(0, {str(Path(common.__file__).parent)!r})\n{PRINTING}common.run_main(main)"
+    (tmp_path / "main.py").write_text(program)
+    command = f"{sys.executable} main.py {shell}"
+    if "|" in shell:
+        command += "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stderr in ("", "y\n")
+    assert not (tmp_path / "baseline.log").exists()
+
+
+def test_not_enough_memory_is_told(tmp_path):
+    code = "import common, numpy\ndef main():\n    numpy.empty(10**15)\ncommon.run_main(main)"
+    done = run_python(code, tmp_path)
+    assert done.returncode == 1
+    assert "Not enough memory (Unable to allocate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text")
+def test_names_that_are_not_utf8_are_told(tmp_path):
+    folder = tmp_path / "data" / "fan" / "train"
+    write(folder / "normal_id_00_0.wav").rename(folder / os.fsdecode(b"normal_id_00_\xff.wav"))
+    code = (
+        "import common, pathlib\n"
+        "def main():\n"
+        "    folders = [('fan', pathlib.Path('data/fan/train'))]\n"
+        "    common.check_clips(folders, min_samples=1, labelled=None, normal_only=True)\n"
+        "common.run_main(main)"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 1
+    assert r"normal_id_00_\udcff.wav: name is not UTF-8; rename the file" in done.stderr
+    assert r"normal_id_00_\udcff.wav: name is not UTF-8" in (tmp_path / "baseline.log").read_text(encoding="utf-8")
+    (tmp_path / "data" / "fan").rename(tmp_path / "data" / os.fsdecode(b"fan\xff"))
+    with pytest.raises(common.UserError, match=r"(?s)dev_directory: folders whose names are not UTF-8.*Rename them"):
+        common.machine_types(tmp_path / "data", "dev_directory")
+
+
+def test_help_keeps_the_lines_of_the_description(capsys):
+    with pytest.raises(SystemExit):
+        common.argument_parser("What it does.\n\nfirst example\nsecond example\n").parse_args(["--help"])
+    assert "\nfirst example\nsecond example\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -307,16 +307,20 @@ def test_what_does_not_fit_is_not_cached_and_drives_nothing_out(folder, tmp_path
     assert "not cached: no room" in caplog.text
 
 
-def test_files_of_killed_runs_go_after_a_day(folder, cache):
+def test_files_of_killed_runs_go(folder, cache, tmp_path):
     clips = checked(folder)
+    log_mels(clips, Cache(tmp_path / "other", 1))
+    (whole,) = (tmp_path / "other").iterdir()
     cache.directory.mkdir()
-    old, new = (cache.directory / f".log_mel_{name}.npy" for name in ("old", "new"))
-    for path, age in ((old, 25), (new, 1)):
+    whole.rename(cache.directory / whole.name)
+    killed, foreign = (
+        cache.directory / f".log-mel_energies_ab.{name}.npy" for name in (f"{common._system()}-4194305-01234567", "abc")
+    )
+    for path in (killed, foreign):
         path.write_bytes(b"half")
-        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600 * age))
-    log_mels(clips, cache)
-    assert not old.exists()
-    assert new.exists()
+    log_mels(clips, cache)  # reads alone
+    assert not killed.exists()
+    assert foreign.exists()
 
 
 def test_a_cache_folder_that_cannot_be_made_costs_no_run(folder, tmp_path, caplog):
