@@ -5,6 +5,9 @@ from pathlib import Path
 
 import common
 
+DEFAULT_CONFIG = Path("baseline.yaml")
+OFFICIAL_RESULT_FILE, OFFICIAL_MAX_FPR = "result.csv", 0.1  # where there is no YAML
+
 DESCRIPTION = """Evaluate folders of score files (anomaly_score_<machine type>_id_<NN>.csv).
 
 AUC and pAUC of every machine ID are printed and written as result.csv into each folder. A folder that holds folders
@@ -23,7 +26,13 @@ def parse_arguments(argv):
         description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder with score files")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="folder with score files; may be a pattern with *")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help="YAML whose result_file, max_fpr and order of systems count; default: baseline.yaml, if there is one",
+    )
     parser.add_argument(
         "--truth",
         type=Path,
@@ -39,11 +48,25 @@ def parse_arguments(argv):
     parser.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write a report with figures, and the figures beside it"
     )
-    parser.add_argument("--max-fpr", type=float, default=0.1, metavar="RATE", help="of the pAUC; default: %(default)s")
+    parser.add_argument(
+        "--max-fpr", type=float, metavar="RATE", help="of the pAUC; default: the YAML's, or the challenge's 0.1"
+    )
     args = parser.parse_args(argv)
-    if not 0 < args.max_fpr <= 1:
+    if args.max_fpr is not None and not 0 < args.max_fpr <= 1:
         parser.error(f"--max-fpr {args.max_fpr}: expected a rate above 0 and at most 1")
+    args.folders = [folder for text in args.folders for folder in expanded(text)]
+    if args.config is None and DEFAULT_CONFIG.is_file():
+        args.config = DEFAULT_CONFIG
     return args
+
+
+def expanded(text: str) -> list[Path]:
+    """Folders that a pattern such as ``result/eval/*`` means; the Windows shell leaves it to the program."""
+    path = Path(text)
+    if path.exists() or not set(text) & set("*?["):
+        return [path]
+    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    return sorted(folder for folder in found if folder.is_dir()) or [path]
 
 
 def main(argv=None):
@@ -51,14 +74,19 @@ def main(argv=None):
     args = parse_arguments(argv)
     import comparison
     import scoring
+    from config import load_config
 
+    config = load_config(args.config) if args.config else None
+    max_fpr = args.max_fpr or (config.max_fpr if config else OFFICIAL_MAX_FPR)
     truth = scoring.read_truth(args.truth) if args.truth else None
-    results, reference = comparison.read_results(args.folders, args.against, truth, max_fpr=args.max_fpr)
+    results, reference = comparison.read_results(args.folders, args.against, truth, max_fpr=max_fpr, config=config)
     ranking = comparison.rank_results(results) if args.rank else []
-    comparisons = comparison.compare_all(results, reference, max_fpr=args.max_fpr)
-    for result, path in zip(results, comparison.write_results(results, args.output), strict=True):
-        print(f"\n{comparison.result_text(result, max_fpr=args.max_fpr)}\nwritten to {path}")
-    print(f"\n{comparison.systems_table(results, comparison.published_beside(results, max_fpr=args.max_fpr))}")
+    comparisons = comparison.compare_all(results, reference, max_fpr=max_fpr)
+    file_name = config.result_file if config else OFFICIAL_RESULT_FILE
+    paths = comparison.write_results(results, args.output, file_name=file_name, max_fpr=max_fpr)
+    for result, path in zip(results, paths, strict=True):
+        print(f"\n{comparison.result_text(result, max_fpr=max_fpr)}\nwritten to {path}")
+    print(f"\n{comparison.systems_table(results, comparison.published_beside(results, max_fpr=max_fpr))}")
     for entry in comparisons:
         print(f"\n{comparison.comparison_table(entry)}")
     if ranking:
@@ -66,7 +94,7 @@ def main(argv=None):
     if args.report:
         import html_report
 
-        html_report.write_report(args.report, results, comparisons, ranking, max_fpr=args.max_fpr)
+        html_report.write_report(args.report, results, comparisons, ranking, max_fpr=max_fpr)
         print(f"\nreport: {args.report}, its figures: {html_report.figure_folder(args.report)}")
 
 

@@ -11,11 +11,14 @@ import numpy as np
 import common
 import result_record
 import scoring
+from config import Config
+from result_record import Record
 from scoring import Key, LabelledScores, Performance, Truth
 
 REPLICATES = 2000  # bootstrap samples per machine ID
 SEED = 0
 CONFIDENCE = 0.95
+RANKED_DECIMALS = 12  # of an average; further ones are rounding errors
 ROWS_AT_ONCE = 100  # of bootstrap samples; bounds the memory to some MB
 
 logger = logging.getLogger(__name__)
@@ -29,20 +32,25 @@ class Result:
     directory: Path
     scores: dict[Key, LabelledScores]
     performance: Performance
+    records: Sequence[Record] = ()  # of what made the scores; none in a folder that 01_test.py did not write
 
 
 # ---- result folders ----
 
 
-def result_folders(paths: Sequence[Path]) -> list[Path]:
-    """The folders with score files: each path itself, or those directly in it (``result/dev`` holds one per system)."""
+def result_folders(paths: Sequence[Path], systems: Sequence[str] = ()) -> list[Path]:
+    """The folders with score files: each path itself, or those directly in it (``result/dev`` holds one per system).
+
+    Those in a path are in the order of ``systems``; others of its folders follow by name.
+    """
     folders: list[Path] = []
+    places = {name: place for place, name in enumerate(systems)}
     for path in paths:
-        inner = sorted(path.glob("*/anomaly_score_*.csv"))
+        inner = {file.parent for file in path.glob("*/anomaly_score_*.csv")}
         if not inner or any(path.glob("anomaly_score_*.csv")):
             folders.append(path)
         else:
-            folders += dict.fromkeys(file.parent for file in inner)
+            folders += sorted(inner, key=lambda folder: (places.get(folder.name, len(places)), folder))
     return list({folder.resolve(): folder for folder in folders}.values())
 
 
@@ -57,15 +65,21 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
 
 
 def read_results(
-    paths: Sequence[Path], against: Path | None, truth: Truth | None, *, max_fpr: float
+    paths: Sequence[Path], against: Path | None, truth: Truth | None, *, max_fpr: float, config: Config | None = None
 ) -> tuple[list[Result], Result | None]:
     """Evaluate every result folder that ``paths`` name, and the one to compare them with.
 
+    Parameters
+    ----------
+    config : with it, systems are in its order, and the scores in its result directory must be of the present models
+
     Raises
     ------
-    UserError : as ``scoring.read_folder`` and ``scoring.evaluate``; or if ``against`` is several or the only one.
+    UserError : as ``result_record.check``, ``scoring.read_folder`` and ``scoring.evaluate``; or if ``against`` is
+        several or the only one.
     """
-    wanted = [folder.resolve() for folder in result_folders(paths)]
+    systems = list(config.systems) if config else ()
+    wanted = [folder.resolve() for folder in result_folders(paths, systems)]
     reference = [folder.resolve() for folder in result_folders([against] if against else [])]
     if len(reference) > 1:
         raise common.UserError(
@@ -73,22 +87,34 @@ def read_results(
         )
     if reference and reference == wanted:
         raise common.UserError(f"--against {against}: the same folder; nothing to compare")
-    folders = result_folders([*paths, against] if against else paths)
-    results, errors = {}, []
+    folders = result_folders([*paths, against] if against else paths, systems)
+    results, errors, unlabelled = {}, [], {}
     for name, folder in zip(folder_names(folders), folders, strict=True):
         try:
-            result_record.check(folder)
+            ours = config and folder.resolve().parent.parent == config.result_directory.resolve()
+            records = result_record.check(folder, config=config if ours else None)
             scores = scoring.read_folder(folder, truth)
-            results[folder.resolve()] = Result(name, folder, scores, scoring.evaluate(scores, max_fpr=max_fpr))
+            performance = scoring.evaluate(scores, max_fpr=max_fpr)
+            results[folder.resolve()] = Result(name, folder, scores, performance, records)
+        except scoring.NoLabelsError as error:
+            unlabelled[str(folder)] = str(error)
         except common.UserError as error:  # to name the faults of all folders at once
             errors.append(str(error))
+    if len(unlabelled) > 1:  # one line for all of them
+        errors.append(f"{', '.join(unlabelled)}: names do not say normal or anomaly; {scoring.LABELS_ADVICE}")
+    else:
+        errors += unlabelled.values()
     if errors:
         raise common.UserError("\n".join(errors))
     return [results[folder] for folder in wanted], results[reference[0]] if reference else None
 
 
-def write_results(results: Sequence[Result], output: Path | None) -> list[Path]:
+def write_results(
+    results: Sequence[Result], output: Path | None, *, file_name: str = "result.csv", max_fpr: float
+) -> list[Path]:
     """Write result.csv into each folder; or to ``output``: a file for one result, a folder for several.
+
+    The result file of 01_test.py is left alone where it has pAUCs of another ``max_fpr``.
 
     Raises
     ------
@@ -96,7 +122,8 @@ def write_results(results: Sequence[Result], output: Path | None) -> list[Path]:
     """
     written = []
     for result in results:
-        path = result.directory / "result.csv"
+        taken = {record.result_file for record in result.records if record.max_fpr != max_fpr}
+        path = result.directory / (f"result_max_fpr_{max_fpr:g}.csv" if file_name in taken else file_name)
         if output:
             path = output if len(results) == 1 else output / f"result_{result.name.replace('/', '_')}.csv"
         try:
@@ -181,7 +208,7 @@ def resampled_areas(
     pAUC: McClish, Med. Decis. Making 9 (1989), as scikit-learn's ``roc_auc_score(max_fpr=...)``.
     """
     order = np.argsort(-scores, kind="stable")
-    last_of_tie = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    last_of_tie = np.flatnonzero(np.append(scores[order][1:] != scores[order][:-1], True))
 
     def rates(label: int) -> np.ndarray:  # of the label's clips above each threshold: (n_samples, 1 + n_thresholds)
         above = np.cumsum(counts[:, order] * (labels[order] == label), axis=1)[:, last_of_tie]
@@ -367,12 +394,14 @@ def rank(performances: dict[str, Performance]) -> list[Ranked]:
 
     Notes
     -----
-    Equal figures in a column share the better rank.
+    Equal figures in a column share the better rank. Averages of the same figures in another order differ by rounding
+    errors; they are equal.
     """
     names = list(performances)
     machine_types = list(performances[names[0]])
     # (systems, machine types, 2)
     figures = np.array([[scoring.averages(performances[n][t]) for t in machine_types] for n in names])
+    figures = np.round(figures, RANKED_DECIMALS)
     ranks = 1 + np.sum(figures[None] > figures[:, None], axis=1)
     means = figures.mean(axis=1)
     mean_ranks = ranks.mean(axis=(1, 2))

@@ -15,6 +15,7 @@ import common
 
 LABEL = re.compile(r"(?P<team>(?P<name>[A-Za-z0-9-]+)_(?P<institute>[A-Za-z0-9-]+)_task2)_[1-4]")
 MAX_ABBREVIATION = 10  # characters
+MAX_LABEL = 200  # letters of last name and institute; a file name has at most 255
 MAX_BRACKETS = 200  # a minute of parsing at 60,000 of them
 LINES_SHOWN = 5  # of the faults in one file's rows; of the others the line numbers
 
@@ -117,7 +118,13 @@ def _parse_yaml(text: str) -> Node:
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()
-        return _node(loader, root) if root else Node(None, 1)
+        if root is None:
+            return Node(None, 1)
+        tree = _node(loader, root)
+        loader.construct_document(root)  # refuses tags of blocks, and keys that are lists
+        return tree
+    except (ArithmeticError, ValueError, LookupError, AttributeError, TypeError) as error:  # of !!timestamp {=: no}
+        raise yaml.MarkedYAMLError(problem=str(error)) from error
     finally:
         loader.dispose()
 
@@ -129,7 +136,7 @@ def _node(loader: yaml.SafeLoader, node: yaml.Node) -> Node:
     if isinstance(node, yaml.ScalarNode):
         try:
             return Node(loader.construct_object(node), line)
-        except (ValueError, LookupError, AttributeError) as error:  # the 31st of June, !!int nothing
+        except (ArithmeticError, ValueError, LookupError, AttributeError) as error:  # the 31st of June, !!int nothing
             raise yaml.MarkedYAMLError(problem=f"{node.value!r}: {error}", problem_mark=node.start_mark) from error
     block: dict[str, Node] = {}
     for key, value in node.value:
@@ -348,6 +355,8 @@ def read_authors(path: Path) -> Authors:
     name = _label_name(lastname)
     if root and not findings and not name:
         findings.append(Finding(str(path), None, f"{lastname}: the label needs this last name in letters of A to Z"))
+    if root and not findings and len(name + root.get("institute")) > MAX_LABEL:
+        findings.append(Finding(str(path), None, f"last name and institute: at most {MAX_LABEL} letters together"))
     if findings:
         raise common.fault_list("Authors file", [str(f) for f in findings], "authors_example.yaml shows the form.")
     institute = root.get("institute")

@@ -16,8 +16,9 @@ import numpy as np
 
 import common
 
-SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv")
+SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv", re.ASCII)
 PUBLISHED_FILE = Path(__file__).with_name("published.yaml")
+LABELS_ADVICE = "give the labels with --truth eval_data_list.csv"
 NAMES_SHOWN = 5  # clip names that one line of an error holds
 
 Key = tuple[str, str]  # machine type, machine ID
@@ -25,6 +26,10 @@ Performance = dict[str, dict[str, tuple[float, float]]]  # machine type -> machi
 Truth = dict[Key, dict[str, int]]  # -> clip name -> label
 
 logger = logging.getLogger(__name__)
+
+
+class NoLabelsError(common.UserError):
+    """The clips' names have no labels, and no ground truth gives them."""
 
 
 class LabelledScores(NamedTuple):
@@ -193,6 +198,8 @@ def parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str,
     if machine_id and clip_id != machine_id:
         raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
     try:
+        if "_" in text or not text.isascii():
+            raise ValueError("Python takes 1_000 and the digits of other scripts for numbers; other programs do not")
         score = float(text)
     except ValueError as error:
         raise ValueError(f"{name}: score {text!r} is not a number") from error
@@ -311,12 +318,14 @@ def read_folder(
     ------
     UserError : naming, in one message, all rows that are malformed, not finite, repeated, or of no clip of ``truth``,
         all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
+    NoLabelsError : if all that is wrong is that clip names have no labels.
     """
     files = {
         key: path for key, path in score_files(directory).items() if machine_types is None or key[0] in machine_types
     }
     faults = _file_faults(directory, files, truth) if truth is not None else []
     scored: dict[Key, LabelledScores] = {}
+    nameless: list[str] = []
     for key, path in files.items():
         if truth is not None and key not in truth:
             continue  # named in faults
@@ -324,11 +333,20 @@ def read_folder(
         labels = _labels_of_names(scores) if truth is None else truth[key]
         unlabelled = {name: rows[name] for name in scores if labels.get(name) is None}
         missing = [name for name in labels if name not in rows]
-        faults += faults_of_file + _pairing_faults(path, unlabelled, missing, has_truth=truth is not None)
+        faults += faults_of_file
+        if truth is None:
+            nameless += unlabelled
+        else:
+            faults += _pairing_faults(path, unlabelled, missing)
         names = tuple(name for name in scores if name not in unlabelled)
         scored[key] = LabelledScores(
             np.array([labels[name] for name in names]), np.array([scores[name] for name in names]), names
         )
+    if nameless:
+        fault = f"{directory}: {len(nameless)} names do not say normal or anomaly ({some(nameless)}); {LABELS_ADVICE}"
+        if not faults:
+            raise NoLabelsError(fault)
+        faults.append(fault)
     if faults:
         advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
         raise common.fault_list(f"{directory}: score files with faults", faults, advice)
@@ -360,17 +378,12 @@ def _labels_of_names(names: Sequence[str]) -> dict[str, int | None]:
     return {name: common.parse_clip_name(name)[1] for name in names}
 
 
-def _pairing_faults(path: Path, unlabelled: Mapping[str, int], missing: Sequence[str], *, has_truth: bool) -> list[str]:
+def _pairing_faults(path: Path, unlabelled: Mapping[str, int], missing: Sequence[str]) -> list[str]:
     """At most two lines on rows without a label (clip name -> row) and on clips without a row."""
     faults = []
-    if unlabelled and has_truth:
+    if unlabelled:
         named = some([f"{name} (row {row})" for name, row in unlabelled.items()])
         faults.append(f"{path}: {len(unlabelled)} clips that the ground truth does not have: {named}")
-    elif unlabelled:
-        faults.append(
-            f"{path}: {len(unlabelled)} names do not say normal or anomaly: {some(list(unlabelled))}; "
-            "give the labels with --truth eval_data_list.csv"
-        )
     if missing:
         faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
     return faults

@@ -26,9 +26,11 @@ from config import Config, System
 from meta_file import LABEL, LINES_SHOWN, MAX_ABBREVIATION, Authors, Finding, check_meta, first_findings, is_count
 
 LABEL_WORDS = "<last name of the corresponding author>_<institute>_task2_<1 to 4>"
-NEAR_SCORE_FILE = re.compile(r"anomaly_score_(.+)_id_?(\d\d?)\.csv", re.IGNORECASE)
+NEAR_SCORE_FILE = re.compile(r"anomaly_score_(.+)_id_?(\d\d?)\.csv", re.IGNORECASE | re.ASCII)
 REPORT_ENDING = ".technical_report.pdf"
 MAX_FILES = 1000
+MAX_NAME_BYTES = 255  # of a file or folder; the usual file systems take no more
+MAX_DIRECTORY_BYTES = 2**20  # of a zip: the entries of MAX_FILES with the longest names
 MAX_TOTAL_BYTES = 200 * 2**20
 MAX_BYTES = {".pdf": 100 * 2**20, ".yaml": 2**16}  # the real meta files have 6 kB
 MAX_BYTES_OF_OTHERS = 4 * 2**20  # the longest official score file has 555 rows, 20 kB
@@ -119,8 +121,7 @@ def _read_folder(path: Path) -> Package:
     elif path.name != "task2":
         findings.append(Finding("", None, f"the folder is called {path.name}; expected task2"))
     found = list(itertools.islice((p for p in path.rglob("*") if p.is_file()), MAX_FILES + 1))
-    if len(found) > MAX_FILES:
-        raise common.UserError(f"--check: more than {MAX_FILES} files in {path}; that is not a submission package")
+    _check_total(path, len(found), sum(file.stat().st_size for file in found))
     files: Files = {}
     for file in sorted(found):
         name = prefix + file.relative_to(path).as_posix()
@@ -139,13 +140,10 @@ def _read_zip(path: Path) -> Package:
     findings = []
     contents: Files = {}
     try:
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            size = sum(member.file_size for member in members)
-            if len(members) > MAX_FILES or size > MAX_TOTAL_BYTES:
-                raise common.UserError(
-                    f"--check: {path} unpacks to {len(members)} files of {size} bytes; that is no submission package"
-                )
+            _check_total(path, len(members), sum(member.file_size for member in members))
             for member in members:
                 name = member.orig_filename
                 fault = _member_fault(member) or ("twice in the zip" if name in contents else "")
@@ -153,12 +151,42 @@ def _read_zip(path: Path) -> Package:
                     findings.append(Finding(name, None, fault))
                 elif not member.is_dir():
                     try:
-                        contents[name] = archive.read(member)
+                        contents[name] = _read_member(archive, member)
                     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                         findings.append(Finding(name, None, f"broken in the zip: {error}"))
     except (zipfile.BadZipFile, struct.error, UnicodeDecodeError, OSError, NotImplementedError) as error:
         raise common.UserError(f"--check: {path} cannot be read as a zip: {error}") from error
     return _task2_of(contents, findings)
+
+
+def _check_total(path: Path, n_files: int, n_bytes: int) -> None:
+    """Raise UserError if there is more than any package holds."""
+    if n_files > MAX_FILES or n_bytes > MAX_TOTAL_BYTES:
+        more = "more than " if n_files > MAX_FILES else ""
+        n_files = min(n_files, MAX_FILES)
+        raise common.UserError(
+            f"--check: {path} has {more}{n_files} files of {n_bytes} bytes; that is no submission package"
+        )
+
+
+def _check_directory(path: Path) -> None:
+    """Raise UserError if a zip's directory is larger than any package's; zipfile would read it whole.
+
+    Its size stands in the record at the file's end: 22 bytes, before a comment of at most 65,535.
+    """
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 22 - 0xFFFF))
+        tail = stream.read()
+    end = tail[tail.rfind(b"PK\5\6") :]
+    n_bytes = struct.unpack("<L", end[12:16])[0]
+    if n_bytes > MAX_DIRECTORY_BYTES:
+        raise common.UserError(f"--check: {path} has a directory of {n_bytes} bytes; that is no submission package")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Content of a member, unpacked piece by piece: what is packed may be far more than the directory says."""
+    with archive.open(member) as stream:
+        return b"".join(iter(lambda: stream.read(2**16), b""))
 
 
 def _member_fault(member: zipfile.ZipInfo) -> str:
@@ -168,6 +196,8 @@ def _member_fault(member: zipfile.ZipInfo) -> str:
         return "backslash in the name; folders are separated by / in a zip"
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts or "\0" in name:
         return "unsafe name: it would unpack outside the folder; expected task2/..."
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
+        return f"name of more than {MAX_NAME_BYTES} bytes; file systems take no more"
     if stat.S_ISLNK(member.external_attr >> 16):
         return "a symbolic link; put the file itself into the zip"
     if member.flag_bits & 1:

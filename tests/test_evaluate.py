@@ -1,12 +1,15 @@
 """02_evaluate.py and comparison.py: pairing, faults, differences, intervals, ranking."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from conftest import SHIPPED
 
 import common
 import comparison
@@ -144,8 +147,30 @@ def test_a_machine_type_that_is_not_scored_is_said_not_an_error(submission, capl
 
 
 def test_evaluation_names_need_the_ground_truth(submission):
-    with pytest.raises(common.UserError, match=r"60 names do not say normal or anomaly.*--truth eval_data_list\.csv"):
+    match = r"^.*team: 180 names do not say normal or anomaly .*and 175 more.; .*--truth eval_data_list\.csv$"
+    with pytest.raises(common.UserError, match=match):
         evaluate.main([str(submission[0])])
+
+
+def test_one_line_says_that_labels_are_missing_in_all_folders(submission, tmp_path):
+    for name in "abc":
+        shutil.copytree(submission[0], tmp_path / "eval" / name)
+    with pytest.raises(common.UserError) as caught:
+        evaluate.main([str(tmp_path / "eval")])
+    (line,) = str(caught.value).splitlines()
+    assert line.endswith("eval/c: names do not say normal or anomaly; give the labels with --truth eval_data_list.csv")
+    evaluate.main([str(tmp_path / "eval"), "--truth", str(submission[1])])
+
+
+def test_one_name_without_a_label_is_named_beside_other_faults(tmp_path):
+    folder = write_folder(tmp_path / "system", shift=1.0, n_clips=3, keys=[("fan", "id_00")])
+    path = scoring.score_path(folder, "fan", "id_00")
+    edit(path, "normal_id_00_00000001", "id_00_00000001")
+    with pytest.raises(common.UserError, match=r"1 names do not say normal or anomaly \(id_00_00000001.wav\)"):
+        evaluate.main([str(folder)])
+    edit(path, "normal_id_00_00000002.wav,", "normal_id_00_00000002.wav,nan")
+    with pytest.raises(common.UserError, match=r"(?s)row 3: .*not a number.*1 names do not say normal or anomaly"):
+        evaluate.main([str(folder)])
 
 
 def test_dataset_folder_as_truth_finds_missing_clips(tmp_path):
@@ -212,6 +237,55 @@ def test_output_is_a_file_or_for_several_a_folder(tmp_path):
     assert not (a / "result.csv").exists()
     with pytest.raises(common.UserError, match="--output puts it elsewhere"):
         evaluate.main([str(a), "--output", str(tmp_path / "out")])
+
+
+def yaml_at(path, **changes):
+    block = yaml.safe_load(SHIPPED.read_text(encoding="utf-8")) | changes
+    common.write_text(path, yaml.safe_dump(block, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_result_file_and_max_fpr_are_the_yamls(tmp_path, monkeypatch, capsys, given):
+    folder = write_folder(tmp_path / "dev" / "a", shift=1.0)
+    path = yaml_at(tmp_path / "baseline.yaml", max_fpr=0.3, result_file="figures.csv")
+    monkeypatch.chdir("/" if given else tmp_path)
+    evaluate.main([str(folder), *(["--config", str(path)] if given else [])])
+    assert [file.name for file in folder.glob("*.csv") if "score" not in file.name] == ["figures.csv"]
+    wanted = scoring.evaluate(scoring.read_folder(folder), max_fpr=0.3)["fan"]["id_00"][1]
+    assert f",{wanted!r}\n" in (folder / "figures.csv").read_text()
+    evaluate.main([str(folder), "--max-fpr", "0.1", *(["--config", str(path)] if given else [])])  # has the last word
+    assert f",{wanted!r}\n" not in (folder / "figures.csv").read_text()
+    path.write_text("max_fpr: 2")
+    with pytest.raises(common.UserError, match="baseline.yaml"):
+        evaluate.main([str(folder), *(["--config", str(path)] if given else [])])
+
+
+def test_systems_are_in_the_yamls_order(tmp_path, monkeypatch, capsys):
+    for name in ("a_system_of_mine", "l2_softmax", "baseline_ae", "vae", "tuned_ae"):
+        write_folder(tmp_path / "dev" / name, shift=1.0, keys=[("fan", "id_00")])
+    monkeypatch.chdir(tmp_path)
+    yaml_at(tmp_path / "baseline.yaml")
+    evaluate.main(["dev"])
+    order = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "machine IDs" in line]
+    assert order == ["baseline_ae", "tuned_ae", "vae", "l2_softmax", "a_system_of_mine"]
+    evaluate.main(["dev/vae", "dev/baseline_ae"])  # named one by one: the user's order
+    order = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "machine IDs" in line]
+    assert order == ["vae", "baseline_ae"]
+
+
+def test_patterns_are_expanded_where_the_shell_does_not(tmp_path, monkeypatch):
+    for name in ("b", "a"):
+        write_folder(tmp_path / "eval" / name, shift=1.0)
+    (tmp_path / "eval" / "notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.expanded("eval/*") == [Path("eval/a"), Path("eval/b")]
+    assert evaluate.expanded(str(tmp_path / "ev*" / "?")) == [tmp_path / "eval" / "a", tmp_path / "eval" / "b"]
+    assert evaluate.expanded("eval") == [Path("eval")]
+    (tmp_path / "odd[1]").mkdir()
+    assert evaluate.expanded("odd[1]") == [Path("odd[1]")]
+    with pytest.raises(common.UserError, match=r"none\*: no such folder"):
+        evaluate.main(["none*"])
 
 
 def test_help_is_quick_and_bad_rates_exit_with_2():
@@ -388,6 +462,14 @@ def test_ranking_by_hand():
     assert ranking[1].ranks == {"fan": (3, 2), "pump": (1, 1)}
     assert ranking[2].ranks == {"fan": (1, 3), "pump": (3, 3)}  # an equal AUC shares the better rank
     assert ranking[0].mean == pytest.approx((0.65, 0.55))
+
+
+def test_averages_that_differ_by_rounding_errors_share_a_rank():
+    ids = {f"id_0{n}": (value, value) for n, value in enumerate((0.1, 0.2, 0.3))}
+    one, other = {"fan": ids}, {"fan": dict(reversed(ids.items()))}
+    assert scoring.averages(one["fan"]) != scoring.averages(other["fan"])
+    for performances in ({"one": one, "other": other}, {"other": other, "one": one}):
+        assert [ranked.ranks["fan"] for ranked in comparison.rank(performances)] == [(1, 1), (1, 1)]
 
 
 def test_a_tie_goes_to_the_higher_pauc():

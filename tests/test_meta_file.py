@@ -121,6 +121,11 @@ def test_missing_results_are_allowed_and_said():
         ("name: A name", "name: !!python/name:os.system", 3, "could not determine a constructor"),
         ("name: A name", "name: &a A name\n  abbr: *a", 4, "alias"),
         ("name: A name", 'name: !!int ""', 3, "not valid YAML"),
+        ("  complexity:\n", "  complexity: !own\n", 33, "could not determine a constructor for the tag '!own'"),
+        ("  authors:\n", "  authors: !!python/tuple\n", 5, "could not determine a constructor"),
+        ("  source_code:", "  !own source_code:", 35, "could not determine a constructor for the tag '!own'"),
+        ("name: A name", "name: A name\n  ? [a, b]\n  : c", 4, "unhashable key"),
+        ("name: A name", "name: A name\n  more: !!timestamp {=: no}", None, "not valid YAML"),
     ],
 )
 def test_fault_with_its_line(old, new, line, message):
@@ -169,7 +174,7 @@ def test_tabs_in_comments_are_valid():
         (b"a: 1\n---\nb: 2", "not valid YAML"),
         (b"[" * 60_000, "more than 200 brackets"),
         (b"- " * 30_000, "hundreds of nested blocks"),
-        (b"? [a, b]\n: c", "submission: missing"),
+        (b"? [a, b]\n: c", "unhashable key"),
     ],
 )
 def test_what_is_no_meta_file_is_a_fault_and_no_crash(content, message):
@@ -256,6 +261,7 @@ def test_label_of_a_name_with_accents(tmp_path):
         ("  2: {", "  5: {", "line 13: submissions.5: expected a number from 1 to 4"),
         ("institute: EXU", "institut: EXU", "line 1: institut: unknown key"),
         (" Doe", " 李", "letters of A to Z"),
+        ("institute: EXU", f"institute: {300 * 'X'}", "last name and institute: at most 200 letters together"),
         ("    firstname: Jane", "\tfirstname: Jane", "line 4: tab"),
     ],
 )

@@ -218,6 +218,25 @@ def test_a_run_killed_while_it_writes_is_found_out(settings, folder, monkeypatch
         result_record.check(folder)
 
 
+def test_evaluating_leaves_the_result_file_of_another_max_fpr_alone(tmp_path, settings, folder):
+    score.report(folder, ["fan", "pump"], settings, settings.systems["tuned_ae"])
+    before = (folder / "result.csv").read_bytes()
+    evaluate.main([str(folder), "--max-fpr", "0.3"])
+    evaluate.main([str(folder), "--config", str(tmp_path / "settings.yaml")])
+    assert (folder / "result.csv").read_bytes() == before
+    assert (folder / "result_max_fpr_0.3.csv").read_bytes() != before
+
+
+def test_evaluating_the_yamls_results_looks_at_its_models(tmp_path, settings, folder):
+    options = [str(settings.result_directory / "dev"), "--config", str(tmp_path / "settings.yaml")]
+    evaluate.main(options)
+    (settings.model_directory / "dev" / "tuned_ae" / "record_pump.yaml").write_text("trained anew")
+    with pytest.raises(common.UserError, match=r"_pump_id_02.csv: of another model than the present one"):
+        evaluate.main(options)
+    shutil.copytree(folder, tmp_path / "kept")
+    evaluate.main([str(tmp_path / "kept"), *options[1:]])  # a copy is of the models of its time
+
+
 def test_runs_over_all_types_refuse_what_the_dataset_has_not(folder):
     result_record.require_only(folder, ["fan", "pump"], Path("dev_data"))
     with pytest.raises(common.UserError, match=r"(?s)types that dev_data does not have:\s+anomaly_score_pump_id_00"):

@@ -110,6 +110,21 @@ def test_every_fault_of_a_score_file_is_named_with_its_row(tmp_path):
     assert "row 1:" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["1_000.5", "１２.５", "٣", "0x10", "", "1,5"])
+def test_what_only_python_takes_for_a_number_is_no_score(text):
+    with pytest.raises(ValueError, match=f"score '{text}' is not a number"):
+        scoring.parse_score_row(["id_00_1.wav", text], machine_id=None)
+    assert scoring.parse_score_row(["id_00_1.wav", " -1.5e-3"], machine_id="id_00") == ("id_00_1.wav", -0.0015)
+
+
+def test_digits_of_other_scripts_make_no_machine_id(tmp_path):
+    with pytest.raises(ValueError, match="not of the form"):
+        scoring.parse_score_row(["id_٠٠_1.wav", "1"], machine_id=None)
+    (tmp_path / "anomaly_score_fan_id_٠٠.csv").touch()
+    with pytest.raises(common.UserError, match="not of the form"):
+        scoring.score_files(tmp_path)
+
+
 @pytest.mark.parametrize(("content", "message"), [(b"", "no rows"), (b"\xff\xfe\x00", "not a CSV file in UTF-8")])
 def test_spoilt_score_file_is_an_error(tmp_path, content, message):
     path = tmp_path / "anomaly_score_fan_id_00.csv"

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -353,6 +354,8 @@ def row(number, text):
         (row(2, "id_01_00000001.wav,nan\n"), FAN, 2, "score nan is not finite"),
         (row(2, "id_01_00000001.wav,inf\n"), FAN, 2, "score inf is not finite"),
         (row(2, "id_01_00000001.wav,high\n"), FAN, 2, "score 'high' is not a number"),
+        (row(2, "id_01_00000001.wav,1_000.5\n"), FAN, 2, "score '1_000.5' is not a number"),
+        (row(2, "id_01_00000001.wav,１２.５\n"), FAN, 2, "score '１２.５' is not a number"),
         (row(2, "id_01_00000001.wav\n"), FAN, 2, "1 columns; expected two"),
         (row(1, "\ufeffid_01_00000000.wav,1\n"), FAN, 1, "byte-order mark"),
         (row(1, "file,score\nid_01_00000000.wav,1\n"), FAN, 1, "not of the form"),
@@ -532,6 +535,8 @@ def with_member(path, files, name, **attributes):
         ("task2/link.csv", {"external_attr": 0o120777 << 16}, "symbolic link"),
         (f"task2/{FAN}", {}, "twice in the zip"),
         ("task2/a.csv", {"compress_type": zipfile.ZIP_BZIP2}, "not every program"),
+        (f"task2/{300 * 'a'}.csv", {}, "name of more than 255 bytes"),
+        (f"task2/{100 * '字'}/a.csv", {}, "name of more than 255 bytes"),
         ("__MACOSX/task2/._a.csv", {}, "not in the folder task2 (1 file)"),
         ("task2/\x1b[31m.csv", {}, "unexpected file"),
     ],
@@ -555,6 +560,43 @@ def test_bounds_of_a_zip(tmp_path, files, clips, monkeypatch):
         with monkeypatch.context() as context, pytest.raises(common.UserError, match="no submission package"):
             context.setattr(submission, bound, 6)
             submission.read_package(path)
+
+
+def test_a_directory_that_lies_about_sizes(tmp_path, files, clips):
+    """Memory is bounded by what is read, also where a member unpacks to far more than its directory entry says."""
+    path = tmp_path / "package.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("task2/bomb.csv", bytes(300 * 2**20))
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = (1000).to_bytes(4, "little")  # the size that the directory states
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        findings = submission.read_package(path).findings
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "broken in the zip" in str(findings[0])
+    assert peak < 5 * 2**20
+
+
+def test_a_zip_with_a_directory_beyond_bounds(tmp_path, files, monkeypatch):
+    path = tmp_path / "package.zip"
+    submission.write_zip(path, files)
+    submission.read_package(path)
+    monkeypatch.setattr(submission, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(common.UserError, match=r"package.zip has a directory of \d+ bytes; that is no submission"):
+        submission.read_package(path)
+
+
+def test_a_folder_beyond_bounds_is_not_read(tmp_path, files, monkeypatch):
+    (tmp_path / "task2").mkdir()
+    for number in range(3):
+        (tmp_path / "task2" / f"{number}.csv").write_bytes(bytes(1000))
+    monkeypatch.setattr(submission, "MAX_TOTAL_BYTES", 2000)
+    with pytest.raises(common.UserError, match="task2 has 3 files of 3000 bytes; that is no submission package"):
+        submission.read_package(tmp_path)
 
 
 def test_encrypted_member_of_a_zip(tmp_path, files, clips):
