@@ -29,7 +29,8 @@ from config import System
 if typing.TYPE_CHECKING:
     from training import Job, Run
 
-# What a record holds, beside facts that a model family adds; one without ``files`` is of an earlier version.
+# What a record holds, beside facts that a model family adds; one without ``files`` and ``n_samples`` (machine type ->
+# length of its longest clip) is of an earlier version.
 RECORD = {
     "system": str,
     "training_data": str,
@@ -136,6 +137,9 @@ def _record_fault(record: typing.Any) -> str | None:
     files = record.get("files", {})
     if not isinstance(files, dict) or not all(_is_file_entry(*entry) for entry in files.items()):
         return "files: expected names with their SHA-256"
+    lengths = record.get("n_samples", {})
+    if not isinstance(lengths, dict) or not all(type(n) is int and n > 0 for n in lengths.values()):
+        return "n_samples: expected machine types with lengths"
     return None
 
 

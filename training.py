@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import process
-from common import Clip, UserError, fingerprint, write_whole
+from common import Clip, UserError, by_machine_type, fingerprint, write_whole
 from config import Config, Fit, System
 from features import Cache
 from records import SHOWN, UNREADABLE, configuration, differences, model_path, resume_path
@@ -231,6 +231,7 @@ class Job:
             "clips": len(clips),
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,
+            "n_samples": {name: max(clip.n_samples for clip in own) for name, own in by_machine_type(clips).items()},
         }
 
     def is_done(self) -> bool:

@@ -24,6 +24,7 @@ def job(tmp_path):
         "clips": 3,
         "fingerprint": "f",
         "sample_rate": 16_000,
+        "n_samples": {"fan": 160_000},
     }
     return types.SimpleNamespace(name="fan", folder=tmp_path / "model", is_chief=True, record=record, clips=[1, 2, 3])
 
@@ -153,6 +154,9 @@ def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, mon
         ({"files": {"../model_fan.keras": 64 * "0"}}, "files: expected"),
         ({"files": {"..": 64 * "0"}}, "files: expected"),
         ({"files": {"C:model": 64 * "0"}}, "files: expected"),
+        ({"n_samples": 160_000}, "n_samples: expected machine types with lengths"),
+        ({"n_samples": {"fan": 0}}, "n_samples: expected"),
+        ({"n_samples": {"fan": "long"}}, "n_samples: expected"),
     ],
 )
 def test_a_record_with_other_types_is_named(job, changes, fault):

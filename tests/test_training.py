@@ -145,12 +145,14 @@ def test_the_record_says_what_a_model_was_trained_on(start, fan):
     assert record["clips"] == 6
     assert record["fingerprint"] == common.fingerprint(fan["fan"])
     assert record["sample_rate"] == 16_000
+    assert record["n_samples"] == {"fan": 16_000}
     assert record["parameters"] == (160 * 16 + 16) + 4 * 16 + (16 * 4 + 4) + 4 * 4 + (4 * 16 + 16) + 4 * 16 + 17 * 160
     assert set(record["versions"]) == {"project", "python", "tensorflow", "keras", "numpy"}
     settings = record["configuration"]
     assert settings["seed"] == 0
     assert settings["model"] == {"type": "dense_ae", "units": [16, 4, 16]}
-    assert settings["feature"] == {"n_mels": 32, "frames": 5, "n_fft": 1024, "hop_length": 512, "power": 2.0}
+    assert settings["feature"] == dataclasses.asdict(system.feature)
+    assert settings["feature"]["n_mels"] == 32
     assert (settings["fit"]["epochs"], settings["fit"]["batch_size"]) == (2, 64)
     assert "verbose" not in settings["fit"]
     assert training.read_record(folder, "fan") == record
