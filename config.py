@@ -49,11 +49,14 @@ class Feature:
 
 @dataclass(frozen=True)
 class Compile:
-    """Arguments of Keras's ``compile``; the learning rate is the optimiser's own where it is null."""
+    """Arguments of Keras's ``compile`` and of its optimiser, whose own learning rate is taken where it is null."""
 
     optimizer: str = key(choices=OPTIMIZERS)
     loss: str = key(choices=LOSSES)
     learning_rate: float | None = key(above=0, default=None)  # noqa: RUF009
+    learning_rate_schedule: str = key(choices=("constant", "cosine"), default="constant")
+    use_ema: bool = key(default=False)  # the model gets a moving average of its weights when it is trained
+    ema_momentum: float = key(low=0, below=1, default=0.99)
 
 
 @dataclass(frozen=True)

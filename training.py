@@ -172,7 +172,9 @@ def untuned(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 def make_optimizer(fit: Fit) -> keras.optimizers.Optimizer:
     """Optimiser of the YAML; Keras's own learning rate where none is given."""
-    settings = {} if fit.compile.learning_rate is None else {"learning_rate": fit.compile.learning_rate}
+    settings = {"use_ema": fit.compile.use_ema, "ema_momentum": fit.compile.ema_momentum}
+    if fit.compile.learning_rate is not None:
+        settings["learning_rate"] = fit.compile.learning_rate
     optimizer = keras.optimizers.get({"class_name": fit.compile.optimizer, "config": settings})
     if type(optimizer) is keras.optimizers.Adam and not distribution.is_distributed(tf.distribute.get_strategy()):
         return FusedAdam.from_config(optimizer.get_config())
@@ -199,6 +201,17 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=gradient,
         )
+
+
+def falling_rate(fit: Fit) -> keras.callbacks.Callback:
+    """Half a cosine from the learning rate of the YAML to nearly 0, a step per epoch.
+
+    Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017, eq. 5, without restarts.
+    """
+    start = float(make_optimizer(fit).learning_rate)
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch, _: start * (1 + math.cos(math.pi * epoch / fit.epochs)) / 2
+    )
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
@@ -303,6 +316,7 @@ def train(
         seed = job.run.config.seed
         n_call = fit.batch_size * steps_per_call
         batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
+        callbacks = [state, *([falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [])]
         process.release_memory()
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
@@ -313,9 +327,11 @@ def train(
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
-                callbacks=[state],
+                callbacks=callbacks,
                 verbose=0,
             )
+    with strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
+        trainee.optimizer.finalize_variable_values(model.trainable_variables)
     return state.history
 
 

@@ -19,7 +19,8 @@ ROOT = Path(common.__file__).parent
 BOUND = 1e-5  # of scores, relative
 TIMEOUT = 240  # [s] no process of these tests outlives it
 # 168 windows, 151 to train on: batches of 47 windows and a last one of 10, in parts of 24 and 23, and of 5.
-FIT = {"epochs": 12, "batch_size": 47, "compile": {"optimizer": "sgd", "learning_rate": 0.001}}
+COMPILE = {"optimizer": "sgd", "learning_rate": 0.001, "learning_rate_schedule": "cosine", "use_ema": True}
+FIT = {"epochs": 12, "batch_size": 47, "compile": COMPILE}
 TWO_DEVICES = """
 import importlib, sys
 import common, training

@@ -66,7 +66,7 @@ def striped_log_mels(
 
 def make_trainer(network, model, log_mels, labels, *, learning_rate=1e-3):
     """Trainer of the clips, as ``metric_model.train`` makes it."""
-    fit = types.SimpleNamespace(compile=types.SimpleNamespace(optimizer="adam", learning_rate=learning_rate))
+    fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", learning_rate))
     log_mel = tf.Variable(np.concatenate(log_mels).astype(metric_model.FRAME_TYPE), trainable=False)
     trainer = metric_model.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), log_mel, 0)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in log_mels])])

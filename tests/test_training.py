@@ -17,6 +17,7 @@ import keras_model
 import training
 
 pytestmark = pytest.mark.usefixtures("without_xla")
+CALM = {"learning_rate_schedule": "cosine", "use_ema": True, "ema_momentum": 0.9}
 
 
 @pytest.fixture
@@ -131,6 +132,52 @@ def test_adam_in_one_pass_is_kerass(start):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * 0.25)  # both round 1 - beta_2 to float32
 
 
+# ---- what keeps seeds together ----
+
+
+def record_epochs(monkeypatch, value) -> list:
+    """List that gets ``value(state)`` at the end of each epoch."""
+    values, original = [], training.TrainingState.on_epoch_end
+
+    def on_epoch_end(state, epoch, logs=None):
+        values.append(value(state))
+        original(state, epoch, logs)
+
+    monkeypatch.setattr(training.TrainingState, "on_epoch_end", on_epoch_end)
+    return values
+
+
+def test_a_falling_learning_rate_is_half_a_cosine_for_each_machine_type(start, train_clips, monkeypatch):
+    changes = {"fit": {"epochs": 4, "compile": {"learning_rate": 0.25, "learning_rate_schedule": "cosine"}}}
+    rates = record_epochs(monkeypatch, lambda state: float(state.trainee.optimizer.learning_rate))
+    run, system = start(changes, name="two")
+    keras_model.train(run, system, train_clips)
+    half = 0.5**0.5
+    np.testing.assert_allclose(rates, 2 * [0.25, 0.125 * (1 + half), 0.125, 0.125 * (1 - half)], rtol=1e-6)
+    alone = start(changes, name="one")
+    keras_model.train(*alone, {"fan": train_clips["fan"]})
+    assert_same_weights(trained_weights(run, system), trained_weights(*alone))
+
+
+def test_a_falling_learning_rate_starts_from_kerass_own(start, fan, monkeypatch):
+    rates = record_epochs(monkeypatch, lambda state: float(state.trainee.optimizer.learning_rate))
+    keras_model.train(*start({"fit": {"compile": {"learning_rate_schedule": "cosine"}}}), fan)
+    np.testing.assert_allclose(rates, [0.001, 0.0005], rtol=1e-6)
+
+
+def test_averaged_weights_by_hand(start, fan, monkeypatch):
+    whole = {"epochs": 5, "batch_size": 1000, "validation_split": 0.0}  # a step an epoch
+    weights = record_epochs(monkeypatch, lambda state: [v.numpy() for v in state.network.trainable_variables])
+    run, system = start({"fit": {**whole, "compile": {"use_ema": True, "ema_momentum": 0.75}}})
+    keras_model.train(run, system, fan)
+    averages = weights[0]
+    for later in weights[1:]:
+        averages = [0.75 * average + 0.25 * now for average, now in zip(averages, later, strict=True)]
+    model = training.load_model(training.model_path(run.model_folder(system), "fan"))
+    for average, kept in zip(averages, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(kept.numpy(), average, rtol=1e-5, atol=1e-7)
+
+
 # ---- records ----
 
 
@@ -206,9 +253,10 @@ def test_a_spoilt_model_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("before_saving", [False, True])
-def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, caplog, before_saving):
+@pytest.mark.parametrize("compile_", [{}, CALM], ids=["shipped", "calm"])
+def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, caplog, before_saving, compile_):
     caplog.set_level(logging.INFO)
-    changes = {"fit": {"epochs": 4}}
+    changes = {"fit": {"epochs": 4, "compile": compile_}}
     run, system = start(changes, name="unbroken")
     keras_model.train(run, system, fan)
     unbroken = trained_weights(run, system)
@@ -228,8 +276,12 @@ def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, 
     assert not training.resume_path(folder, "fan").exists()
 
 
-def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, monkeypatch):
-    run, system = start()
+@pytest.mark.parametrize("compile_", [{}, CALM], ids=["shipped", "calm"])
+def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, monkeypatch, compile_):
+    changes = {"fit": {"compile": compile_}}
+    unbroken = start(changes, name="unbroken")
+    keras_model.train(*unbroken, fan)
+    run, system = start(changes, name="broken")
     with monkeypatch.context() as patch:
         patch.setattr(training, "plot_history", lambda *_: fail())
         with pytest.raises(PowerFailureError):
@@ -240,6 +292,7 @@ def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, m
     keras_model.train(run, system, fan)
     assert epochs == []
     assert job_of(run, system, fan).is_done()
+    assert_same_weights(trained_weights(run, system), trained_weights(*unbroken))
 
 
 def fail():
