@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 import common
+import records
 import scoring
 from config import Config, OfficialModel, System
 
@@ -52,15 +53,12 @@ def digest(content: bytes) -> str:
 
 def settings_of(config: Config, system: System) -> dict:
     """All settings that decide a system's scores, as plain values."""
-    official = isinstance(system.model, OfficialModel)
-    fit = {name: value for name, value in dataclasses.asdict(system.fit).items() if name != "verbose"}
-    settings = {
-        "model": {"type": "official"} if official else {"type": system.model_type, **dataclasses.asdict(system.model)},
-        "feature": dataclasses.asdict(system.feature),
-        "fit": None if official else fit,
-        "seed": None if official else config.seed,
-    }
-    return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+    if isinstance(system.model, OfficialModel):
+        return {"model": {"type": "official"}, "feature": dataclasses.asdict(system.feature)}
+    settings = records.configuration(system, config.seed)
+    after_training = getattr(system.model, "AFTER_TRAINING", ())
+    settings["model"] |= json.loads(json.dumps({name: getattr(system.model, name) for name in after_training}))
+    return settings
 
 
 def model_directory(config: Config, system: System | None) -> Path:
@@ -71,7 +69,7 @@ def model_directory(config: Config, system: System | None) -> Path:
 
 def model_digests(paths: Iterable[Path], directory: Path) -> dict[str, str]:
     """Path below ``directory``, / between folders -> SHA-256 of the file."""
-    return {path.relative_to(directory).as_posix(): digest(path.read_bytes()) for path in paths}
+    return {path.relative_to(directory).as_posix(): records.file_digest(path) for path in paths}
 
 
 # ---- write ----
@@ -171,16 +169,16 @@ def read(path: Path) -> Record:
 
 def read_all(folder: Path) -> tuple[list[Record], list[str]]:
     """Records of a folder, sorted by machine type; and the faults of those that cannot be read."""
-    records, faults = [], []
+    found, faults = [], []
     for path in sorted(folder.glob("record_*.yaml")):
         try:
             record = read(path)
             if path != record_path(folder, record.machine_type):
                 raise ValueError(f"a record of {record.machine_type}; was the file renamed?")
-            records.append(record)
+            found.append(record)
         except ValueError as error:
             faults.append(f"{path}: {error}")
-    return records, faults
+    return found, faults
 
 
 def check(
@@ -198,14 +196,14 @@ def check(
     ------
     UserError : naming the CSVs that do not fit, and why.
     """
-    records, faults = read_all(folder)
-    if records or faults or required:
-        faults += _content_faults(folder, records)
+    found, faults = read_all(folder)
+    if found or faults or required:
+        faults += _content_faults(folder, found)
         settings = settings_of(config, system) if config and system else None
-        faults += _origin_faults(records, config and model_directory(config, system), settings)
+        faults += _origin_faults(found, config and model_directory(config, system), settings)
     if faults:
         raise common.fault_list(f"{folder}: files that do not fit what should have made them", faults, ADVICE)
-    return records
+    return found
 
 
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
@@ -219,9 +217,9 @@ def require_only(folder: Path, machine_types: Sequence[str], directory: Path) ->
         )
 
 
-def _content_faults(folder: Path, records: Sequence[Record]) -> Iterator[str]:
+def _content_faults(folder: Path, found: Sequence[Record]) -> Iterator[str]:
     """CSVs that are not what their record says, are not there, or have no record."""
-    digests = {name: value for record in records for name, value in record.files.items()}
+    digests = {name: value for record in found for name, value in record.files.items()}
     there = {path.name: path for _, path in csv_files(folder)}
     for name in sorted(digests.keys() | there.keys()):
         if name not in digests:
@@ -232,14 +230,14 @@ def _content_faults(folder: Path, records: Sequence[Record]) -> Iterator[str]:
             yield f"{name}: not as it was written; edited, or of a run that was interrupted"
 
 
-def _origin_faults(records: Sequence[Record], models_in: Path | None, settings: dict | None) -> Iterator[str]:
+def _origin_faults(found: Sequence[Record], models_in: Path | None, settings: dict | None) -> Iterator[str]:
     """Machine types whose CSVs are of another run than the YAML's, the models' or the first machine type's."""
     models: dict[str, tuple[str, Record]] = {}
-    for record in records:
-        first = records[0]
+    for record in found:
+        first = found[0]
         named = scoring.some(list(record.files))
         same = (first.system, first.training_data) == (record.system, record.training_data)
-        changes = differences(record.settings, settings if settings is not None else first.settings)
+        changes = records.differences(record.settings, settings if settings is not None else first.settings)
         if not same:
             yield f"{named}: of {record.training_data} {record.system}, beside {first.training_data} {first.system}"
         elif changes:
@@ -248,19 +246,7 @@ def _origin_faults(records: Sequence[Record], models_in: Path | None, settings: 
         for name, value in record.models.items():
             known, owner = models.setdefault(name, (value, record))
             path = models_in and models_in / name
-            if path and path.is_file() and digest(path.read_bytes()) != value:
+            if path and path.is_file() and records.file_digest(path) != value:
                 yield f"{named}: of another model than the present one, {path}"
             elif known != value:
                 yield f"{named}: of another state of the model ({name}) than {owner.machine_type}'s"
-
-
-def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
-    """Keys that differ, as ``key: old -> new``."""
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name}: {before} -> {after}")
-    return lines

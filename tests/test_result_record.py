@@ -43,7 +43,7 @@ def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=
     system, clips = settings.systems["tuned_ae"], clips_of(machine_type, machine_ids)
     texts = {
         f"anomaly_score_{machine_type}_{machine_id}.csv": scoring.scores_text(
-            *zip(*[(c.name, c.label + c.head_crc / 2 + add) for c in clips if c.machine_id == machine_id], strict=True)
+            *zip(*[(c.name, c.label + c.crc / 2 + add) for c in clips if c.machine_id == machine_id], strict=True)
         )
         for machine_id in machine_ids
     }
