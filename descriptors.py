@@ -8,7 +8,7 @@ import numpy as np
 from common import UserError
 
 FLAT = 1e-3  # [dB] deviations are told apart above it; the rounding of log-mel energies is a hundredth of it
-FRAMES_AT_ONCE = 64  # their spectra stay in the processor's cache
+SAMPLES_AT_ONCE = 2**16  # that are transformed: they and their spectra stay in the processor's cache
 
 
 def band_statistics(log_mel: np.ndarray) -> np.ndarray:
@@ -141,17 +141,25 @@ def _gammatone_weights(sample_rate: int, window_length: int, n_bands: int, low: 
 
     Returns
     -------
-    ndarray, shape (n_bins, n_bands), float32. The bins are no further apart than the narrowest band is wide.
+    ndarray, shape (n_bins, n_bands), float32. The bins are no further apart than the narrowest band is wide, except
+        where the window is too short to tell them apart.
     """
     quality, narrowest = 9.26449, 24.7
     offset = quality * narrowest
     steps = np.arange(n_bands, 0, -1) / n_bands
     centres = (high + offset) * ((low + offset) / (high + offset)) ** steps - offset
     widths = 1.019 * (centres / quality + narrowest)
-    n_fft = 2 ** int(np.ceil(np.log2(max(window_length, sample_rate / widths[0]))))
+    n_fft = _even_fast_length(max(window_length, min(2 * window_length, sample_rate / widths[0])))
     bins = np.fft.rfftfreq(n_fft, 1 / sample_rate)[:, np.newaxis]
     weights = (1 + ((bins - centres) / widths) ** 2) ** -2
     return (weights / weights.sum(axis=0)).astype(np.float32)
+
+
+def _even_fast_length(least: float) -> int:
+    """Even length that a transform is fast at."""
+    import scipy.fft
+
+    return 2 * scipy.fft.next_fast_len(int(np.ceil(least / 2)), real=True)
 
 
 @functools.lru_cache(maxsize=8)
@@ -176,9 +184,11 @@ def _envelopes(frames: np.ndarray, weights: np.ndarray, power: int) -> np.ndarra
     n_bins, n_bands = weights.shape
     taper = _hann(length) / _hann(length).sum()
     envelopes = np.empty((n_frames, n_bands), np.float32)
-    padded = np.zeros((min(n_frames, FRAMES_AT_ONCE), 2 * (n_bins - 1)), np.float32)
-    for start in range(0, n_frames, FRAMES_AT_ONCE):
-        block = frames[start : start + FRAMES_AT_ONCE]
+    n_fft = 2 * (n_bins - 1)
+    at_once = 1 + SAMPLES_AT_ONCE // n_fft
+    padded = np.zeros((min(n_frames, at_once), n_fft), np.float32)
+    for start in range(0, n_frames, at_once):
+        block = frames[start : start + at_once]
         np.multiply(block, taper, out=padded[: len(block), :length])
         spectrum = scipy.fft.rfft(padded[: len(block)]).view(np.float32)
         spectrum *= spectrum

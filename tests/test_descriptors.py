@@ -1,5 +1,7 @@
 """Band statistics and modulation spectra: by hand, laws, refusals."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,17 @@ def test_each_segment_counts_and_the_last_ends_with_the_clip():
     assert (np.diff(starts) <= 128).all()
     quiet = np.concatenate([1e-3 * noise(9.5), noise(0.5, seed=1)])
     assert (spectrum(quiet) > spectrum(1e-3 * noise(10.0)) + 3).all()
+
+
+def test_a_long_clip_takes_no_more_memory():
+    peaks = []
+    for seconds in (20, 200):
+        waveform = noise(seconds).astype(np.float32)
+        tracemalloc.start()
+        spectrum(waveform)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] < 5e6
 
 
 @pytest.mark.parametrize("n_samples", [1, 100, 160, 200, 1000, 16000])
