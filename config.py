@@ -21,6 +21,7 @@ from common import UserError
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "adagrad", "adadelta", "lion")
 AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 LOSSES = (*AE_LOSSES, "categorical_crossentropy")
+AGGREGATES = ("mean", "median", "std", "max")  # of the errors of a clip's vectors, to its score
 TRAINING_DATA = ("dev", "eval", "dev+eval")
 
 
@@ -77,8 +78,10 @@ class DenseAutoencoder:
     """Dense + BN + ReLU for each of ``units``, then a linear layer of the input's size."""
 
     MODULE: ClassVar[str] = "keras_model"
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("aggregate",)
     hop: ClassVar[int] = 1
     units: tuple[int, ...] = key(low=1)
+    aggregate: str = key(choices=AGGREGATES, default="mean")
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,12 @@ class VariationalAutoencoder:
     """Dense + BN + ReLU for each of ``units``, a Gaussian latent vector, and the same layers in reverse order."""
 
     MODULE: ClassVar[str] = "keras_model"
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("aggregate",)
     hop: ClassVar[int] = 1
     units: tuple[int, ...] = key(low=1)
     latent: int = key(low=1)
     kl_weight: float = key(low=0)
+    aggregate: str = key(choices=AGGREGATES, default="mean")
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,13 @@ class ConvAutoencoder:
     """2-D convolutional autoencoder on patches of ``feature.frames`` frames (Ribeiro et al. 2020)."""
 
     MODULE: ClassVar[str] = "keras_model"
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("aggregate",)
     LAYERS: ClassVar[tuple] = ((5, (1, 2)), (5, (1, 2)), (5, (2, 2)), (3, (2, 2)), (3, (2, 2)))  # kernel, strides
 
     filters: tuple[int, ...] = key(low=1)  # of each convolution
     latent: int = key(low=1)
     hop: int = key(low=1)  # from one patch to the next [frames]
+    aggregate: str = key(choices=AGGREGATES, default="mean")
 
     def fault(self, feature: Feature) -> str | None:
         """Which key does not fit the strides, None where all fit."""
@@ -120,6 +127,7 @@ class OfficialModel:
 
     MODULE: ClassVar[str] = "keras_model"
     hop: ClassVar[int] = 1
+    aggregate: ClassVar[str] = "mean"
     directory: Path
 
 

@@ -4,10 +4,12 @@ The official network and the report's differ in the widths of their layers alone
 autoencoder map vectors to vectors like these, so that all are trained and score clips in the same way.
 """
 
+import itertools
 import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -21,7 +23,7 @@ import features
 import process
 import training
 from common import Clip, UserError, fault_list, stack_frames
-from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
+from config import AGGREGATES, ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
 
 STEPS_PER_CALL = 16  # training steps that TensorFlow takes before it is Keras's turn again, which costs a millisecond
 SCORING_BATCH = 8192  # vectors in one call of the model
@@ -378,8 +380,8 @@ def work(system: System, clips: dict[str, list[Clip]]) -> int:
 
 
 def passes(system: System) -> int:
-    """How often training goes over each clip: it is read once and seen once an epoch."""
-    return 1 + system.fit.epochs
+    """How often training goes over each clip: it is read once, seen once an epoch, and scored."""
+    return 2 + system.fit.epochs
 
 
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -400,9 +402,10 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
             with run.strategy.scope():
                 trainer = make_trainer(system, run.config.seed)
         distribution.synchronise(trainer.autoencoder, distribution.is_distributed(run.strategy))
-        history = _train_one(job, trainer)
+        history, errors = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
-        training.save_model(trainer.autoencoder, job, history)
+        name = training.scores_path(job.folder, machine_type).name
+        training.save_model(trainer.autoencoder, job, history, {name: errors.save})
 
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:
@@ -425,12 +428,19 @@ def make_trainer(system: System, seed: int) -> WindowTrainer:
     return trainer
 
 
-def _train_one(job: training.Job, trainer: WindowTrainer) -> dict[str, list[float]]:
-    """Train the autoencoder of one machine type from its start, or from where an interrupted run got to; the losses."""
+def _train_one(job: training.Job, trainer: WindowTrainer) -> tuple[dict[str, list[float]], "TrainingErrors"]:
+    """Train the autoencoder of one machine type from its start, or from where an interrupted run got to.
+
+    Returns
+    -------
+    dict : the losses of each epoch
+    TrainingErrors : of the training clips
+    """
     feature, fit = job.system.feature, job.system.fit
     trainer.start_anew()
     blocks = job.watch(features.log_mel_clips(job.clips, feature, job.run.cache))
-    n_windows = trainer.load(blocks, features.clip_offsets(job.clips, feature))
+    offsets = features.clip_offsets(job.clips, feature)
+    n_windows = trainer.load(blocks, offsets)
     # The official split: Keras's validation_split takes the last vectors, before any shuffling.
     n_train = int(np.floor(n_windows * (1 - fit.validation_split)))
     if n_train < 1:
@@ -446,8 +456,10 @@ def _train_one(job: training.Job, trainer: WindowTrainer) -> dict[str, list[floa
         validation=validation,
         steps_per_call=trainer.steps_per_call,
     )
+    log_mels = (trainer.log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
+    errors = TrainingErrors.of(trainer.autoencoder, job.system, job.clips, job.watch(log_mels))
     trainer.unload()
-    return history
+    return history, errors
 
 
 def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -475,6 +487,15 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
     return score_clips(model, run, system, clips)
 
 
+def training_scores(run: training.Run, system: System, machine_type: str) -> training.TrainingScores:
+    """Scores of the clips that the machine type's model was trained on."""
+    folder = run.model_folder(system)
+    record = training.require_trained(run, system, machine_type)
+    return TrainingErrors.read(
+        training.checked_file(folder, record, training.scores_path(folder, machine_type).name)
+    ).scores(system.model.aggregate)
+
+
 def score_clips(model: keras.Model, run: training.Run, system: System, clips: Sequence[Clip]) -> np.ndarray:
     """Reconstruction error of each clip, shape (n_clips,), with the progress shown."""
     feature = system.feature
@@ -489,18 +510,55 @@ def score_clips(model: keras.Model, run: training.Run, system: System, clips: Se
             run.progress.update()
             yield block
 
+    errors, counts = vector_errors(model, watched(), **_vectors_of(system))
+    check_finite(clips, errors, counts)
+    check_counts(counts, system.model.aggregate)
+    return aggregated(errors, counts, system.model.aggregate)
+
+
+def _vectors_of(system: System) -> dict[str, int]:
+    """How a system's clips are cut into vectors, and how many of these go through the model at once."""
     batch = SCORING_PATCHES if isinstance(system.model, ConvAutoencoder) else SCORING_BATCH
-    scores = reconstruction_errors(model, watched(), frames=feature.frames, hop=system.model.hop, batch=batch)
-    bad = [f"{clip.path}: {score}" for clip, score in zip(clips, scores, strict=True) if not np.isfinite(score)]
+    return {"frames": system.feature.frames, "hop": system.model.hop, "batch": batch}
+
+
+def check_finite(clips: Sequence[Clip], errors: np.ndarray, counts: np.ndarray) -> None:
+    """Raise UserError, naming the clips, unless the errors of their vectors are numbers."""
+    means = aggregated(errors, counts, "mean")
+    bad = [f"{clip.path}: {score}" for clip, score in zip(clips, means, strict=True) if not np.isfinite(score)]
     if bad:
         raise fault_list("Scores that are not finite numbers", bad, "The model is broken: delete it and train anew.")
-    return scores
+
+
+def check_counts(counts: np.ndarray, how: str) -> None:
+    """Raise UserError where the deviation is asked for of clips that have one vector."""
+    if how == "std" and counts.min() == 1:
+        raise UserError(
+            f"model.aggregate: std: {np.sum(counts == 1)} clips are so short that they give one vector, which has no "
+            "deviation; take another aggregate, or lower feature.frames or model.hop"
+        )
 
 
 def reconstruction_errors(
-    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int = 1, batch: int = SCORING_BATCH
+    model: keras.Model,
+    log_mels: Iterable[np.ndarray],
+    *,
+    frames: int,
+    hop: int = 1,
+    batch: int = SCORING_BATCH,
+    aggregate: str = "mean",
 ) -> np.ndarray:
-    """Mean squared reconstruction error of each clip, higher = more anomalous (the official 01_test.py).
+    """Reconstruction error of each clip, shape (n_clips,), float64; higher = more anomalous.
+
+    See :func:`vector_errors` and :func:`aggregated`; with ``mean`` it is the score of the official 01_test.py.
+    """
+    return aggregated(*vector_errors(model, log_mels, frames=frames, hop=hop, batch=batch), aggregate)
+
+
+def vector_errors(
+    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared reconstruction error of each vector of each clip.
 
     Parameters
     ----------
@@ -511,7 +569,8 @@ def reconstruction_errors(
 
     Returns
     -------
-    ndarray, shape (n_clips,), float64
+    errors : ndarray, shape (n_vectors,), float64, clip after clip
+    counts : ndarray, shape (n_clips,), vectors of each clip
 
     Notes
     -----
@@ -520,7 +579,7 @@ def reconstruction_errors(
     """
 
     @tf.function
-    def vector_errors(vectors: tf.Tensor) -> tf.Tensor:
+    def errors_of(vectors: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
 
     errors, counts, waiting, n_waiting = [], [], [], 0
@@ -532,7 +591,7 @@ def reconstruction_errors(
         for start in range(0, end, batch):
             block = vectors[start : start + batch]
             filled = np.pad(block, ((0, batch - len(block)), (0, 0)))
-            errors.append(vector_errors(filled).numpy()[: len(block)])
+            errors.append(errors_of(filled).numpy()[: len(block)])
         waiting, n_waiting = [vectors[end:]], len(vectors) - end
 
     for log_mel in log_mels:
@@ -543,8 +602,66 @@ def reconstruction_errors(
             flush(last=False)
     if n_waiting:
         flush(last=True)
+    return np.concatenate(errors).astype(np.float64), np.array(counts)
+
+
+def aggregated(errors: np.ndarray, counts: np.ndarray, how: str) -> np.ndarray:
+    """One number for each clip of the errors of its vectors, shape (n_clips,).
+
+    Parameters
+    ----------
+    errors, counts : as :func:`vector_errors` returns them
+    how : ``mean``, ``median``, ``std`` (that of the vectors, 0 where there is one) or ``max``
+    """
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
-    return np.add.reduceat(np.concatenate(errors).astype(np.float64), firsts) / counts
+    if how == "max":
+        return np.maximum.reduceat(errors, firsts)
+    if how == "median":
+        return np.array([np.median(one) for one in np.split(errors, firsts[1:])])
+    means = np.add.reduceat(errors, firsts) / counts
+    if how == "mean":
+        return means
+    return np.sqrt(np.add.reduceat((errors - np.repeat(means, counts)) ** 2, firsts) / counts)
+
+
+@dataclass(frozen=True)
+class TrainingErrors:
+    """Reconstruction errors of the clips that a model was trained on, aggregated in each way."""
+
+    names: np.ndarray  # (n_clips,), text
+    machine_ids: np.ndarray  # (n_clips,), text
+    counts: np.ndarray  # (n_clips,), vectors of each clip
+    errors: dict[str, np.ndarray]  # aggregate -> (n_clips,), float64
+
+    @classmethod
+    def of(
+        cls, model: keras.Model, system: System, clips: Sequence[Clip], log_mels: Iterable[np.ndarray]
+    ) -> "TrainingErrors":
+        """Errors of ``clips``, whose log-mel energies [dB] are ``log_mels``, shape (n_frames, n_mels) each."""
+        errors, counts = vector_errors(model, log_mels, **_vectors_of(system))
+        check_finite(clips, errors, counts)
+        return cls(
+            np.array([clip.name for clip in clips]),
+            np.array([clip.machine_id for clip in clips]),
+            counts,
+            {how: aggregated(errors, counts, how) for how in AGGREGATES},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as npz, without pickles."""
+        np.savez(path, names=self.names, machine_ids=self.machine_ids, counts=self.counts, **self.errors)
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingErrors":
+        """What :meth:`save` has written."""
+        kinds = {"names": ("U", 1), "machine_ids": ("U", 1), "counts": ("i", 1)}
+        stored = training.read_arrays(path, kinds | dict.fromkeys(AGGREGATES, ("f", 1)))
+        return cls(*(stored.pop(name) for name in kinds), stored)
+
+    def scores(self, aggregate: str) -> training.TrainingScores:
+        """Those of one way of aggregating."""
+        check_counts(self.counts, aggregate)
+        return training.TrainingScores(tuple(self.names.tolist()), self.machine_ids, self.errors[aggregate])
 
 
 def official_path(system: System, machine_type: str) -> Path:

@@ -188,13 +188,15 @@ def test_saved_models_load_and_give_equal_scores(start, train_clips, variant):
     clips = {"fan": train_clips["fan"]}
     job = training.Job(run, system, "fan", clips["fan"])
     trainer = keras_model.make_trainer(system, 0)
-    keras_model._train_one(job, trainer)
-    training.save_model(trainer.autoencoder, job, {"loss": [1.0]})
+    history, errors = keras_model._train_one(job, trainer)
+    training.save_model(trainer.autoencoder, job, history, {"scores_fan.npz": errors.save})
     loaded = training.load_model(training.model_path(job.folder, "fan"))
     scores = scores_of(trainer.autoencoder, run, system, clips)
     np.testing.assert_array_equal(scores_of(loaded, run, system, clips), scores)
     np.testing.assert_array_equal(keras_model.anomaly_scores(run, system, "fan", clips["fan"]), scores)
     assert np.isfinite(scores).all() and (scores > 0).all()
+    stored = keras_model.training_scores(run, system, "fan").scores
+    np.testing.assert_allclose(stored, keras_model.anomaly_scores(run, system, "fan", clips["fan"]), rtol=1e-5)
     record = yaml.safe_load(training.record_path(job.folder, "fan").read_text(encoding="utf-8"))
     assert record["parameters"] == loaded.count_params()
     assert record["configuration"]["model"] == {**MODELS[variant]["model"], "type": variant}

@@ -1,7 +1,9 @@
 """The dense autoencoders: the official network and scores, Keras's own training, scoring in batches, HDF5 files."""
 
 import dataclasses
+import io
 import json
+import math
 
 import h5py
 import keras
@@ -284,6 +286,58 @@ def test_many_clips_go_through_the_model_in_one_call(network, monkeypatch):
     monkeypatch.setattr(type(network), "__call__", counted)
     keras_model.reconstruction_errors(network, some_log_mels(), frames=5)
     assert calls == [(keras_model.SCORING_BATCH, 160)]  # traced once, for all clips
+
+
+def test_aggregates_by_hand():
+    errors, counts = np.array([1.0, 2, 6, 5, 4, 4]), np.array([3, 1, 2])
+    expected = {"mean": [3, 5, 4], "median": [2, 5, 4], "max": [6, 5, 4], "std": [math.sqrt(14 / 3), 0, 0]}
+    assert set(expected) == set(config.AGGREGATES)
+    for how, values in expected.items():
+        np.testing.assert_allclose(keras_model.aggregated(errors, counts, how), values)
+
+
+@pytest.mark.parametrize("how", config.AGGREGATES)
+def test_a_score_is_an_aggregate_of_the_errors_of_the_vectors(network, how):
+    log_mels = some_log_mels()
+    scores = keras_model.reconstruction_errors(network, log_mels, frames=5, aggregate=how)
+    vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
+    errors = [np.mean(np.square(x - network.predict(x, verbose=0)), axis=1) for x in vectors]
+    np.testing.assert_allclose(scores, [getattr(np, how)(one) for one in errors], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_training_scores_are_the_scores_of_the_training_clips(start, train_clips):
+    run, system = start()
+    clips = train_clips["fan"]
+    with tqdm(total=keras_model.work(system, {"fan": clips}), file=io.StringIO()) as run.progress:
+        keras_model.train(run, system, {"fan": clips})
+        assert run.progress.n == run.progress.total
+    for how in config.AGGREGATES:
+        one = dataclasses.replace(system, model=dataclasses.replace(system.model, aggregate=how))
+        assert training.Job(run, one, "fan", clips).is_done()  # no new training
+        stored = keras_model.training_scores(run, one, "fan")
+        assert stored.names == tuple(clip.name for clip in clips)
+        assert stored.machine_ids.tolist() == [clip.machine_id for clip in clips]
+        np.testing.assert_allclose(stored.scores, keras_model.anomaly_scores(run, one, "fan", clips), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_the_deviation_of_one_vector_is_refused(start, train_clips):
+    run, system = start({"feature": {"frames": 32}, "fit": {"epochs": 1}})  # as many as a clip has
+    keras_model.train(run, system, {"fan": train_clips["fan"]})
+    assert np.all(keras_model.training_scores(run, system, "fan").scores > 0)
+    system = dataclasses.replace(system, model=dataclasses.replace(system.model, aggregate="std"))
+    for ask in (keras_model.training_scores, lambda *a: keras_model.anomaly_scores(*a, train_clips["fan"])):
+        with pytest.raises(common.UserError, match="aggregate: std: 6 clips are so short that they give one vector"):
+            ask(run, system, "fan")
+
+
+def test_errors_of_training_clips_that_are_no_numbers_are_an_error(start, network, train_clips):
+    run, system = start()
+    network.set_weights([np.full(weight.shape, np.nan) for weight in network.get_weights()])
+    log_mels = features.log_mel_clips(train_clips["fan"], system.feature, None)
+    with pytest.raises(common.UserError, match=r"(?s)not finite numbers:.*normal_id_00_00000000.wav: nan"):
+        keras_model.TrainingErrors.of(network, system, train_clips["fan"], log_mels)
 
 
 def test_scores_that_are_no_numbers_are_an_error(start, network, train_clips):

@@ -90,7 +90,7 @@ def test_development_scores_are_official_to_the_byte(dev_work):
 
 def test_models_stand_beside_their_records(dev_work):
     folder = dev_work / "model" / "dev" / "small"
-    kinds = ("model_{}.keras", "record_{}.yaml", "history_{}.png")
+    kinds = ("model_{}.keras", "record_{}.yaml", "scores_{}.npz", "history_{}.png")
     assert {path.name for path in folder.iterdir()} == {kind.format(n) for kind in kinds for n in MACHINE_TYPES}
     for machine_type in MACHINE_TYPES:
         record = yaml.safe_load((folder / f"record_{machine_type}.yaml").read_text(encoding="utf-8"))
@@ -177,6 +177,7 @@ def test_an_edited_yaml_trains_anew_and_says_why(trained, tmp_path, caplog):
     assert {name for name in before if before[name] != after[name]} == {
         "model_fan.keras",
         "record_fan.yaml",
+        "scores_fan.npz",
         "history_fan.png",
     }
     score.main(options)

@@ -185,7 +185,8 @@ def test_the_record_says_what_a_model_was_trained_on(start, fan):
     run, system = start()
     keras_model.train(run, system, fan)
     folder = run.config.model_directory / "dev" / "small"
-    assert sorted(path.name for path in folder.iterdir()) == ["history_fan.png", "model_fan.keras", "record_fan.yaml"]
+    names = ["history_fan.png", "model_fan.keras", "record_fan.yaml", "scores_fan.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     record = yaml.safe_load((folder / "record_fan.yaml").read_text(encoding="utf-8"))
     assert record["system"] == "small"
     assert record["training_data"] == "dev"
@@ -202,6 +203,7 @@ def test_the_record_says_what_a_model_was_trained_on(start, fan):
     assert settings["feature"]["n_mels"] == 32
     assert (settings["fit"]["epochs"], settings["fit"]["batch_size"]) == (2, 64)
     assert "verbose" not in settings["fit"]
+    assert record["files"].keys() == {"model_fan.keras", "scores_fan.npz"}
     assert training.read_record(folder, "fan") == record
 
 
