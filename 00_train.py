@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             min_samples=max(system.min_samples for system in systems),
             labelled=None,
             normal_only=True,
+            names=settings.names,
+            channel=settings.channel,
             cache_directory=settings.cache_directory,
         )
     )

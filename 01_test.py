@@ -24,8 +24,10 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
     clips = common.check_clips(
         [(machine_type, directory / machine_type / "test") for machine_type in types],
         min_samples=max(system.min_samples for system in systems),
-        labelled=args.split == "dev",
+        labelled=args.split == "dev" and settings.names == "official",
         normal_only=False,
+        names=settings.names,
+        channel=settings.channel,
         cache_directory=settings.cache_directory,
     )
     grouped = common.by_machine_type(clips)

@@ -5,6 +5,7 @@ Importing this module is cheap; TensorFlow and SciPy are loaded where they are f
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -18,6 +19,7 @@ import sys
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +36,9 @@ __version__ = "1.0.0"
 LOG_FILE = "baseline.log"
 CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
+FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
+CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
+ANY_ID = "id_00"  # of all clips whose names say nothing
 WAV_FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
 UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
 LEFTOVER = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)  # see path_beside
@@ -262,10 +267,14 @@ def write_text(path: Path, text: str) -> None:
 def parse_clip_name(name: str) -> tuple[str, int | None]:
     """``normal_id_01_00000000.wav`` -> ``("id_01", 0)``; the label is 1 for an anomaly, None where the name has none.
 
+    A clip that ``names: any`` has taken from a folder is called ``normal/<text>.wav``: ``("id_00", 0)``.
+
     Raises
     ------
     ValueError : if the name is not of the official form.
     """
+    if match := CLIP_OF_FOLDER.fullmatch(name):
+        return ANY_ID, FOLDER_LABELS[match[1].lower()]
     match = CLIP_NAME.fullmatch(name)
     if not match:
         raise ValueError("name is not of the form [normal_|anomaly_]id_<NN>_<text>.wav")
@@ -287,11 +296,13 @@ class Clip:
     mtime_ns: int
     crc: int  # CRC-32 of the whole file
     first: int = 0  # [samples] where it begins in the file, of which it may be a part
+    channel: int | str | None = None  # a number from 0, mean; None: the only one
+    folder: str = ""  # normal, anomaly or abnormal: the folder in place of the name says what the clip is
 
     @property
     def name(self) -> str:
-        """File name without folders, as it stands in the score CSVs."""
-        return self.path.name
+        """File name without folders, but for one that says what the clip is; as it stands in the score CSVs."""
+        return f"{self.folder}/{self.path.name}" if self.folder else self.path.name
 
 
 def file_crc(path: Path) -> int:
@@ -400,12 +411,48 @@ def test_order(clips: Sequence[Clip]) -> list[Clip]:
     return sorted(clips, key=lambda clip: (clip.machine_id, clip.label or 0, clip.name))
 
 
+@dataclass(frozen=True)
+class ClipFolder:
+    """A folder of clips of one machine type."""
+
+    machine_type: str
+    path: Path
+    names: str  # official: they say which machine and what label; any: the clips are of one machine
+    label: int | None = None  # of its clips, where their names do not say it
+    shown: str = ""  # name of the folder, where it says the label
+
+
+def clip_folders(machine_type: str, folder: Path, *, names: str, normal_only: bool) -> list[ClipFolder]:
+    """The folders that hold the clips of a machine type's train or test ``folder``.
+
+    With ``names: any`` a train folder holds normal clips, and a test folder either clips without labels or folders that
+    name these.
+    """
+    if names == "official" or normal_only:
+        return [ClipFolder(machine_type, folder, names, 0 if normal_only else None)]
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    labelled = [entry for entry in entries if entry.is_dir() and entry.name.lower() in FOLDER_LABELS]
+    return [
+        ClipFolder(machine_type, entry, names, FOLDER_LABELS[entry.name.lower()], entry.name) for entry in labelled
+    ] or [ClipFolder(machine_type, folder, names)]
+
+
+def not_taken(folder: Path, taken: Sequence[Path]) -> str:
+    """What else is in a folder: ``12 .flac files, 2 folders``; hidden files are not counted."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    others = [entry for entry in entries if not entry.name.startswith(".") and entry not in taken]
+    kinds = Counter("folder" if entry.is_dir() else f"{entry.suffix.lower()} file".strip() for entry in others)
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(kinds.items()))
+
+
 def check_clips(
     folders: Sequence[tuple[str, Path]],
     *,
     min_samples: int,
     labelled: bool | None,
     normal_only: bool,
+    names: str = "official",
+    channel: int | str | None = None,
     cache_directory: Path | None = None,
 ) -> list[Clip]:
     """Check the name and header of every wav file of ``folders``; the clips, in the folders' order.
@@ -416,35 +463,44 @@ def check_clips(
     min_samples : int [samples], the shortest clip that gives a feature
     labelled : True if the names must say normal or anomaly, None if they may
     normal_only : True for training clips
+    names, channel : the keys of the YAML
     cache_directory : where the checksums of the files are kept; None: each call reads every file whole
 
     Raises
     ------
     UserError : naming every folder without clips, or every clip that cannot be used, in one message.
     """
-    empty = [f"{machine_type}: no wav file in {folder}" for machine_type, folder in folders if not wav_paths(folder)]
+    empty, jobs, all_checksums = [], [], []
+    for machine_type, folder in folders:
+        sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
+        found = {source: wav_paths(source.path) for source in sources}
+        if not any(found.values()):
+            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names)}")
+        for source, paths in found.items():
+            if paths and (others := not_taken(source.path, paths)):
+                logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
+            all_checksums.append(Checksums(source.path, cache_directory))
+            jobs += [(source, path, all_checksums[-1]) for path in paths]
+        if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
+            logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
     if empty:
         raise fault_list(
             "Machine types without clips",
             empty,
             "Put the clips there, or name the other machine types with --machine-type.",
         )
-    checksums = [Checksums(folder, cache_directory) for _, folder in folders]
-    jobs = [
-        (machine_type, path, crcs)
-        for (machine_type, folder), crcs in zip(folders, checksums, strict=True)
-        for path in wav_paths(folder)
-    ]
 
-    def check(job: tuple[str, Path, Checksums]) -> Clip | str:
+    def check(job: tuple[ClipFolder, Path, Checksums]) -> Clip | str:
         try:
-            return _check_clip(*job, min_samples=min_samples, labelled=labelled, normal_only=normal_only)
+            return _check_clip(
+                *job, min_samples=min_samples, labelled=labelled, normal_only=normal_only, channel=channel
+            )
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
             return f"{job[1]}: {error}"
 
     with ThreadPoolExecutor(8) as pool:
         checked = list(pool.map(check, jobs, chunksize=64))
-    for crcs in checksums:
+    for crcs in all_checksums:
         crcs.keep()
     faults = [result for result in checked if isinstance(result, str)]
     clips = [result for result in checked if isinstance(result, Clip)]
@@ -456,18 +512,45 @@ def check_clips(
     return clips
 
 
+def _instead(folder: Path, names: str) -> str:
+    """What a folder without wav files holds, and what to do about it."""
+    others = not_taken(folder, [])
+    if not others:
+        return ""
+    within = any(wav_paths(entry) for entry in folder.iterdir() if entry.name.lower() in FOLDER_LABELS)
+    if within and names == "official":
+        return f" but {others}; with names: any in the YAML, its folders normal and anomaly or abnormal are read"
+    convert = "; convert the recordings to wav" if " file" in others else ""
+    return f" but {others}{convert}"
+
+
 def _check_clip(
-    machine_type: str, path: Path, crcs: Checksums, *, min_samples: int, labelled: bool | None, normal_only: bool
+    source: ClipFolder,
+    path: Path,
+    crcs: Checksums,
+    *,
+    min_samples: int,
+    labelled: bool | None,
+    normal_only: bool,
+    channel: int | str | None,
 ) -> Clip:
     """Check one clip of a dataset by its name, its header and its first samples."""
     if not is_utf8(path.name):
         raise ValueError("name is not UTF-8; rename the file")
-    machine_id, label = parse_clip_name(path.name)
-    if labelled and label is None:
-        raise ValueError("name does not begin with normal_ or anomaly_")
-    if normal_only and label == 1:
-        raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
-    return check_sound(path, machine_type, machine_id, label, min_samples=min_samples, crcs=crcs)
+    machine_id, label = ANY_ID, source.label
+    if source.names == "official":
+        try:
+            machine_id, label = parse_clip_name(path.name)
+        except ValueError as error:
+            raise ValueError(f"{error}; with names: any in the YAML it may be any") from None
+        if labelled and label is None:
+            raise ValueError("name does not begin with normal_ or anomaly_")
+        if normal_only and label == 1:
+            raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
+    clip = check_sound(
+        path, source.machine_type, machine_id, label, min_samples=min_samples, channel=channel, crcs=crcs
+    )
+    return dataclasses.replace(clip, folder=source.shown)
 
 
 def check_sound(
@@ -477,12 +560,14 @@ def check_sound(
     label: int | None,
     *,
     min_samples: int,
+    channel: int | str | None = None,
     crcs: Checksums | None = None,
 ) -> Clip:
     """Check a wav file by its header and its first samples, whatever its name.
 
     Parameters
     ----------
+    channel : the key of the YAML
     crcs : checksums of files that are known; otherwise the whole file is read for its own
 
     Raises
@@ -512,26 +597,41 @@ def check_sound(
                 f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. Repair it "
                 "with a sound editor"
             )
-        if sound.channels != 1:
-            raise ValueError(f"{sound.channels} channels; expected one")
+        if channel is None and sound.channels != 1:
+            raise ValueError(
+                f"{sound.channels} channels; expected one. Set channel in the YAML: 0 to {sound.channels - 1}, or mean"
+            )
+        if isinstance(channel, int) and channel >= sound.channels:
+            raise ValueError(f"no channel {channel}: it has {sound.channels}, from 0 to {sound.channels - 1}")
         if sound.frames < min_samples:
             raise ValueError(f"{sound.frames} samples; one window of frames needs {min_samples}")
-        _require_change(sound)
+        _require_change(sound, channel)
         n_samples, sample_rate = sound.frames, sound.samplerate
     crc = crcs.of(path, stat) if crcs else file_crc(path)
-    return Clip(path, machine_type, machine_id, label, n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, crc)
+    facts = (n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, crc)
+    return Clip(path, machine_type, machine_id, label, *facts, channel=channel)
 
 
-def _require_change(sound) -> None:
+def _require_change(sound, channel: int | str | None) -> None:
     """Raise ValueError if all samples are the same; of most clips, the first block tells."""
     first = None
     for block in sound.blocks(1024, dtype="float32"):
+        block = _one_channel(block, channel)
         first = block[0] if first is None else first
         if (block != first).any():
             return
-    if not first.any():
+    if not first:
         raise ValueError("silent: every sample is zero")
-    raise ValueError(f"constant: every sample is {first.flat[0]:.4g}, as from a dead microphone")
+    raise ValueError(f"constant: every sample is {first:.4g}, as from a dead microphone")
+
+
+def _one_channel(samples: np.ndarray, channel: int | str | None) -> np.ndarray:
+    """(n,) or (n, n_channels) -> (n,); unchanged where ``channel`` does not say which, or is not there."""
+    if samples.ndim == 1 or channel is None:
+        return samples
+    if channel == "mean":
+        return samples.mean(axis=1, dtype=np.float32)
+    return samples[:, channel] if channel < samples.shape[1] else samples
 
 
 def _sound_bytes(stream, size: int) -> tuple[int | None, int]:
@@ -605,7 +705,7 @@ def require_both_labels(clips: dict[str, list[Clip]]) -> None:
 
 def fingerprint(clips: Sequence[Clip]) -> str:
     """SHA-256 of a clip list: machine types, names, and checksums of the files, whatever the order and the folder."""
-    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.crc}" for clip in clips)
+    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.crc} {clip.channel}" for clip in clips)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -619,7 +719,7 @@ def load_clip(clip: Clip) -> tuple[np.ndarray, int]:
     ------
     UserError : if it cannot be read, or is another than when it was checked.
     """
-    waveform, sample_rate = load_wav(clip.path, first=clip.first, n_samples=clip.n_samples)
+    waveform, sample_rate = load_wav(clip.path, first=clip.first, n_samples=clip.n_samples, channel=clip.channel)
     stat = clip.path.stat()
     same = (waveform.shape, sample_rate) == ((clip.n_samples,), clip.sample_rate)
     touched = (stat.st_size, stat.st_mtime_ns) != (clip.size, clip.mtime_ns)
@@ -628,12 +728,15 @@ def load_clip(clip: Clip) -> tuple[np.ndarray, int]:
     return waveform, sample_rate
 
 
-def load_wav(path: Path, *, first: int = 0, n_samples: int = -1) -> tuple[np.ndarray, int]:
-    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a mono wav file, or of a part of it.
+def load_wav(
+    path: Path, *, first: int = 0, n_samples: int = -1, channel: int | str | None = None
+) -> tuple[np.ndarray, int]:
+    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a wav file, or of a part of it.
 
     Parameters
     ----------
     first, n_samples : int [samples], the part; -1: to the end
+    channel : a number from 0, or mean; None: the only one, or (n_samples, n_channels) where there are several
     """
     import soundfile
 
@@ -643,14 +746,27 @@ def load_wav(path: Path, *, first: int = 0, n_samples: int = -1) -> tuple[np.nda
             if first:
                 file.seek(first)
             if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
-                waveform = file.read(n_samples, dtype="int16") * np.float32(2**-15)
+                samples = _one_channel(file.read(n_samples, dtype="int16"), channel)
+                waveform = samples * np.float32(2**-15)
             else:
-                waveform = file.read(n_samples, dtype="float32")
+                waveform = _one_channel(file.read(n_samples, dtype="float32"), channel)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
     if not np.isfinite(waveform).all():
         raise UserError(f"{path}: has samples that are not finite numbers; replace or remove it")
     return waveform, sample_rate
+
+
+def is_clipped(waveform: np.ndarray) -> bool:
+    """True where over half of the samples stand at the highest or lowest value: the microphone's input was overdriven.
+
+    A recording that is very quiet throughout has few values, and is none of these.
+    """
+    for samples in (waveform[::16], waveform):  # of most clips, a few samples tell
+        low, high = samples.min(), samples.max()
+        if max(-low, high) < 0.1 or np.count_nonzero((samples == low) | (samples == high)) <= len(samples) / 2:
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=8)

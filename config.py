@@ -212,6 +212,8 @@ class Config:
     system: tuple[str, ...] = key()  # what runs without --system
     systems: dict[str, System] = key()
     submissions: dict[int, Submission] = key()
+    names: str = key(choices=("official", "any"), default="official")  # of the clips
+    channel: int | str | None = key(low=0, choices=("mean",), default=None)  # of the clips; null: they have one
     distribution: str = key(choices=("none", "mirrored", "multi_worker"), default="none")
     decision: str = key(choices=("gamma", "empirical"), default="gamma")  # how a threshold follows from training scores
     decision_quantile: float = key(above=0, below=1, default=0.9)  # of normal clips
@@ -391,16 +393,22 @@ def _union(kinds: tuple, value: Any, where: str, allowed: typing.Mapping) -> Any
     if value is None and types.NoneType in kinds:
         return None
     kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
+    rules = dict.fromkeys(kinds, allowed)
+    if len(kinds) > 1:
+        rules = {
+            kind: {k: v for k, v in allowed.items() if (k == "choices") == (kind in (str, Path))} for kind in kinds
+        }
     for kind in kinds:
-        text = kind in (str, Path)
-        rules = {k: v for k, v in allowed.items() if (k == "choices") == text} if len(kinds) > 1 else allowed
         if typing.get_origin(kind) is tuple or _converted(kind, value) is not None:
-            return _value(kind, value, where, rules)
-    raise InvalidKeyError(f"{where}: {value!r}; expected {' or '.join(_expected(kind, allowed) for kind in kinds)}")
+            return _value(kind, value, where, rules[kind])
+    expected = " or ".join(_expected(kind, rules[kind]) for kind in kinds)
+    raise InvalidKeyError(f"{where}: {value!r}; expected {expected}")
 
 
 def _converted(kind: type, value: Any) -> Any:
     """``value`` as ``kind``, None where it is of another type. YAML 1.1 reads 1e-3 as text; we take it as a number."""
+    if isinstance(value, str) and "\0" in value:  # no system call takes it
+        return None
     if kind is Path:
         return Path(value) if isinstance(value, str) and value else None
     if kind is float:

@@ -21,7 +21,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common import Clip, UserError, load_clip, log_mel_energies, n_frames, path_beside, remove_leftovers_once
+from common import (
+    MAX_FAULTS_SHOWN,
+    Clip,
+    UserError,
+    is_clipped,
+    load_clip,
+    log_mel_energies,
+    n_frames,
+    path_beside,
+    remove_leftovers_once,
+)
 from config import Feature
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
@@ -73,7 +83,7 @@ class Cache:
     def path(self, clips: Sequence[Clip], quantity: Quantity) -> Path:
         """File of these clips' blocks, whether it exists or not."""
         name = quantity.name.replace(" ", "_")
-        facts = [(c.crc, c.size, c.sample_rate, c.first, c.n_samples) for c in clips]
+        facts = [(c.crc, c.size, c.sample_rate, c.first, c.n_samples, c.channel) for c in clips]
         digest = hashlib.sha256(json.dumps([VERSION, quantity.settings, facts]).encode()).hexdigest()
         return self.directory / f"{name}_{digest[:32]}.npy"
 
@@ -199,12 +209,22 @@ def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]
     threads = joblib.Parallel(
         n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
     )
-    yield from threads(joblib.delayed(_block)(clip, quantity) for clip in clips)
+    clipped: list[str] = []
+    yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips)
+    if clipped:
+        logger.warning(
+            "%d clips are overdriven, over half of their samples stand at the highest or lowest value: %s%s",
+            len(clipped),
+            ", ".join(sorted(clipped)[:MAX_FAULTS_SHOWN]),
+            ", ..." if len(clipped) > MAX_FAULTS_SHOWN else "",
+        )
 
 
-def _block(clip: Clip, quantity: Quantity) -> np.ndarray:
-    """Block of one clip, computed."""
+def _block(clip: Clip, quantity: Quantity, clipped: list[str]) -> np.ndarray:
+    """Block of one clip, computed; the path of one that is overdriven goes to ``clipped``."""
     waveform, sample_rate = load_clip(clip)
+    if is_clipped(waveform):
+        clipped.append(str(clip.path))
     with np.errstate(over="ignore"):  # is found below
         block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)
     shape = (quantity.rows(clip), quantity.width)

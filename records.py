@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from common import Clip, UserError, __version__, write_text, write_whole
-from config import System
+from config import Config, System
 
 if typing.TYPE_CHECKING:
     from training import Job, Run
@@ -62,7 +62,7 @@ SHOWN = 200  # characters of another library's message; it may quote the whole f
 logger = logging.getLogger(__name__)
 
 
-def configuration(system: System, seed: int) -> dict:
+def configuration(system: System, config: Config) -> dict:
     """All settings that decide a model, as plain values."""
     fit = dataclasses.asdict(system.fit)
     del fit["verbose"]
@@ -73,7 +73,8 @@ def configuration(system: System, seed: int) -> dict:
         "model": {"type": system.model_type, **model},
         "feature": dataclasses.asdict(system.feature),
         "fit": fit,
-        "seed": seed,
+        "seed": config.seed,
+        "channel": config.channel,
     }
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
@@ -176,7 +177,7 @@ def require_trained(run: "Run", system: System, name: str) -> dict:
     missing = [model_path(folder, name)] if record is None else _missing(folder, record)
     if missing:
         raise UserError(f"{missing[0]}: no finished model; train it first, with the same --config: {command}")
-    changes = differences(record["configuration"], configuration(system, run.config.seed), "configuration.")
+    changes = differences(record["configuration"], configuration(system, run.config), "configuration.")
     if changes:
         raise UserError(
             f"{folder / next(iter(record.get('files') or [name]))} was trained with another configuration than the "

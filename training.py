@@ -240,7 +240,7 @@ class Job:
         self.record = {
             "system": system.name,
             "training_data": run.training_data,
-            "configuration": configuration(system, run.config.seed),
+            "configuration": configuration(system, run.config),
             "clips": len(clips),
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,

@@ -256,6 +256,114 @@ def test_labels_are_required_where_asked_for(tmp_path):
         check(tmp_path, labelled=True, normal_only=False)
 
 
+@pytest.mark.parametrize(
+    ("level", "highest", "clipped"), [(0.9, 1, False), (1.2, 1, False), (2, 1, True), (2, 0.3, True), (2, 0.01, False)]
+)
+def test_overdriven(level, highest, clipped):
+    tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    waveform = np.round(2**15 * highest * np.clip(level * tone, -1, 0.8)).astype(np.float32) * np.float32(2**-15)
+    assert common.is_clipped(waveform) is clipped
+
+
+# ---- one's own recordings ----
+
+
+def names_of(clips):
+    return [(clip.name, clip.machine_id, clip.label) for clip in clips]
+
+
+def test_any_name_is_a_normal_clip_for_training(tmp_path):
+    for name in ("2024-05-01 08.15 press.WAV", "anomaly_id_02_0.wav", "ünder.wav"):
+        write(tmp_path / name)
+    expected = ["2024-05-01 08.15 press.WAV", "anomaly_id_02_0.wav", "ünder.wav"]
+    assert names_of(check(tmp_path, names="any")) == [(name, "id_00", 0) for name in expected]
+
+
+@pytest.mark.parametrize("anomalous", ["anomaly", "abnormal", "Abnormal"])
+def test_folders_label_test_clips(tmp_path, caplog, anomalous):
+    caplog.set_level(logging.INFO)
+    for folder in ("normal", anomalous):
+        write(tmp_path / folder / "00000000.wav")
+    write(tmp_path / "unknown.wav")
+    (tmp_path / "normal" / "00000001.flac").write_bytes(b"fLaC")
+    (tmp_path / "notes").mkdir()
+    clips = check(tmp_path, names="any", labelled=None, normal_only=False)
+    expected = {("normal/00000000.wav", "id_00", 0), (f"{anomalous}/00000000.wav", "id_00", 1)}
+    assert set(names_of(clips)) == expected
+    assert {common.parse_clip_name(clip.name) for clip in clips} == {("id_00", 0), ("id_00", 1)}
+    assert f"{tmp_path / 'normal'}: 1 wav files taken, not 1 .flac file" in caplog.text
+    assert re.search(rf"{anomalous}.* taken, not 1 .wav file, 1 folder", caplog.text)
+
+
+def test_test_clips_without_folders_have_no_labels(tmp_path):
+    write(tmp_path / "unknown.wav")
+    clips = check(tmp_path, names="any", labelled=None, normal_only=False)
+    assert names_of(clips) == [("unknown.wav", "id_00", None)]
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "message"),
+    [
+        (["a.flac", "b.FLAC"], "official", r"no wav file in .* but 2 .flac files; convert the recordings to wav"),
+        (["a.mp3", "readme"], "any", r"no wav file in .* but 1 .mp3 file, 1 file; convert"),
+        (["normal/a.wav", "abnormal/b.wav"], "official", r"but 2 folders; with names: any in the YAML, its folders"),
+        (["normal/a.flac"], "any", r"no wav file in .* but 1 folder"),
+    ],
+)
+def test_what_is_there_in_place_of_wav_files_is_told(tmp_path, content, names, message):
+    for name in content:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"something")
+    with pytest.raises(common.UserError, match=message):
+        check(tmp_path, names=names, labelled=None, normal_only=False)
+
+
+def test_a_name_of_ones_own_is_told_which_key_takes_it(tmp_path):
+    write(tmp_path / "press.wav")
+    with pytest.raises(common.UserError, match="name is not of the form .*; with names: any in the YAML it may be any"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_channel_of_several_is_read(tmp_path, subtype):
+    waveforms = np.stack([noise(seed=seed) for seed in range(4)], axis=1)
+    path = tmp_path / "normal_id_00_0.wav"
+    soundfile.write(path, waveforms, RATE, subtype=subtype)
+    stored, _ = soundfile.read(path, dtype="float32")
+    for channel, expected in ((0, stored[:, 0]), (3, stored[:, 3]), ("mean", stored.mean(axis=1))):
+        (clip,) = check(tmp_path, channel=channel)
+        np.testing.assert_allclose(common.load_clip(clip)[0], expected, rtol=1e-6, atol=1e-7)
+    marks = {common.fingerprint(check(tmp_path, channel=channel)) for channel in (0, 3, "mean")}
+    assert len(marks) == 3
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [(None, r"4 channels; expected one. Set channel in the YAML: 0 to 3, or mean"), (4, "no channel 4: it has 4")],
+)
+def test_a_channel_that_is_not_there_is_named(tmp_path, channel, message):
+    soundfile.write(tmp_path / "normal_id_00_0.wav", np.stack([noise()] * 4, axis=1), RATE)
+    with pytest.raises(common.UserError, match=message):
+        check(tmp_path, channel=channel)
+
+
+def test_a_dead_channel_is_named(tmp_path):
+    soundfile.write(tmp_path / "normal_id_00_0.wav", np.stack([noise(), np.zeros(8000)], axis=1), RATE)
+    assert len(check(tmp_path, channel=0)) == 1
+    with pytest.raises(common.UserError, match="silent: every sample is zero"):
+        check(tmp_path, channel=1)
+
+
+def test_a_clip_that_loses_its_channel_is_named(tmp_path):
+    path = tmp_path / "normal_id_00_0.wav"
+    soundfile.write(path, np.stack([noise()] * 3, axis=1), RATE)
+    (clip,) = check(tmp_path, channel=2)
+    soundfile.write(path, np.stack([noise()] * 2, axis=1), RATE)
+    with pytest.raises(common.UserError, match="changed since the run began"):
+        common.load_clip(clip)
+
+
 def test_stray_and_hidden_files_are_ignored(tmp_path):
     folder = tmp_path / "dev" / "fan" / "train"
     write(folder / "normal_id_00_00000000.wav")

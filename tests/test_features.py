@@ -254,6 +254,16 @@ def test_a_clip_too_loud_for_its_energies_is_named(folder, cache):
         log_mels(checked(folder), cache)
 
 
+def test_overdriven_clips_are_named_once(folder, cache, caplog):
+    t = np.arange(LENGTHS[1]) / RATE
+    soundfile.write(folder / "normal_id_00_1.wav", np.clip(3 * np.sin(2 * np.pi * 440 * t), -0.9, 0.9), RATE)
+    clips = checked(folder)
+    log_mels(clips, cache)
+    (message,) = [record.getMessage() for record in caplog.records if "overdriven" in record.getMessage()]
+    assert message.startswith("1 clips are overdriven, over half of their samples stand at the highest or lowest value")
+    assert message.endswith("normal_id_00_1.wav")
+
+
 def test_an_interrupted_pass_leaves_no_file(folder, cache):
     blocks = features.log_mel_clips(checked(folder), FEATURE, cache)
     next(blocks)
