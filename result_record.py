@@ -54,8 +54,9 @@ def digest(content: bytes) -> str:
 def settings_of(config: Config, system: System) -> dict:
     """All settings that decide a system's scores, as plain values."""
     if isinstance(system.model, OfficialModel):
-        return {"model": {"type": "official"}, "feature": dataclasses.asdict(system.feature)}
-    settings = records.configuration(system, config.seed)
+        feature = dataclasses.asdict(system.feature)
+        return {"model": {"type": "official"}, "feature": feature, "channel": config.channel}
+    settings = records.configuration(system, config)
     after_training = getattr(system.model, "AFTER_TRAINING", ())
     settings["model"] |= json.loads(json.dumps({name: getattr(system.model, name) for name in after_training}))
     return settings
