@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -527,12 +528,17 @@ def _beside(first: str, lines: Sequence[tuple], published: Published | None) -> 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns in line: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    widths = [max(text_width(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - text_width(cell))
+        return space + cell if column else cell + space
+
+    return "\n".join("  ".join(padded(cell, column) for column, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian characters take two, accents that stand alone none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
