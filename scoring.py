@@ -306,7 +306,11 @@ def _truth_of_folder(directory: Path) -> tuple[Truth, list[str]]:
 
 
 def read_folder(
-    directory: Path, truth: Truth | None = None, *, machine_types: Collection[str] | None = None
+    directory: Path,
+    truth: Truth | None = None,
+    *,
+    machine_types: Collection[str] | None = None,
+    rated_only: bool = False,
 ) -> dict[Key, LabelledScores]:
     """All score CSVs of a folder with their labels, paired by clip name; in the order of ``truth``, or sorted.
 
@@ -314,6 +318,8 @@ def read_folder(
     ----------
     truth : what ``read_truth`` gives; if None, the labels are in the clips' names
     machine_types : those whose CSVs are read; None: all
+    rated_only : whether to pass over the CSVs whose clip names do not say of each whether it is normal or anomalous, or
+        are all of one kind: they give no AUC
 
     Raises
     ------
@@ -322,7 +328,9 @@ def read_folder(
     NoLabelsError : if all that is wrong is that clip names have no labels.
     """
     files = {
-        key: path for key, path in score_files(directory).items() if machine_types is None or key[0] in machine_types
+        key: path
+        for key, path in score_files(directory).items()
+        if (machine_types is None or key[0] in machine_types) and (not rated_only or _gives_auc(path))
     }
     faults = _file_faults(directory, files, truth) if truth is not None else []
     scored: dict[Key, LabelledScores] = {}
@@ -352,6 +360,17 @@ def read_folder(
         advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
         raise common.fault_list(f"{directory}: score files with faults", faults, advice)
     return {key: scored[key] for key in truth or scored if key in scored}
+
+
+def _gives_auc(path: Path) -> bool:
+    """True where the names in a CSV say of each clip what it is, and there are both kinds."""
+    labels = set()
+    for row in _csv_rows(path):
+        try:
+            labels.add(common.parse_clip_name(row[0])[1])
+        except (ValueError, IndexError):  # a name of one's own
+            labels.add(None)
+    return labels == {0, 1}
 
 
 def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Truth) -> list[str]:
