@@ -17,7 +17,6 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-import features
 import process
 from common import Clip, UserError, by_machine_type, fingerprint, write_whole
 from config import Config, Fit, System
@@ -79,19 +78,9 @@ class Run:
         """How training is distributed; TensorFlow's default where it is not."""
         return distribution.strategy(self.config.distribution)
 
-    def watch(self, per_clip: Iterable) -> Iterator:
-        """Hand on what comes clip by clip, with the progress shown."""
-        for item in per_clip:
-            self.progress.update()
-            yield item
-
-    def descriptors(self, system: System, clips: Sequence[Clip]) -> np.ndarray:
-        """Descriptors of the clips, shape (n_clips, n_numbers), with the progress shown."""
-        return np.stack([*self.watch(features.descriptors(clips, system.descriptor, system.feature, self.cache))])
-
     def model_folder(self, system: System) -> Path:
         """Folder of a system's models."""
-        return self.config.model_directory / self.training_data / system.name
+        return self.config.model_folder(self.training_data, system.name)
 
     def result_folder(self, system_name: str) -> Path:
         """Folder of a system's score CSVs."""
@@ -284,7 +273,9 @@ class Job:
 
     def watch(self, per_clip: Iterable) -> Iterator:
         """Hand on what comes clip by clip, with the progress shown."""
-        yield from self.run.watch(per_clip)
+        for item in per_clip:
+            self.run.progress.update()
+            yield item
 
     def skip(self, passes: int) -> None:
         """Take passes over the clips that need not be made off the progress bar."""
