@@ -24,15 +24,13 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
     clips = common.check_clips(
         [(machine_type, directory / machine_type / "test") for machine_type in types],
         min_samples=max(system.min_samples for system in systems),
-        labelled=args.split == "dev" and settings.names == "official",
+        labelled=None,
         normal_only=False,
         names=settings.names,
         channel=settings.channel,
         cache_directory=settings.cache_directory,
     )
     grouped = common.by_machine_type(clips)
-    if args.split == "dev":
-        common.require_both_labels(grouped)
     return {machine_type: common.test_order(test_clips) for machine_type, test_clips in grouped.items()}
 
 
@@ -71,16 +69,19 @@ def check_folder(folder: Path, settings: config.Config, system: config.System) -
 def report(folder: Path, machine_types: Sequence[str], settings: config.Config, system: config.System) -> None:
     """AUC and pAUC: those of this run's machine types printed, those of all in the folder written as result.csv.
 
-    Jobs that each score one machine type so add up to one file: each reads all again if another has come meanwhile.
+    Machine IDs without both normal and anomalous clips have none, and stand in neither. Jobs that each score one
+    machine type so add up to one file: each reads all again if another has come meanwhile.
     """
-    scores = scoring.read_folder(folder, machine_types=machine_types)
-    performance = scoring.evaluate(scores, max_fpr=settings.max_fpr)
-    published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
-    print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
+    scores = scoring.read_folder(folder, machine_types=machine_types, rated_only=True)
+    if scores:
+        performance = scoring.evaluate(scores, max_fpr=settings.max_fpr)
+        published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
+        print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
     written = None
     while written != (records := check_folder(folder, settings, system)):
-        everything = scoring.evaluate(scoring.read_folder(folder), max_fpr=settings.max_fpr)
-        scoring.write_result(folder / settings.result_file, everything)
+        everything = scoring.evaluate(scoring.read_folder(folder, rated_only=True), max_fpr=settings.max_fpr)
+        if everything:
+            scoring.write_result(folder / settings.result_file, everything)
         written = records
 
 
@@ -117,16 +118,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             for machine_type, test_clips in clips.items():
                 score(run, system, machine_type, test_clips)
     faults = []
+    unrated = common.without_auc(clips) if args.split == "dev" else []
     for system in systems:
         folder = run.result_folder(system.name)
         try:
+            if args.split == "eval" or unrated:
+                print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
             if args.split == "dev":
                 report(folder, list(clips), settings, system)
             else:
-                print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
                 check_folder(folder, settings, system)
         except common.UserError as error:  # to name the faults of all folders at once
             faults.append(str(error))
+    if unrated:
+        print("No AUC, for which it takes normal and anomalous clips, of:", *unrated, sep="\n  ")
     if faults:
         raise common.UserError("\n".join(faults))
 

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import common
 
+OTHER_CLIPS = (
+    "If the package is for other clips, such as the demo's, name them: --truth eval_data_list.csv, or --truth eval_data"
+)
+
 logger = logging.getLogger("03_submit")
 
 
@@ -28,9 +32,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--truth",
         type=Path,
-        metavar="CSV",
-        help="eval_data_list.csv with the clips to expect (default: with --check the official evaluation clips, with "
-        "--authors those in eval_directory)",
+        metavar="CSV|DIR",
+        help="the clips to expect: eval_data_list.csv, or a dataset folder (default: with --check the official "
+        "evaluation clips, with --authors those in eval_directory)",
     )
     return parser
 
@@ -48,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.check:
         clips = submission.clips_of_truth(args.truth) if args.truth else submission.official_clips()
         package = submission.read_package(args.check)
-        submission.check(package, clips, f"{args.check}, checked for {args.truth or 'the official evaluation clips'}")
+        shown = f"{args.check}, checked for {args.truth or 'the official evaluation clips'}"
+        submission.check(package, clips, shown, "" if args.truth else OTHER_CLIPS)
         logger.info("%s: no faults; %s", args.check, submission.summary(package))
         return
 
@@ -62,6 +67,12 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or Path(f"{authors.team}.zip")
     submission.write_zip(output, package.files)
     logger.info("%s: written; %s", output, submission.summary(package))
+    if clips != submission.official_clips():
+        logger.info(
+            "It is not for the official evaluation clips; to check it: python 03_submit.py --check %s --truth %s",
+            output,
+            args.truth or config.eval_directory,
+        )
 
 
 if __name__ == "__main__":

@@ -686,21 +686,17 @@ def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
     return grouped
 
 
-def require_both_labels(clips: dict[str, list[Clip]]) -> None:
-    """Raise UserError unless each machine ID has normal and anomalous clips; there is no AUC without both."""
+def without_auc(clips: dict[str, list[Clip]]) -> list[str]:
+    """A line for each machine ID that gives no AUC, which takes normal and anomalous clips: what it lacks."""
     labels: dict[tuple[str, str], set] = {}
     for clip in (clip for of_type in clips.values() for clip in of_type):
         labels.setdefault((clip.machine_type, clip.machine_id), set()).add(clip.label)
-    faults = [
-        f"{machine_type} {machine_id}: no {missing} clip"
-        for (machine_type, machine_id), found in sorted(labels.items())
-        for missing, label in LABELS.items()
-        if label not in found
-    ]
-    if faults:
-        raise fault_list(
-            "Machine IDs that give no AUC", faults, "AUC needs normal and anomalous test clips of each ID."
-        )
+    lines = []
+    for (machine_type, machine_id), found in sorted(labels.items()):
+        missing = ["clips without a label"] if None in found else []
+        missing = missing or [f"no {name} clip" for name, label in LABELS.items() if label not in found]
+        lines += [f"{machine_type} {machine_id}: {' and '.join(missing)}"] if missing else []
+    return lines
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:

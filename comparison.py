@@ -309,7 +309,8 @@ def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATE
         ids.setdefault(machine_type, {})[machine_id] = bootstrap_differences(
             labels, scores_a, scores_b, max_fpr=max_fpr, replicates=replicates, rng=rng
         )
-        worst = int(np.argmax(np.abs(scores_a - scores_b)))
+        with np.errstate(over="ignore"):
+            worst = int(np.argmax(np.abs(scores_a - scores_b)))
         score_differences.append(
             ScoreDifference(
                 machine_type,

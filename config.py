@@ -49,6 +49,25 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Descriptor:
+    """Numbers that describe a whole clip (descriptors.py); of the systems that do not look at log-mel frames."""
+
+    PARTS: ClassVar[tuple[str, ...]] = ("modulation", "statistics")
+
+    parts: tuple[str, ...] = key(choices=PARTS)
+    n_bands: int = key(low=1)  # of the modulation spectrum, as all that follows
+    low_frequency: float = key(above=0)  # [Hz]
+    high_frequency: float | None = key(above=0)  # [Hz]; null: half the sample rate
+    window: float = key(above=0)  # [s]
+    hop: float = key(above=0)  # [s]
+    power: int = key(choices=(1, 2))  # of the envelopes
+    n_modulations: int = key(low=1)
+    low_modulation: float = key(above=0)  # [Hz]
+    high_modulation: float = key(above=0)  # [Hz]
+    segment: float = key(above=0)  # [s]
+
+
+@dataclass(frozen=True)
 class Compile:
     """Arguments of Keras's ``compile`` and of its optimiser, whose own learning rate is taken where it is null."""
 
@@ -131,26 +150,69 @@ class OfficialModel:
     directory: Path
 
 
-@dataclass(frozen=True)
-class L2Softmax:
-    """MobileNetV2, L2 normalisation, softmax; then an outlier detector on the embeddings (report, section 3)."""
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Keys of an outlier detector on one vector per clip; they do not decide what is trained."""
+
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("score", "lof_per", "n_neighbors", "n_nearest", "metric")
+    SCORES: ClassVar[tuple[str, ...]] = ("lof", "knn", "density")
+    STANDARDISED: ClassVar[bool] = False  # each number of a vector, by the training clips that share the detector
+
+    score: str = key(choices=SCORES)
+    lof_per: str = key(choices=("machine_type", "machine_id"))  # clips that share a detector
+    n_neighbors: int = key(low=1)
+    n_nearest: int = key(low=1, default=5)  # of density alone: training clips that a score is the mean over
+    metric: str = key(choices=("euclidean", "cosine", "manhattan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(Detector):
+    """What the classifiers share: L2 normalisation, softmax; then an outlier detector on the embeddings."""
 
     MODULE: ClassVar[str] = "metric_model"
-    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("score", "lof_per", "n_neighbors", "metric")  # do not decide a network
 
     classes: str = key(choices=("machine_type", "machine_id"))  # what the network learns to tell apart
     alpha: float | str = key(above=0, choices=("trained",))  # norm of the embeddings
     margin: float = key(low=0, below=1.5)  # [rad] of ArcFace; 0: the report's L2-softmax
     mixup: float = key(low=0)  # parameter of the Beta distribution; 0: none
+    mixup_share: float = key(low=0, high=1, default=1.0)  # of the examples that are mixed
+    score: str = key(choices=(*Detector.SCORES, "softmax"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2Softmax(Classifier):
+    """MobileNetV2 on windows of log-mel energies (report, section 3)."""
+
     width: float = key(above=0)  # of MobileNetV2, which calls it alpha
     weights: str | None = key()  # null: random; imagenet; or the path of a file
     input_size: int | None = key(low=32)  # side of the square that the input is resized to; null: it is not
     resize: str = key(choices=("bilinear", "nearest", "bicubic"))
     scaling: str = key(choices=("standard", "standard_per_band", "minmax"))  # of the log-mel energies
-    score: str = key(choices=("lof", "knn", "softmax"))
-    lof_per: str = key(choices=("machine_type", "machine_id"))  # clips that share an outlier detector (lof and knn)
-    n_neighbors: int = key(low=1)
-    metric: str = key(choices=("euclidean", "cosine", "manhattan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseL2Softmax(Classifier):
+    """Dense layers on the descriptor of a clip: the report's L2-softmax on another input."""
+
+    units: tuple[int, ...] = key(low=1)  # of the layers, Dense + BN + ReLU each
+    embedding: int = key(low=2)  # numbers of an embedding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbors(Detector):
+    """No network: an outlier detector on the descriptors themselves."""
+
+    MODULE: ClassVar[str] = "neighbor_model"
+    STANDARDISED: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Weighted sum of the standardised log scores of other systems."""
+
+    MODULE: ClassVar[str] = "fusion"
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = ("members",)
+    members: dict[str, float] = key(above=0)  # system -> weight
 
 
 MODELS = {
@@ -158,7 +220,17 @@ MODELS = {
     "vae": VariationalAutoencoder,
     "conv_ae": ConvAutoencoder,
     "l2_softmax": L2Softmax,
+    "dense_l2_softmax": DenseL2Softmax,
+    "neighbors": Neighbors,
+    "fusion": Fusion,
 }
+GENERAL = {"feature": Feature, "fit": Fit, "descriptor": Descriptor}  # blocks that stand once, and in systems again
+WITHOUT = {  # model type -> general blocks without effect on it; "descriptor" for those not named here
+    "dense_l2_softmax": set(),
+    "neighbors": {"fit"},
+    "fusion": {"feature", "fit", "descriptor"},
+}
+DESCRIBED = (DenseL2Softmax, Neighbors)  # models whose input is a descriptor of the whole clip
 
 
 @dataclass(frozen=True)
@@ -169,6 +241,8 @@ class System:
     model: Any  # a dataclass of MODELS
     feature: Feature
     fit: Fit
+    descriptor: Descriptor | None = None  # of the models in DESCRIBED
+    members: tuple["System", ...] = ()  # of a Fusion
 
     @property
     def model_type(self) -> str:
@@ -177,8 +251,10 @@ class System:
 
     @property
     def min_samples(self) -> int:
-        """Length of the shortest clip that can be used [samples]; the classifier repeats a clip that is too short."""
-        return 1 if isinstance(self.model, L2Softmax) else self.feature.min_samples
+        """Length of the shortest clip that can be used [samples]; a classifier repeats a clip that is too short."""
+        if isinstance(self.model, Fusion):
+            return max(member.min_samples for member in self.members)
+        return 1 if isinstance(self.model, Detector) else self.feature.min_samples
 
     @property
     def module(self) -> types.ModuleType:
@@ -214,6 +290,7 @@ class Config:
     submissions: dict[int, Submission] = key()
     names: str = key(choices=("official", "any"), default="official")  # of the clips
     channel: int | str | None = key(low=0, choices=("mean",), default=None)  # of the clips; null: they have one
+    descriptor: Descriptor | None = key(default=None)  # only where a system needs it
     distribution: str = key(choices=("none", "mirrored", "multi_worker"), default="none")
     decision: str = key(choices=("gamma", "empirical"), default="gamma")  # how a threshold follows from training scores
     decision_quantile: float = key(above=0, below=1, default=0.9)  # of normal clips
@@ -272,14 +349,15 @@ class _StrictLoader(yaml.SafeLoader):
 def _config(block: Any) -> Config:
     """Build the Config; systems are read after the general feature and fit blocks, which they override."""
     _check_keys(Config, block, "")
-    feature, fit = block["feature"], block["fit"]
+    general = {name: block.get(name) or {} for name in GENERAL}
     values = {
         field.name: _value(field.type, block[field.name], field.name, field.metadata)
         for field in dataclasses.fields(Config)
         if field.name in block and field.name not in ("system", "systems", "submissions")
     }
     _check_mapping(block["systems"], "systems")
-    systems = {str(name): _system(str(name), system, feature, fit) for name, system in block["systems"].items()}
+    systems = {str(name): _system(str(name), system, general) for name, system in block["systems"].items()}
+    systems = _with_members(systems)
     chosen = [block["system"]] if isinstance(block["system"], str) else block["system"]
     chosen = _value(tuple[str, ...], chosen, "system", {})
     _check_mapping(block["submissions"], "submissions")
@@ -297,31 +375,51 @@ def _config(block: Any) -> Config:
     return Config(**values, system=chosen, systems=systems, submissions=submissions)
 
 
-def _system(name: str, block: Any, feature: dict, fit: dict) -> System:
-    """One entry of ``systems``: ``model`` in full, ``feature`` and ``fit`` where they differ from the general ones."""
+def _system(name: str, block: Any, general: dict[str, dict]) -> System:
+    """One entry of ``systems``: ``model`` in full, and the ``general`` blocks where it differs from them."""
     where = f"systems.{name}"
     if not name or Path(name).name != name or name.startswith("."):
         raise InvalidKeyError(f"{where}: a system's name becomes a folder: letters, digits, _ and -")
     _check_mapping(block, where)
-    _check_known(block, ("model", "feature", "fit"), where)
+    _check_known(block, ("model", *general), where)
     model = block.get("model")
     _check_mapping(model, f"{where}.model")
     if "type" not in model:
         raise InvalidKeyError(f"{where}.model.type: missing; {', '.join(MODELS)} are there")
     model_type = _value(str, model["type"], f"{where}.model.type", {"choices": tuple(MODELS)})
+    for without in sorted(set(block) & WITHOUT.get(model_type, {"descriptor"})):
+        raise InvalidKeyError(f"{where}.{without}: has no effect on a model of type {model_type}; remove it")
     model = {k: v for k, v in model.items() if k != "type"}
-    system = System(
-        name,
-        _block(MODELS[model_type], model, f"{where}.model"),
-        _block(Feature, _merged(feature, block.get("feature"), f"{where}.feature"), f"{where}.feature"),
-        _block(Fit, _merged(fit, block.get("fit"), f"{where}.fit"), f"{where}.fit"),
-    )
+    model = _block(MODELS[model_type], model, f"{where}.model")
+    blocks = {
+        key: _block(kind, _merged(general[key], block.get(key), f"{where}.{key}"), f"{where}.{key}")
+        for key, kind in GENERAL.items()
+        if key != "descriptor" or isinstance(model, DESCRIBED)
+    }
+    system = System(name, model, **blocks)
     fault = system.model.fault(system.feature) if isinstance(system.model, ConvAutoencoder) else None
     if fault:
         raise InvalidKeyError(f"{where}.{fault}")
-    losses = ("categorical_crossentropy",) if model_type == "l2_softmax" else AE_LOSSES
-    _check_allowed(system.fit.compile.loss, f"{where}.fit.compile.loss", {"choices": losses})
+    if "fit" not in WITHOUT.get(model_type, ()):
+        losses = ("categorical_crossentropy",) if isinstance(model, Classifier) else AE_LOSSES
+        _check_allowed(system.fit.compile.loss, f"{where}.fit.compile.loss", {"choices": losses})
     return system
+
+
+def _with_members(systems: dict[str, System]) -> dict[str, System]:
+    """The systems, each fusion with its members."""
+    complete = dict(systems)
+    for name, system in systems.items():
+        if isinstance(system.model, Fusion):
+            where = f"systems.{name}.model.members"
+            for member in system.model.members:
+                if member not in systems:
+                    raise InvalidKeyError(f"{where}: {member}: {_nearest(member, systems)}")
+                if isinstance(systems[member].model, Fusion):
+                    raise InvalidKeyError(f"{where}: {member}: is a fusion itself; name its members")
+            members = tuple(systems[member] for member in system.model.members)
+            complete[name] = dataclasses.replace(system, members=members)
+    return complete
 
 
 def _merged(general: dict, own: dict | None, where: str) -> dict:
@@ -381,6 +479,12 @@ def _value(kind: Any, value: Any, where: str, allowed: typing.Mapping) -> Any:
         return _block(kind, value, where)
     if isinstance(kind, types.UnionType):
         return _union(typing.get_args(kind), value, where, allowed)
+    if typing.get_origin(kind) is dict:
+        _check_mapping(value, where)
+        if not value:
+            raise InvalidKeyError(f"{where}: empty; expected a name and a number in each line")
+        number = typing.get_args(kind)[1]
+        return {str(name): _value(number, item, f"{where}.{name}", allowed) for name, item in value.items()}
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list) or not value:
             raise InvalidKeyError(f"{where}: {value!r}; expected a list, for example [128, 8, 128]")
@@ -403,7 +507,7 @@ def _union(kinds: tuple, value: Any, where: str, allowed: typing.Mapping) -> Any
             kind: {k: v for k, v in allowed.items() if (k == "choices") == (kind in (str, Path))} for kind in kinds
         }
     for kind in kinds:
-        if typing.get_origin(kind) is tuple or _converted(kind, value) is not None:
+        if typing.get_origin(kind) is tuple or dataclasses.is_dataclass(kind) or _converted(kind, value) is not None:
             return _value(kind, value, where, rules[kind])
     expected = " or ".join(_expected(kind, rules[kind]) for kind in kinds)
     raise InvalidKeyError(f"{where}: {value!r}; expected {expected}")

@@ -1,77 +1,83 @@
-"""Picture of a machine type's embeddings, to see whether anomalies lie apart from normal clips."""
+"""Embeddings of clips by a trained classifier."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterable, Iterator
 
+import keras
 import numpy as np
+import tensorflow as tf
 
-from common import Clip, write_whole
-from figures import COLOURS, DPI
+from common import UserError
+from metric_trainer import FRAME_TYPE
 
-MAX_COLUMNS = 4  # machine IDs side by side
-KINDS = {  # label of a clip -> name, colour, marker
-    0: ("test, normal", COLOURS[0], "o"),
-    1: ("test, anomalous", COLOURS[5], "x"),
-    None: ("test", COLOURS[2], "o"),
-}
+EMBEDDING_BATCH = 32  # windows in one call of the network
 
 
-def plane(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both sets of embeddings on the two principal components of all, (n, 2) each, and these components' shares."""
-    from sklearn.decomposition import PCA
+def clip_windows(log_mel: np.ndarray, frames: int) -> np.ndarray:
+    """The windows by which a clip is scored, shape (n_windows, n_mels, frames).
 
-    pca = PCA(2, svd_solver="randomized", random_state=0).fit(np.concatenate([train, test]))
-    return pca.transform(train), pca.transform(test), pca.explained_variance_ratio_
-
-
-def embedding_figure(title: str, train: np.ndarray, train_ids: np.ndarray, test: np.ndarray, clips: Sequence[Clip]):
-    """Embeddings of a machine type in a plane, one axes per machine ID of the test clips.
+    A longer clip is covered by as few windows as can be, evenly spaced from its first frame to its last; a shorter one
+    is repeated until it fills one window.
 
     Parameters
     ----------
-    train : ndarray, shape (n_train, n_features)
-    train_ids : ndarray, shape (n_train,), machine IDs
-    test : ndarray, shape (n_clips, n_features), embeddings of ``clips``
+    log_mel : ndarray, shape (n_frames, n_mels)
     """
-    from matplotlib.figure import Figure
-
-    train_points, test_points, shares = plane(train, test)
-    test_ids = np.array([clip.machine_id for clip in clips])
-    labels = np.array([clip.label for clip in clips], object)
-    machine_ids = np.unique(test_ids)
-    columns = min(len(machine_ids), MAX_COLUMNS)
-    rows = -(-len(machine_ids) // columns)
-    figure = Figure(figsize=(3.1 * columns + 1.2, 3.1 * rows + 1), layout="constrained")
-    all_axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes in all_axes[len(machine_ids) :]:
-        axes.set_axis_off()
-    for axes, machine_id in zip(all_axes, machine_ids, strict=False):
-        axes.scatter(*train_points.T, s=4, color="0.85", label="training, all IDs", rasterized=True)
-        own = train_ids == machine_id
-        axes.scatter(*train_points[own].T, s=6, color="0.45", label="training, this ID", rasterized=True)
-        for label, (name, colour, marker) in KINDS.items():
-            chosen = (test_ids == machine_id) & (labels == label)
-            if chosen.any():
-                axes.scatter(
-                    *test_points[chosen].T, s=14, color=colour, marker=marker, alpha=0.7, linewidths=1, label=name
-                )
-        axes.set(title=machine_id, xticks=[], yticks=[])
-        axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)", fontsize=8)
-        axes.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=8)
-    handles = {
-        label: handle
-        for axes in all_axes[: len(machine_ids)]
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.suptitle(title)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
-    return figure
+    n = len(log_mel)
+    starts = np.linspace(0, max(n - frames, 0), math.ceil(n / frames)).round().astype(int)
+    rows = (starts[:, None] + np.arange(frames)) % n
+    return log_mel[rows].transpose(0, 2, 1)
 
 
-def write_figure(
-    path: Path, title: str, train: np.ndarray, train_ids: np.ndarray, test: np.ndarray, clips: Sequence[Clip]
-) -> None:
-    """Draw :func:`embedding_figure` and write it as PNG."""
-    figure = embedding_figure(title, train, train_ids, test, clips)
-    with write_whole(path) as beside:
-        figure.savefig(beside, dpi=DPI)
+def log_mel_examples(log_mels: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """The classifier's inputs of each clip, (n_windows, n_mels, frames, 1), rounded as the training clips are.
+
+    Parameters
+    ----------
+    log_mels : log-mel energies of each clip [dB], shape (n_frames, n_mels)
+    """
+    for log_mel in log_mels:
+        yield clip_windows(log_mel.astype(FRAME_TYPE), frames)[..., None]
+
+
+def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (n_clips, n_numbers) and logarithms of the class probabilities (n_clips, n_classes) of clips.
+
+    Both are means over a clip's windows; an embedding is brought back to the norm that its windows have.
+
+    Parameters
+    ----------
+    examples : the network's inputs of each clip, shape (n_windows, ...)
+    """
+    both = keras.Model(network.inputs, [network.get_layer("embedding").output, network.outputs[0]])
+
+    @tf.function
+    def outputs(windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        vectors, logits = both([tf.cast(windows, tf.float32)], training=False)
+        return vectors, tf.nn.log_softmax(logits)
+
+    def batches() -> Iterator[np.ndarray]:
+        waiting: list[np.ndarray] = []
+        n_waiting = 0
+        for windows in examples:
+            counts.append(len(windows))
+            waiting.append(windows)
+            n_waiting += len(windows)
+            while n_waiting >= EMBEDDING_BATCH:
+                together = np.concatenate(waiting)
+                yield together[:EMBEDDING_BATCH]
+                waiting, n_waiting = [together[EMBEDDING_BATCH:]], n_waiting - EMBEDDING_BATCH
+        if n_waiting:  # filled up, so that the network is traced once
+            together = np.concatenate(waiting)
+            yield np.pad(together, ((0, EMBEDDING_BATCH - n_waiting), *[(0, 0)] * (together.ndim - 1)))
+
+    counts: list[int] = []  # windows of each clip
+    parts = [[part.numpy() for part in outputs(batch)] for batch in batches()]
+    embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
+    if not (np.isfinite(embeddings).all() and np.isfinite(log_probabilities).all()):
+        raise UserError("the network gives values that are not finite numbers: delete it and train anew")
+    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    mean_embeddings = np.add.reduceat(embeddings, firsts)
+    norms = np.linalg.norm(embeddings[firsts], axis=1) / np.linalg.norm(mean_embeddings, axis=1)
+    means = np.add.reduceat(log_probabilities.astype(np.float64), firsts) / np.array(counts)[:, None]
+    return mean_embeddings * norms[:, None], means

@@ -32,7 +32,8 @@ from common import (
     path_beside,
     remove_leftovers_once,
 )
-from config import Feature
+from config import Descriptor, Feature
+from descriptors import N_STATISTICS, band_statistics, modulation_spectrum
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
 CACHE_FILES = "*_" + 32 * "[0-9a-f]" + "*.npy"  # ours; the user may keep others in the folder
@@ -66,6 +67,28 @@ def log_mel(feature: Feature) -> Quantity:
         lambda clip: n_frames(clip.n_samples, feature.hop_length),
         compute,
     )
+
+
+def modulation(descriptor: Descriptor) -> Quantity:
+    """Modulation spectrum, a row per clip."""
+    settings = dataclasses.asdict(descriptor)
+    del settings["parts"]
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return modulation_spectrum(waveform, sample_rate, **settings).reshape(1, -1)
+
+    width = descriptor.n_bands * descriptor.n_modulations
+    return Quantity("modulation spectra", tuple(settings.values()), width, lambda clip: 1, compute)
+
+
+def statistics(feature: Feature) -> Quantity:
+    """Statistics of the log-mel energies of each band, a row per clip."""
+    frames = log_mel(feature)
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return band_statistics(frames.compute(waveform, sample_rate).T).reshape(1, -1)
+
+    return Quantity("band statistics", frames.settings, N_STATISTICS * feature.n_mels, lambda clip: 1, compute)
 
 
 @dataclass(frozen=True)
@@ -163,6 +186,22 @@ def window_starts(offsets: np.ndarray, frames: int, hop: int = 1) -> np.ndarray:
 def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) -> Iterator[np.ndarray]:
     """Log-mel energies [dB] of each clip in turn, shape (n_frames, n_mels), float32; cached ones where there are."""
     return blocks(clips, log_mel(feature), cache)
+
+
+def check_descriptor(descriptor: Descriptor, sample_rate: int) -> None:
+    """Raise UserError where clips of this sample rate cannot have the descriptor."""
+    if "modulation" in descriptor.parts:
+        modulation(descriptor).compute(np.zeros(1, np.float32), sample_rate)
+
+
+def descriptors(
+    clips: Sequence[Clip], descriptor: Descriptor, feature: Feature, cache: Cache | None
+) -> Iterator[np.ndarray]:
+    """Descriptor of each clip in turn, shape (n_numbers,), float32: its parts one after the other."""
+    quantities = {"modulation": modulation(descriptor), "statistics": statistics(feature)}
+    parts = (blocks(clips, quantities[part], cache) for part in descriptor.parts)
+    for of_clip in zip(*parts, strict=True):
+        yield np.concatenate(of_clip, axis=1)[0]
 
 
 def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> Iterator[np.ndarray]:

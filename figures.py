@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import common
+import fonts
 import scoring
 from comparison import Result
 
@@ -22,9 +23,13 @@ LINE_STYLES = ("-", "--", ":", "-.")
 HATCHES = ("", "///", "...", "xx")
 DPI = 120
 MAX_COLUMNS = 4  # machine IDs side by side
-CHARACTERS_PER_INCH = 13  # of a legend's text
+LEGEND_SIZE = 9  # of a legend's text [pt]
+LEGEND_GAPS = 5 * LEGEND_SIZE  # for a column's handle and the space around it [pt]
 LEGEND_ROW = 0.22  # height of a row of a legend [inch]
 CHANCE, PAUC_RANGE = "chance", "pAUC range"
+LARGEST_SCORE = 1e300  # of a histogram; with larger ones the width of its range would not be a number
+ROC_WIDTH = 1.6  # of a curve [pt]
+STRIPE = 4  # of curves that are equal and take turns [line widths]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,16 @@ def write_figures(
 ) -> list[FigureFile]:
     """Draw and write all figures of the results; their files in the order of a report."""
     logger.info("drawing the figures into %s", folder)
+    texts = [result.name for result in results] + machine_types(results)
+    texts += [machine_id for result in results for _, machine_id in result.scores]
+    with fonts.for_texts(texts):
+        return _write_figures(folder, results, max_fpr=max_fpr, published=published)
+
+
+def _write_figures(
+    folder: Path, results: Sequence[Result], *, max_fpr: float, published: scoring.Published | None
+) -> list[FigureFile]:
+    """Draw and write all figures, in fonts that have been chosen."""
     performances = {result.name: result.performance for result in results}
     drawn = []
     for group in bar_groups(list(performances)):
@@ -51,7 +66,7 @@ def write_figures(
             stem = f"{name}_{'_'.join(group) if group in REPORT_GROUPS else 'all_systems'}"
             drawn.append((figure, stem, caption, "bars", ", ".join(group)))
     for machine_type in machine_types(results):
-        caption = f"ROC curves, {machine_type}; pAUC range: false positive rate up to {max_fpr:g}"
+        caption = f"ROC curves, {machine_type}; pAUC range: false positive rate up to {100 * max_fpr:g} %"
         drawn.append((roc_figure(results, machine_type, max_fpr=max_fpr), f"ROC_{machine_type}", caption, "roc", ""))
     for result in results:
         for machine_type in result.performance:
@@ -68,10 +83,10 @@ def write_figures(
 
 
 def bar_groups(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Systems that share a bar figure: the report's groups, where all of one were run, and all systems."""
+    """Systems that share a bar figure: all of them, then the report's groups, where all of one were run."""
     groups = [group for group in REPORT_GROUPS if set(group) <= set(names)]
     if not any(set(group) == set(names) for group in groups):
-        groups.append(tuple(names))
+        groups.insert(0, tuple(names))
     return groups
 
 
@@ -92,16 +107,24 @@ def _style(index: int) -> tuple[str, int]:
     return COLOURS[index % len(COLOURS)], index // len(COLOURS) % len(HATCHES)
 
 
-def _legend(figure, all_axes: Sequence) -> None:
-    """One legend above the axes, systems first, in as many columns as there is room for."""
+def _legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
+    """One legend above the axes, systems first, in as many columns as there is room for.
+
+    ``plain`` has the handles of labels that are not shown as in the axes.
+    """
+    from matplotlib.textpath import TextPath
+
     handles = {}
     for axes in all_axes:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles |= plain or {}
+    handles = {fonts.drawable(label): handle for label, handle in handles.items()}
     labels = sorted(handles, key=lambda label: label in (CHANCE, PAUC_RANGE))
-    room = figure.get_figwidth() * CHARACTERS_PER_INCH
+    widths = [TextPath((0, 0), label, LEGEND_SIZE).get_extents().width + LEGEND_GAPS for label in labels]
+    room = 72 * figure.get_figwidth()  # [pt]
 
-    def fits(columns: int) -> bool:  # with six characters' width for a handle and a gap
-        return sum(max(map(len, column)) + 6 for column in np.array_split(labels, columns)) <= room
+    def fits(columns: int) -> bool:
+        return sum(map(max, np.array_split(widths, columns))) <= room
 
     columns = next((columns for columns in range(len(labels), 1, -1) if fits(columns)), 1)
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // columns))
@@ -110,7 +133,7 @@ def _legend(figure, all_axes: Sequence) -> None:
         labels,
         loc="outside upper center",
         ncols=columns,
-        fontsize=9,
+        fontsize=LEGEND_SIZE,
         frameon=False,
     )
 
@@ -127,6 +150,7 @@ def bar_figure(
     A system has the colour of its place in ``performances``, the same in all figures.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     names = list(dict.fromkeys(name for system in group for name in performances[system]))
     series = []  # (label, colour, hatch, machine type -> height)
@@ -146,10 +170,12 @@ def bar_figure(
     for index, (label, colour, hatch, heights) in enumerate(series):
         places = np.array([names.index(name) for name in heights]) + width * (index - (len(series) - 1) / 2)
         bars = axes.bar(places, list(heights.values()), 0.92 * width, color=colour, hatch=hatch, label=label)
-        texts = [f"{height:.3f}" for height in heights.values()]
-        axes.bar_label(bars, texts, padding=2, fontsize=8, rotation=90 if upright else 0)
-    axes.set(ylabel=METRICS[metric], ylim=(0, 1.14 if upright else 1.06), yticks=np.arange(0, 1.01, 0.1))
-    axes.set_xticks(range(len(names)), names)
+        texts = [f"{100 * height:.1f}" for height in heights.values()]
+        halo = [withStroke(linewidth=2.5, foreground="white")]  # the line of chance does not cross out the digits
+        axes.bar_label(bars, texts, padding=2, fontsize=8, rotation=90 if upright else 0, path_effects=halo)
+    axes.set(ylabel=f"{METRICS[metric]} [%]", ylim=(0, 1.14 if upright else 1.06), yticks=np.arange(0, 1.01, 0.1))
+    _in_percent(axes.yaxis)
+    axes.set_xticks(range(len(names)), [fonts.drawable(name) for name in names])
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -157,6 +183,13 @@ def bar_figure(
     axes.set_axisbelow(True)
     _legend(figure, [axes])
     return figure
+
+
+def _in_percent(axis) -> None:
+    """Let an axis from 0 to 1 read in %, as the tables do."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
 
 
 def _id_axes(machine_ids: Sequence[str], *, row_height: float):
@@ -171,30 +204,41 @@ def _id_axes(machine_ids: Sequence[str], *, row_height: float):
     for axes in all_axes[len(machine_ids) :]:
         axes.set_axis_off()
     for axes, machine_id in zip(all_axes, machine_ids, strict=False):
-        axes.set_title(machine_id, fontsize=10)
+        axes.set_title(fonts.drawable(machine_id), fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, all_axes[: len(machine_ids)]
 
 
 def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
-    """ROC curves of all systems, one axes per machine ID, the pAUC range shaded."""
+    """ROC curves of all systems, one axes per machine ID, the pAUC range shaded; equal curves take turns."""
+    from matplotlib.lines import Line2D
     from sklearn.metrics import roc_curve
 
+    plain = {}
+    for index, result in enumerate(results):
+        colour, repeat = _style(index)
+        plain[result.name] = {"color": colour, "linestyle": LINE_STYLES[repeat], "linewidth": ROC_WIDTH}
     machine_ids = list(dict.fromkeys(i for r in results for t, i in r.scores if t == machine_type))
     figure, all_axes = _id_axes(machine_ids, row_height=3.1)
     for axes, machine_id in zip(all_axes, machine_ids, strict=True):
         axes.axvspan(0, max_fpr, color="0.88", label=PAUC_RANGE, zorder=0)
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)), label=CHANCE)
-        for index, result in enumerate(results):
+        curves = {}
+        for result in results:
             if (machine_type, machine_id) in result.scores:
                 labels, scores, _ = result.scores[machine_type, machine_id]
-                fpr, tpr, _ = roc_curve(labels, scores)
-                colour, repeat = _style(index)
-                axes.plot(fpr, tpr, color=colour, linestyle=LINE_STYLES[repeat], linewidth=1.6, label=result.name)
+                curves[result.name] = np.stack(roc_curve(labels, scores)[:2])
+        for name, curve in curves.items():
+            same = [other for other in curves if np.array_equal(curves[other], curve)]
+            turn = (STRIPE * same.index(name), (STRIPE, STRIPE * (len(same) - 1)))
+            styles = plain[name] | ({"linestyle": turn} if len(same) > 1 else {})
+            axes.plot(*curve, label=name, **styles)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.set_xlabel("false positive rate")
-    all_axes[0].set_ylabel("true positive rate")
-    _legend(figure, all_axes)
+        axes.set_xlabel("false positive rate [%]")
+        _in_percent(axes.xaxis)
+        _in_percent(axes.yaxis)
+    all_axes[0].set_ylabel("true positive rate [%]")
+    _legend(figure, all_axes, {name: Line2D([], [], **styles) for name, styles in plain.items()})
     return figure
 
 
@@ -207,6 +251,7 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
     figure, all_axes = _id_axes(machine_ids, row_height=2.3)
     for axes, machine_id in zip(all_axes, machine_ids, strict=True):
         labels, scores, _ = result.scores[machine_type, machine_id]
+        scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
         low, high = np.quantile(scores, [0.005, 0.995])
         inside = np.clip(scores, low, high)
         edges = np.histogram_bin_edges(inside, n_bins)
@@ -218,6 +263,7 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
         axes.set_xlabel("anomaly score")
         axes.locator_params(axis="x", nbins=4)
         axes.locator_params(axis="y", nbins=4)
-    all_axes[0].set_ylabel("share of the clips")
+        _in_percent(axes.yaxis)
+    all_axes[0].set_ylabel("share of the clips [%]")
     _legend(figure, all_axes)
     return figure

@@ -1,23 +1,39 @@
-"""Scores of several systems into one: each standardised by the scores that it gives its own training clips."""
+"""One score from several systems: the weighted sum of their log scores, each standardised by the training clips' own.
+
+Systems differ in the unit and the spread of their scores, and fail on different machines. A fusion has no model of its
+own: it trains its members where they are not trained, and scores with what they have learnt.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-SMALLEST = 1e-30  # of a score whose logarithm is taken: a probability of one has the score zero
+import records
+import training
+from common import Clip, UserError
+from config import System
+
+FLOOR = 1e-3  # of the least training score
 
 
 def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
-    """Logarithms of scores in deviations from the mean logarithm of the training clips, shape (n_clips,), float64.
+    """Log scores in deviations from the mean of the training clips' log scores, shape (n,).
 
     Parameters
     ----------
-    scores : ndarray, shape (n_clips,), not negative
-    training_scores : ndarray, shape (n_train,), of the same machine ID, from the same system
+    scores, training_scores : ndarray, shape (n,) and (n_train,), of one system and machine ID, at least 0
+
+    Notes
+    -----
+    A score of 0 (a probability of one, an error of zero) has no logarithm: no score counts as less than a thousandth
+    of the least training score above 0.
     """
-    training_logs = np.log(np.maximum(training_scores, SMALLEST, dtype=np.float64))
-    deviation = training_logs.std() or 1.0  # equal scores alone say nothing about a deviation
-    return (np.log(np.maximum(scores, SMALLEST, dtype=np.float64)) - training_logs.mean()) / deviation
+    positive = training_scores[training_scores > 0]
+    least = FLOOR * positive.min() if positive.size else np.finfo(np.float64).tiny
+    logs = np.log(np.maximum(training_scores, least))
+    deviation = logs.std()
+    return (np.log(np.maximum(scores, least)) - logs.mean()) / (deviation if deviation > 0 else 1.0)
 
 
 def fused(
@@ -32,3 +48,92 @@ def fused(
     """
     members = zip(scores, training_scores, weights, strict=True)
     return sum(weight * standardised(own, training) for own, training, weight in members)
+
+
+# ---- the functions that the scripts call ----
+
+
+def work(system: System, clips: dict[str, list[Clip]]) -> int:
+    """Progress steps that ``train`` takes."""
+    return sum(member.module.work(member, clips) for member in system.members)
+
+
+def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+    """Train the members that are not trained on just these clips."""
+    for member in system.members:
+        member.module.train(run, member, clips)
+
+
+def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+    """Raise UserError unless every member can score these clips and was trained on the same ones as the others."""
+    faults = []
+    for member in system.members:
+        try:
+            member.module.require(run, member, clips)
+        except UserError as error:  # to name the faults of all members at once
+            faults.append(f"{system.name}: member {member.name}: {error}")
+    if faults:
+        raise UserError("\n".join(faults))
+    for machine_type, test_clips in clips.items():
+        _check_same_clips(system, machine_type, _training_scores(run, system, machine_type), test_clips)
+
+
+def _check_same_clips(
+    system: System, machine_type: str, of_members: dict[str, records.TrainingScores], clips: Sequence[Clip]
+) -> None:
+    """Raise UserError unless the members know the same training clips, and some of each test clip's machine ID."""
+    (first, known), *others = of_members.items()
+    for name, own in others:
+        if own.names != known.names:
+            raise UserError(
+                f"{system.name}: {machine_type}: its members {first} and {name} were trained on different clips; "
+                f"train them anew: python 00_train.py --system {system.name}"
+            )
+    unknown = sorted({clip.machine_id for clip in clips} - set(known.machine_ids.tolist()))
+    if unknown:
+        raise UserError(
+            f"{system.name}: {machine_type}: no training clips of {', '.join(unknown)}; a fusion weighs its members by "
+            "the training clips of each machine ID. Train on clips of these machines"
+        )
+
+
+def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+    """Files that stand for what scores the clips of a machine type: those of the members."""
+    return [path for member in system.members for path in member.module.made_by(run, member, machine_type)]
+
+
+def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+    """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
+    scores = [member.module.anomaly_scores(run, member, machine_type, clips) for member in system.members]
+    machine_ids = np.array([clip.machine_id for clip in clips])
+    return _by_machine_id(system, scores, machine_ids, _training_scores(run, system, machine_type))
+
+
+def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
+    """Scores of the training clips of a machine type."""
+    of_members = _training_scores(run, system, machine_type)
+    first = next(iter(of_members.values()))
+    scores = [own.scores for own in of_members.values()]
+    return records.TrainingScores(
+        first.names, first.machine_ids, _by_machine_id(system, scores, first.machine_ids, of_members)
+    )
+
+
+def _training_scores(run: training.Run, system: System, machine_type: str) -> dict[str, records.TrainingScores]:
+    return {member.name: member.module.training_scores(run, member, machine_type) for member in system.members}
+
+
+def _by_machine_id(
+    system: System,
+    scores: Sequence[np.ndarray],
+    machine_ids: np.ndarray,
+    of_members: dict[str, records.TrainingScores],
+) -> np.ndarray:
+    """The members' ``scores`` as one, each standardised by the training clips of the clip's machine ID."""
+    found = np.empty(len(machine_ids))
+    weights = list(system.model.members.values())
+    for machine_id in np.unique(machine_ids):
+        of_id = machine_ids == machine_id
+        own = [known.of(machine_id) for known in of_members.values()]
+        found[of_id] = fused([part[of_id] for part in scores], own, weights=weights)
+    return found

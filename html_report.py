@@ -124,8 +124,8 @@ def _introduction(results: Sequence[Result], max_fpr: float) -> str:
         )
     return (
         f"<p>{counts} test clips. {origin}</p>"
-        f'<p class="note">AUC: area under the ROC curve. pAUC: its part up to a false positive rate of {max_fpr:g}, '
-        "McClish-standardised. 50 % is chance for both.</p>"
+        '<p class="note">AUC: area under the ROC curve. pAUC: its part up to a false positive rate of '
+        f"{100 * max_fpr:g} %, McClish-standardised. 50 % is chance for both.</p>"
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from common import Clip, UserError, __version__, write_text, write_whole
-from config import Config, System
+from config import DESCRIBED, Config, Neighbors, System
 
 if typing.TYPE_CHECKING:
     from training import Job, Run
@@ -64,18 +64,19 @@ logger = logging.getLogger(__name__)
 
 def configuration(system: System, config: Config) -> dict:
     """All settings that decide a model, as plain values."""
-    fit = dataclasses.asdict(system.fit)
-    del fit["verbose"]
     model = dataclasses.asdict(system.model)
     for name in getattr(system.model, "AFTER_TRAINING", ()):
         del model[name]
-    settings = {
-        "model": {"type": system.model_type, **model},
-        "feature": dataclasses.asdict(system.feature),
-        "fit": fit,
-        "seed": config.seed,
-        "channel": config.channel,
-    }
+    settings = {"model": {"type": system.model_type, **model}}
+    if system.members:
+        return settings | {"members": {member.name: configuration(member, config) for member in system.members}}
+    settings |= {"feature": dataclasses.asdict(system.feature), "channel": config.channel}
+    if isinstance(system.model, DESCRIBED):
+        settings["descriptor"] = dataclasses.asdict(system.descriptor)
+        del settings["feature"]["frames"]  # a descriptor is of the whole clip
+    if not isinstance(system.model, Neighbors):
+        settings |= {"fit": dataclasses.asdict(system.fit), "seed": config.seed}
+        del settings["fit"]["verbose"]
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 

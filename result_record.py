@@ -59,6 +59,8 @@ def settings_of(config: Config, system: System) -> dict:
     settings = records.configuration(system, config)
     after_training = getattr(system.model, "AFTER_TRAINING", ())
     settings["model"] |= json.loads(json.dumps({name: getattr(system.model, name) for name in after_training}))
+    for member in system.members:
+        settings["members"][member.name] = settings_of(config, member)
     return settings
 
 

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -305,7 +306,11 @@ def _truth_of_folder(directory: Path) -> tuple[Truth, list[str]]:
 
 
 def read_folder(
-    directory: Path, truth: Truth | None = None, *, machine_types: Collection[str] | None = None
+    directory: Path,
+    truth: Truth | None = None,
+    *,
+    machine_types: Collection[str] | None = None,
+    rated_only: bool = False,
 ) -> dict[Key, LabelledScores]:
     """All score CSVs of a folder with their labels, paired by clip name; in the order of ``truth``, or sorted.
 
@@ -313,6 +318,8 @@ def read_folder(
     ----------
     truth : what ``read_truth`` gives; if None, the labels are in the clips' names
     machine_types : those whose CSVs are read; None: all
+    rated_only : whether to pass over the CSVs whose clip names do not say of each whether it is normal or anomalous, or
+        are all of one kind: they give no AUC
 
     Raises
     ------
@@ -321,7 +328,9 @@ def read_folder(
     NoLabelsError : if all that is wrong is that clip names have no labels.
     """
     files = {
-        key: path for key, path in score_files(directory).items() if machine_types is None or key[0] in machine_types
+        key: path
+        for key, path in score_files(directory).items()
+        if (machine_types is None or key[0] in machine_types) and (not rated_only or _gives_auc(path))
     }
     faults = _file_faults(directory, files, truth) if truth is not None else []
     scored: dict[Key, LabelledScores] = {}
@@ -351,6 +360,17 @@ def read_folder(
         advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
         raise common.fault_list(f"{directory}: score files with faults", faults, advice)
     return {key: scored[key] for key in truth or scored if key in scored}
+
+
+def _gives_auc(path: Path) -> bool:
+    """True where the names in a CSV say of each clip what it is, and there are both kinds."""
+    labels = set()
+    for row in _csv_rows(path):
+        try:
+            labels.add(common.parse_clip_name(row[0])[1])
+        except (ValueError, IndexError):  # a name of one's own
+            labels.add(None)
+    return labels == {0, 1}
 
 
 def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Truth) -> list[str]:
@@ -527,12 +547,17 @@ def _beside(first: str, lines: Sequence[tuple], published: Published | None) -> 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns in line: the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    widths = [max(text_width(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - text_width(cell))
+        return space + cell if column else cell + space
+
+    return "\n".join("  ".join(padded(cell, column) for column, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian characters take two, accents that stand alone none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)

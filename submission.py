@@ -68,7 +68,9 @@ def official_clips() -> Clips:
 
 
 def clips_of_truth(path: Path) -> Clips:
-    """Names of the clips in ``eval_data_list.csv``."""
+    """Names of the clips in ``eval_data_list.csv``, or in a dataset folder."""
+    if path.is_dir():
+        return clips_of_folder(path)
     return {key: list(labels) for key, labels in scoring.read_truth(path).items()}
 
 
@@ -505,8 +507,8 @@ def read_averages(path: Path) -> dict[str, tuple[float, float]]:
 # ---- from end to end ----
 
 
-def check(package: Package, clips: Clips, shown: str) -> None:
-    """Log the notes on a package; raise all its faults as one error.
+def check(package: Package, clips: Clips, shown: str, advice: str = "") -> None:
+    """Log the notes on a package; raise all its faults as one error, which ends in ``advice``.
 
     Raises
     ------
@@ -518,7 +520,8 @@ def check(package: Package, clips: Clips, shown: str) -> None:
             logger.warning("%s", note)
     faults = [f"  {finding}" for finding in findings if finding.is_fault]
     if faults:
-        raise common.UserError("\n".join([f"{shown}: {counted(len(faults), 'fault')}", *faults]))
+        lines = [f"{shown}: {counted(len(faults), 'fault')}", *faults, *([advice] if advice else [])]
+        raise common.UserError("\n".join(lines))
 
 
 def write_zip(path: Path, files: Files) -> None:

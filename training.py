@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import features
 import process
 from common import Clip, UserError, by_machine_type, fingerprint, write_whole
 from config import Config, Fit, System
@@ -77,6 +78,16 @@ class Run:
     def strategy(self) -> tf.distribute.Strategy:
         """How training is distributed; TensorFlow's default where it is not."""
         return distribution.strategy(self.config.distribution)
+
+    def watch(self, per_clip: Iterable) -> Iterator:
+        """Hand on what comes clip by clip, with the progress shown."""
+        for item in per_clip:
+            self.progress.update()
+            yield item
+
+    def descriptors(self, system: System, clips: Sequence[Clip]) -> np.ndarray:
+        """Descriptors of the clips, shape (n_clips, n_numbers), with the progress shown."""
+        return np.stack([*self.watch(features.descriptors(clips, system.descriptor, system.feature, self.cache))])
 
     def model_folder(self, system: System) -> Path:
         """Folder of a system's models."""
@@ -273,9 +284,7 @@ class Job:
 
     def watch(self, per_clip: Iterable) -> Iterator:
         """Hand on what comes clip by clip, with the progress shown."""
-        for item in per_clip:
-            self.run.progress.update()
-            yield item
+        yield from self.run.watch(per_clip)
 
     def skip(self, passes: int) -> None:
         """Take passes over the clips that need not be made off the progress bar."""

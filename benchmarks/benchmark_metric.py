@@ -23,7 +23,9 @@ import tensorflow as tf
 
 import config
 import detectors
+import embedding
 import metric_model
+import metric_trainer
 import training
 
 N_MELS, FRAMES, N_CLASSES = 64, 313, 6
@@ -73,8 +75,8 @@ def settings(args: argparse.Namespace) -> SimpleNamespace:
         n_neighbors=20,
         metric="euclidean",
     )
-    compile_keys = SimpleNamespace(optimizer="adam", learning_rate=args.learning_rate)
-    return SimpleNamespace(model=model, fit=SimpleNamespace(compile=compile_keys))
+    keys = config.Compile("adam", "categorical_crossentropy", args.learning_rate)
+    return SimpleNamespace(model=model, fit=SimpleNamespace(compile=keys))
 
 
 def build(system: SimpleNamespace) -> keras.Model:
@@ -116,10 +118,9 @@ def keras_trainer(system: SimpleNamespace, clips: np.ndarray, labels: np.ndarray
 
 def our_trainer(system: SimpleNamespace, log_mel: tf.Variable, labels: np.ndarray, args: argparse.Namespace):
     """Network, and a function that trains it for one epoch as ``metric_model`` does."""
-    trainer = metric_model.make_trainer(build(system), system, log_mel, seed=0)
     n_clips = log_mel.shape[0] // FRAMES
-    all_labels = np.resize(labels, n_clips)
-    trainer.set_clips(np.arange(n_clips + 1) * FRAMES, all_labels, np.arange(n_clips))
+    source = metric_trainer.LogMelWindows(log_mel, np.arange(n_clips + 1) * FRAMES, np.arange(n_clips), frames=FRAMES)
+    trainer = metric_trainer.make_trainer(build(system), system, source, np.resize(labels, n_clips), seed=0)
     batches, times = tf.data.Dataset.range(len(labels)).batch(args.batch_size), StepTimes()
 
     def fit() -> StepTimes:
@@ -144,7 +145,7 @@ def measure_training(args: argparse.Namespace) -> keras.Model:
     rng = np.random.default_rng(0)
     n_train = args.steps * args.batch_size
     n_clips = max(args.clips, n_train)
-    clips = rng.normal(-30, 10, (n_train, FRAMES, N_MELS)).astype(metric_model.FRAME_TYPE)
+    clips = rng.normal(-30, 10, (n_train, FRAMES, N_MELS)).astype(metric_trainer.FRAME_TYPE)
     labels = np.arange(n_train) % N_CLASSES
     log_mel = tf.Variable(tf.zeros((n_clips * FRAMES, N_MELS), clips.dtype), trainable=False)
     for start in range(0, n_clips, n_train):  # filled, so that the memory is really taken
@@ -171,17 +172,17 @@ def measure_training(args: argparse.Namespace) -> keras.Model:
 def measure_embedding(network: keras.Model, args: argparse.Namespace) -> None:
     """Embeddings of clips of 313 frames."""
     rng = np.random.default_rng(1)
-    clips = rng.normal(-30, 10, (4 * metric_model.EMBEDDING_BATCH, FRAMES, N_MELS)).astype(np.float32)
+    clips = rng.normal(-30, 10, (4 * embedding.EMBEDDING_BATCH, FRAMES, N_MELS)).astype(np.float32)
     times = []
 
     def watched(log_mels):
         for number, log_mel in enumerate(log_mels):
-            if number % metric_model.EMBEDDING_BATCH == 0:
+            if number % embedding.EMBEDDING_BATCH == 0:
                 times.append(time.perf_counter())
             yield log_mel
 
-    metric_model.embed(network, watched(clips))
-    print(f"embedding: {metric_model.EMBEDDING_BATCH / np.median(np.diff(times[1:])):.1f} clips/s")
+    embedding.embed(network, embedding.log_mel_examples(watched(clips), FRAMES))
+    print(f"embedding: {embedding.EMBEDDING_BATCH / np.median(np.diff(times[1:])):.1f} clips/s")
 
 
 def measure_lof() -> None:

@@ -2,15 +2,18 @@
 
 import importlib
 import re
+import warnings
 from html.parser import HTMLParser
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
 import common
 import comparison
 import figures
+import fonts
 import html_report
 import scoring
 
@@ -77,9 +80,9 @@ def test_the_reports_figures_are_drawn_where_their_systems_were_run():
     assert figures.bar_groups([tuned, base]) == [(base, tuned)]
     assert figures.bar_groups([base, tuned, metric]) == [(base, tuned), (base, tuned, metric)]
     assert figures.bar_groups([base, metric, tuned, "vae"]) == [
+        (base, metric, tuned, "vae"),
         (base, tuned),
         (base, tuned, metric),
-        (base, metric, tuned, "vae"),
     ]
 
 
@@ -89,7 +92,11 @@ def test_bars_are_as_high_as_the_averages(results, metric):
     published = scoring.Published("official", "dev", "", {"fan": (65.83, 52.45), "pump": (72.89, 59.99)}, {})
     figure = figures.bar_figure(performances, ("baseline_ae", "tuned_ae"), metric, published=published)
     (axes,) = figure.axes
-    assert axes.get_ylabel() == ("AUC", "pAUC")[metric]
+    assert axes.get_ylabel() == ("AUC [%]", "pAUC [%]")[metric]  # as in the tables
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["0", "10"]
+    assert axes.texts[0].get_text() == ("65.8", "52.5")[metric]
+    assert axes.texts[0].get_path_effects()  # a halo, for the line of chance not to cross it out
     assert axes.get_ylim()[0] == 0  # bars that begin elsewhere exaggerate differences
     assert [label.get_text() for label in axes.get_xticklabels()] == ["fan", "pump"]
     heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers}
@@ -123,6 +130,63 @@ def test_roc_curves_enclose_the_auc_and_the_pauc_range_is_marked(results):
             assert area == pytest.approx(result.performance["fan"][axes.get_title()][0])
         assert axes.patches[0].get_width() == pytest.approx(0.2)
         assert axes.patches[0].get_label() == "pAUC range"
+
+
+def test_equal_roc_curves_do_not_hide_each_other(results, tmp_path):
+    results.insert(1, make_result("same", 0.5, tmp_path))
+    figure = figures.roc_figure(results, "fan", max_fpr=0.1)
+    for axes in figure.axes:
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        patterns = [lines[name]._unscaled_dash_pattern for name in ("baseline_ae", "same", "tuned_ae")]
+        assert patterns[0] == (0, (figures.STRIPE, figures.STRIPE))
+        assert patterns[1] == (figures.STRIPE, (figures.STRIPE, figures.STRIPE))  # where the other has its gaps
+        assert patterns[2] == (0, None)
+    handles = figure.legends[0].legend_handles[:3]
+    assert [handle.get_linestyle() for handle in handles] == ["-", "-", "-"]
+
+
+@pytest.fixture
+def own_fonts(monkeypatch):
+    """Only the fonts that come with matplotlib are installed."""
+    entries = [entry for entry in font_manager.fontManager.ttflist if "matplotlib" in entry.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+
+
+@pytest.mark.usefixtures("own_fonts")
+def test_characters_that_the_usual_font_lacks_are_drawn_in_one_that_has_them(caplog):
+    assert fonts.choose(set("fan ä α")) == ([], set())
+    families, missing = fonts.choose(set("fanの"))  # STIX has it
+    assert (families[0][:4], missing) == ("STIX", set())
+    with fonts.for_texts(["のfan"]):
+        assert matplotlib.rcParams["font.family"][-1] == families[-1]
+        assert fonts.drawable("のfan") == "のfan"
+    assert families[-1] not in matplotlib.rcParams["font.family"]
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("own_fonts")
+@pytest.mark.filterwarnings("error:Glyph")
+def test_characters_that_no_font_has_are_written_as_code_points(tmp_path, caplog):
+    result = make_result("装置", 1.0, tmp_path, keys=[("風扇fan", "id_00")])
+    files = figures.write_figures(tmp_path / "figures", [result], max_fpr=0.1, published=None)
+    assert "figures: no installed font has 扇 置 装 風; drawn as code points. Install a font" in caplog.text
+    assert [file.path.name for file in files][-1] == "scores_装置_風扇fan.png"
+    assert "風扇fan" in files[-1].caption  # the browser may have a font
+    with fonts.for_texts(["装"]):
+        assert fonts.drawable("装 a") == "U+88C5  a"
+    assert fonts.drawable("装 a") == "装 a"
+
+
+def test_scores_at_the_end_of_the_range_of_numbers(tmp_path):
+    results = [make_result(name, 1.0, tmp_path, keys=[("fan", "id_00")]) for name in ("a", "b")]
+    for result in results:
+        result.scores["fan", "id_00"].scores[[0, 40]] = 1.7e308, -1.7e308
+    results[1].scores["fan", "id_00"].scores[[0, 40]] *= -1
+    comparisons = comparison.compare_all(results, results[0], max_fpr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        html_report.write_report(tmp_path / "report.html", results, comparisons, max_fpr=0.1)
+    assert "1.7e+308" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_histograms_hold_every_clip_even_far_off(tmp_path):

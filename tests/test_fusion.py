@@ -1,25 +1,30 @@
-"""fusion.py: by hand."""
+"""fusion.py: standardised log scores by hand, and the whole chain with members of every family."""
+
+import importlib
 
 import numpy as np
 import pytest
+import yaml
 
+import common
 import fusion
 
 
-def test_standardised_by_hand():
-    training = np.exp([1.0, 3.0])  # logarithms: mean 2, deviation 1
-    assert np.allclose(fusion.standardised(np.exp([2.0, 4.5]), training), [0, 2.5])
+def test_standardised_log_scores_by_hand():
+    own = np.exp([1.0, 3.0])  # logs 1 and 3: mean 2, deviation 1
+    assert np.allclose(fusion.standardised(np.exp([2.0, 5.0, 0.0]), own), [0, 3, -2])
+    least = 1 + np.log(1e-3)  # what 0 counts as, which has no logarithm
+    logs = np.array([least, 1, 3])
+    of_zero = fusion.standardised(np.array([0.0]), np.exp([-np.inf, 1.0, 3.0]))
+    assert np.allclose(of_zero, [(least - logs.mean()) / logs.std()])
+    assert np.allclose(fusion.standardised(np.array([2.0]), np.array([2.0, 2.0])), [0])  # no deviation
+    assert np.isfinite(fusion.standardised(np.array([0.0, 1.0]), np.zeros(3))).all()
 
 
-def test_unit_of_a_score_is_irrelevant():
+def test_the_unit_of_a_members_scores_is_irrelevant():
     rng = np.random.default_rng(0)
-    training, scores = rng.gamma(2, size=50), rng.gamma(3, size=20)
-    assert np.allclose(fusion.standardised(scores, training), fusion.standardised(1e5 * scores, 1e5 * training))
-
-
-def test_zero_and_equal_scores_are_harmless():
-    assert np.isfinite(fusion.standardised(np.array([0.0, 1.0]), np.array([0.0, 2.0]))).all()
-    assert np.allclose(fusion.standardised(np.exp([1.0, 2.0]), np.ones(5)), [1, 2])
+    own, new = rng.gamma(3, size=50), rng.gamma(3, size=7)
+    assert np.allclose(fusion.standardised(new, own), fusion.standardised(1000 * new, 1000 * own))
 
 
 def test_fused_by_hand():
@@ -31,3 +36,101 @@ def test_fused_by_hand():
 def test_each_system_has_its_training_scores_and_weight():
     with pytest.raises(ValueError, match="zip"):
         fusion.fused([np.ones(2)], [np.ones(3)], weights=[1, 1])
+
+
+# ---- the whole chain, by the scripts ----
+
+NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
+DENSE = {
+    **{"classes": "machine_id", "alpha": 16, "margin": 0, "mixup": 1.0, "mixup_share": 0.5},
+    **{"units": [16, 8], "embedding": 4},
+    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"},
+}
+COMPILE = {"loss": "categorical_crossentropy", "optimizer": "adamw", "learning_rate": 1.0e-3}
+SYSTEMS = {
+    "near": {"model": {"type": "neighbors", **NEAR}},
+    "dense": {
+        "model": {"type": "dense_l2_softmax", **DENSE},
+        "fit": {"epochs": 3, "batch_size": 4, "validation_split": 0, "compile": COMPILE},
+    },
+    "both": {"model": {"type": "fusion", "members": {"near": 1, "dense": 0.5, "small": 0.5}}},
+}
+
+
+def run_script(name, *arguments):
+    importlib.import_module(name).main(list(arguments))
+
+
+def scores_in(folder) -> dict[str, np.ndarray]:
+    return {
+        path.name: np.array([float(row.split(",")[1]) for row in path.read_text().splitlines()])
+        for path in folder.glob("anomaly_score_*.csv")
+    }
+
+
+def test_members_are_trained_and_summed(yaml_file, tmp_path):
+    path = str(yaml_file({"systems": SYSTEMS}))
+    run_script("00_train", "-d", "--config", path, "--system", "both")
+    assert sorted(p.name for p in (tmp_path / "model/dev").iterdir()) == ["dense", "near", "small"]
+    before = {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}
+    run_script("00_train", "-d", "--config", path, "--system", "near", "--system", "both")
+    assert before == {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}  # all kept
+    members = ("near", "dense", "small")
+    run_script("01_test", "-d", "--config", path, *(f"--system={name}" for name in (*members, "both")))
+    of = {name: scores_in(tmp_path / "result/dev" / name) for name in (*members, "both")}
+    assert set(of["both"]) == set(of["near"]) and len(of["both"]) == 4
+
+    import config
+    import training
+
+    settings = config.load_config(tmp_path / "settings.yaml")
+    with training.progress_bar(0, 0) as bar:
+        run = training.Run(settings, "dev", bar)
+        for file_name, fused in of["both"].items():
+            machine_type, machine_id = file_name.removeprefix("anomaly_score_").removesuffix(".csv").split("_", 1)
+            by_hand = 0
+            for name, weight in (("near", 1), ("dense", 0.5), ("small", 0.5)):
+                system = settings.systems[name]
+                own = np.log(system.module.training_scores(run, system, machine_type).of(machine_id))
+                by_hand += weight * (np.log(of[name][file_name]) - own.mean()) / own.std()
+            assert np.allclose(fused, by_hand)
+        own = fusion.training_scores(run, settings.systems["both"], "fan")
+        assert own.scores.shape == (6,) and set(own.machine_ids) == {"id_00", "id_02"}
+        assert own.of("id_00").mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_member_that_differs_is_named(yaml_file, tmp_path):
+    path = str(yaml_file({"systems": SYSTEMS}))
+    run_script("00_train", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
+    with pytest.raises(common.UserError, match=r"both: member near: (.|\n)*near/model_ToyCar"):
+        run_script("01_test", "-d", "--config", path, "--system", "both")
+    changed = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    changed["systems"]["dense"]["model"]["alpha"] = 12
+    common.write_text(tmp_path / "settings.yaml", yaml.safe_dump(changed))
+    with pytest.raises(common.UserError, match=r"both: member dense: (.|\n)*model.alpha: 16.0 -> 12.0"):
+        run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({}, "systems.both.model.members: empty"),
+        ({"nere": 1}, r"systems.both.model.members: nere: did you mean near\?"),
+        ({"near": 0}, "systems.both.model.members.near: 0.0; expected a number above 0"),
+        ({"both": 1}, "systems.both.model.members: both: is a fusion itself"),
+    ],
+)
+def test_members_are_checked(yaml_file, members, words):
+    import config
+
+    systems = {**SYSTEMS, "both": {"model": {"type": "fusion", "members": members}}}
+    with pytest.raises(common.UserError, match=words):
+        config.load_config(yaml_file({"systems": systems}))
+
+
+def test_blocks_without_effect_are_refused(yaml_file):
+    import config
+
+    for name, block in (("near", "fit"), ("both", "feature"), ("both", "fit"), ("small", "descriptor")):
+        with pytest.raises(common.UserError, match=f"systems.{name}.{block}: has no effect"):
+            config.load_config(yaml_file({"systems": {**SYSTEMS, name: {**SYSTEMS.get(name, {}), block: {}}}}))

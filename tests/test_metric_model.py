@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import backbone
+import classes
 import common
 import config
+import embedding
+import metric_layers
 import metric_model
-import records
+import metric_trainer
 import training
 
 MODEL = config.L2Softmax(
@@ -67,11 +71,15 @@ def striped_log_mels(
 def make_trainer(network, model, log_mels, labels, *, learning_rate=1e-3):
     """Trainer of the clips, as ``metric_model.train`` makes it."""
     fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", learning_rate))
-    log_mel = tf.Variable(np.concatenate(log_mels).astype(metric_model.FRAME_TYPE), trainable=False)
-    trainer = metric_model.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), log_mel, 0)
+    log_mel = tf.Variable(np.concatenate(log_mels).astype(metric_trainer.FRAME_TYPE), trainable=False)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in log_mels])])
-    trainer.set_clips(offsets, labels, np.arange(len(labels)))
-    return trainer
+    source = metric_trainer.LogMelWindows(log_mel, offsets, np.arange(len(labels)), frames=network.input_shape[2])
+    return metric_trainer.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), source, labels, 0)
+
+
+def embed(network, log_mels):
+    """Embeddings and log probabilities of log-mel energies."""
+    return embedding.embed(network, embedding.log_mel_examples(log_mels, network.input_shape[2]))
 
 
 def fit_epochs(trainer, n_clips, epochs):
@@ -85,7 +93,7 @@ def fit_epochs(trainer, n_clips, epochs):
 
 
 def test_embeddings_have_norm_alpha_per_sample():
-    layer = metric_model.L2Constraint(5.0, False)
+    layer = metric_layers.L2Constraint(5.0, False)
     embeddings = layer(np.array([[3.0, 4.0], [0.3, 0.4], [0.0, -2.0]], np.float32))
     assert np.allclose(embeddings, [[3, 4], [3, 4], [0, -5]], atol=1e-5)
     assert not layer.trainable_weights
@@ -107,7 +115,7 @@ def test_l2_softmax_loss_by_hand():
 def test_gradient_reaches_alpha_where_it_is_trained():
     inputs = np.array([[3.0, 4.0], [0.0, 2.0]], np.float32)
     for trained in (True, False):
-        layer = metric_model.L2Constraint(5.0, trained)
+        layer = metric_layers.L2Constraint(5.0, trained)
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(layer(inputs))
         assert [w.name for w in layer.trainable_weights] == (["alpha"] if trained else [])
@@ -130,24 +138,24 @@ def test_margin_loss_by_hand(margin):
             terms.append(weights[j] * (np.log(np.exp(logits).sum()) - logits[j]))
     by_hand = [terms[0], terms[1] + terms[2], terms[3]]
     logits = tf.constant(10 * np.cos(angles), tf.float32)
-    losses = metric_model.margin_softmax_loss(tf.constant(labels, tf.float32), logits, alpha=10.0, margin=margin)
+    losses = metric_layers.margin_softmax_loss(tf.constant(labels, tf.float32), logits, alpha=10.0, margin=margin)
     assert np.allclose(losses, by_hand, atol=1e-3)
 
 
 def test_margin_network_gives_cosines():
     network = build(model_with(margin=0.5, alpha=7.0))
     inputs = np.random.default_rng(0).normal(size=(4, N_MELS, FRAMES, 1)).astype(np.float32)
-    embedding = keras.Model(network.inputs, network.get_layer("embedding").output)([inputs]).numpy()
+    vectors = keras.Model(network.inputs, network.get_layer("embedding").output)([inputs]).numpy()
     kernel = network.get_layer("logits").get_weights()[0]
-    cosines = embedding @ kernel / np.linalg.norm(embedding, axis=1)[:, None] / np.linalg.norm(kernel, axis=0)
+    cosines = vectors @ kernel / np.linalg.norm(vectors, axis=1)[:, None] / np.linalg.norm(kernel, axis=0)
     assert np.allclose(network(inputs), 7 * cosines, atol=1e-4)
 
 
 def test_lower_bound_of_alpha():
     # Ranjan et al. (2017), eq. 8, for six classes
-    assert metric_model.alpha_lower_bound(6, 0.95) == pytest.approx(4.33, abs=0.005)
-    assert metric_model.alpha_lower_bound(6, 0.99) == pytest.approx(5.98, abs=0.005)
-    assert metric_model.alpha_lower_bound(2, 0.99) == 0
+    assert classes.alpha_lower_bound(6, 0.95) == pytest.approx(4.33, abs=0.005)
+    assert classes.alpha_lower_bound(6, 0.99) == pytest.approx(5.98, abs=0.005)
+    assert classes.alpha_lower_bound(2, 0.99) == 0
 
 
 # ---- network ----
@@ -191,7 +199,7 @@ def test_input_too_small_for_mobilenet():
 
 def test_fused_batch_normalisation_equals_keras():
     rng = np.random.default_rng(0)
-    ours, keras_own = metric_model.FusedBatchNormalization(momentum=0.8), keras.layers.BatchNormalization(momentum=0.8)
+    ours, keras_own = metric_layers.FusedBatchNormalization(momentum=0.8), keras.layers.BatchNormalization(momentum=0.8)
     for _ in range(3):
         batch = rng.normal(3, 2, (4, 5, 6, 7)).astype(np.float32)
         with tf.GradientTape(persistent=True) as tape:
@@ -234,7 +242,7 @@ def with_keras_batch_normalisation(network):
 
 
 def test_inference_separates_what_training_mode_separates_after_few_steps(monkeypatch):
-    monkeypatch.setattr(metric_model, "BATCH_NORM_MOMENTUM", 0.999)  # Keras's own
+    monkeypatch.setattr(backbone, "BATCH_NORM_MOMENTUM", 0.999)  # Keras's own
     log_mels, labels = striped_log_mels(96, FRAMES, 3, seed=0, loud=27)
     network = build()
     trainer = make_trainer(network, MODEL, log_mels, labels, learning_rate=3e-3)
@@ -242,14 +250,14 @@ def test_inference_separates_what_training_mode_separates_after_few_steps(monkey
     new, new_labels = striped_log_mels(48, FRAMES, 3, seed=1, loud=27)
 
     def inference_accuracy():
-        return np.mean(np.argmax(metric_model.embed(network, new)[1], axis=1) == new_labels)
+        return np.mean(np.argmax(embed(network, new)[1], axis=1) == new_labels)
 
     assert inference_accuracy() < 0.7  # the moving statistics are near their start
     weights = network.get_weights()
     in_training = np.argmax(network(np.stack(new).transpose(0, 2, 1)[..., None], training=True), axis=1)
     network.set_weights(weights)
     assert np.mean(in_training == new_labels) > 0.9
-    metric_model.settle_statistics(trainer, n_train=96, batch_size=16, seed=0)
+    metric_trainer.settle_statistics(trainer, n_train=96, batch_size=16, seed=0)
     assert inference_accuracy() > 0.9
 
 
@@ -257,16 +265,16 @@ def test_settled_statistics_are_means_over_batches():
     log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
     network = build()
     trainer = make_trainer(network, MODEL, log_mels, labels)
-    metric_model.settle_statistics(trainer, n_train=32, batch_size=16, seed=0)
-    backbone = next(layer for layer in network.layers if isinstance(layer, keras.Model))
-    first = backbone.get_layer("bn_Conv1")
-    convolved = keras.Model(backbone.inputs, backbone.get_layer("Conv1").output)
+    metric_trainer.settle_statistics(trainer, n_train=32, batch_size=16, seed=0)
+    mobilenet = next(layer for layer in network.layers if isinstance(layer, keras.Model))
+    first = mobilenet.get_layer("bn_Conv1")
+    convolved = keras.Model(mobilenet.inputs, mobilenet.get_layer("Conv1").output)
     images = np.repeat(np.stack(log_mels).transpose(0, 2, 1)[..., None] / 10, 3, axis=-1)
     outputs = convolved([images]).numpy()
     assert np.allclose(first.moving_mean, outputs.mean(axis=(0, 1, 2)), atol=1e-3)
     by_batch = [outputs[i].var(axis=(0, 1, 2)) for i in np.split(order_of_settling(32), 2)]
     assert np.allclose(first.moving_variance, np.mean(by_batch, axis=0), rtol=1e-3)
-    assert first.momentum == metric_model.BATCH_NORM_MOMENTUM
+    assert first.momentum == backbone.BATCH_NORM_MOMENTUM
 
 
 def order_of_settling(n):
@@ -280,7 +288,7 @@ def test_saved_without_lambda_and_loaded_the_same(tmp_path):
         network.save(tmp_path / "model.keras")
         loaded = training.load_model(tmp_path / "model.keras")
         log_mels, _ = striped_log_mels(3, FRAMES, 3, seed=0)
-        for one, other in zip(metric_model.embed(network, log_mels), metric_model.embed(loaded, log_mels), strict=True):
+        for one, other in zip(embed(network, log_mels), embed(loaded, log_mels), strict=True):
             assert np.allclose(one, other, atol=1e-5)
         layers = [*loaded.layers, *next(layer for layer in loaded.layers if isinstance(layer, keras.Model)).layers]
         assert not any(isinstance(layer, keras.layers.Lambda) for layer in layers)
@@ -316,7 +324,7 @@ def test_weights_that_do_not_fit(tmp_path):
 
 def test_imagenet_weights_without_network(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(metric_model, "IMAGENET_URL", "http://127.0.0.1:9/")
+    monkeypatch.setattr(backbone, "IMAGENET_URL", "http://127.0.0.1:9/")
     with pytest.raises(common.UserError, match=r"cannot be fetched(.|\n)*kernels_0.35_224_no_top.h5, or set"):
         build(model_with(weights="imagenet"))
     assert not list(tmp_path.rglob("*.h5"))
@@ -328,19 +336,19 @@ def test_imagenet_weights_without_network(tmp_path, monkeypatch):
 
 
 def test_stratified_split():
-    classes = ["a"] * 20 + ["b"] * 10 + ["c"] * 5
-    order, n_train = metric_model.stratified_order(classes, 0.1, seed=0)
+    names = ["a"] * 20 + ["b"] * 10 + ["c"] * 5
+    order, n_train = classes.stratified_order(names, 0.1, seed=0)
     assert sorted(order) == list(range(35)) and n_train == 32
-    assert sorted(np.array(classes)[order[n_train:]]) == ["a", "a", "b"]
-    assert not np.array_equal(order[n_train:], metric_model.stratified_order(classes, 0.1, seed=1)[0][n_train:])
-    assert metric_model.stratified_order(classes, 0.0, seed=0)[1] == 35
+    assert sorted(np.array(names)[order[n_train:]]) == ["a", "a", "b"]
+    assert not np.array_equal(order[n_train:], classes.stratified_order(names, 0.1, seed=1)[0][n_train:])
+    assert classes.stratified_order(names, 0.0, seed=0)[1] == 35
 
 
 def test_scaling_statistics():
     rng = np.random.default_rng(0)
     blocks = [rng.normal([-30, -50], [4, 9], (n, 2)).astype(np.float32) for n in (100, 300)]
     values = np.concatenate(blocks)
-    statistics = metric_model.BandStatistics(2)
+    statistics = metric_trainer.BandStatistics(2)
     for block in blocks:
         statistics.add(block)
     mean, deviation = statistics.scaling("standard")
@@ -354,7 +362,7 @@ def test_scaling_statistics():
 
 def test_windows_of_longer_and_shorter_clips():
     def firsts_and_lasts(n_frames):
-        windows = metric_model.clip_windows(np.arange(n_frames, dtype=float)[:, None], 313)
+        windows = embedding.clip_windows(np.arange(n_frames, dtype=float)[:, None], 313)
         assert windows.shape[1:] == (1, 313)
         return [(window[0, 0], window[0, -1]) for window in windows]
 
@@ -362,7 +370,7 @@ def test_windows_of_longer_and_shorter_clips():
     assert firsts_and_lasts(344) == [(0, 312), (31, 343)]  # ToyCar
     assert firsts_and_lasts(626) == [(0, 312), (313, 625)]
     assert firsts_and_lasts(627) == [(0, 312), (157, 469), (314, 626)]
-    assert np.array_equal(metric_model.clip_windows(np.arange(3.0)[:, None], 7)[0, 0], [0, 1, 2, 0, 1, 2, 0])
+    assert np.array_equal(embedding.clip_windows(np.arange(3.0)[:, None], 7)[0, 0], [0, 1, 2, 0, 1, 2, 0])
 
 
 def test_training_windows_lie_within_their_clip():
@@ -394,14 +402,14 @@ def test_mixup_mixes_inputs_and_labels_alike():
 def test_embeddings_do_not_depend_on_their_neighbours_in_the_batch(monkeypatch):
     network = build()
     log_mels, _ = striped_log_mels(7, FRAMES + 5, 3, seed=0)
-    embeddings, log_probabilities = metric_model.embed(network, log_mels)
+    embeddings, log_probabilities = embed(network, log_mels)
     assert embeddings.shape == (7, 1280) and log_probabilities.shape == (7, 3)
     assert np.allclose(np.linalg.norm(embeddings, axis=1), 16, atol=1e-3)
-    assert np.allclose(np.exp(metric_model.embed(network, log_mels[:1])[1]).sum(), 1, atol=0.05)
-    monkeypatch.setattr(metric_model, "EMBEDDING_BATCH", 3)
-    for one, other in zip(metric_model.embed(network, log_mels), (embeddings, log_probabilities), strict=True):
+    assert np.allclose(np.exp(embed(network, log_mels[:1])[1]).sum(), 1, atol=0.05)
+    monkeypatch.setattr(embedding, "EMBEDDING_BATCH", 3)
+    for one, other in zip(embed(network, log_mels), (embeddings, log_probabilities), strict=True):
         assert np.allclose(one, other, atol=1e-4)
-    alone = np.concatenate([metric_model.embed(network, [one])[0] for one in log_mels])
+    alone = np.concatenate([embed(network, [one])[0] for one in log_mels])
     assert np.allclose(alone, embeddings, atol=1e-4)
 
 
@@ -409,48 +417,7 @@ def test_network_that_gives_nan_is_refused():
     network = build()
     network.get_layer("logits").set_weights([np.full((1280, 3), np.nan), np.zeros(3)])
     with pytest.raises(common.UserError, match="not finite"):
-        metric_model.embed(network, striped_log_mels(1, FRAMES, 3, seed=0)[0])
-
-
-# ---- scores ----
-
-
-def stored_embeddings(rng):
-    ids = np.array(["id_00"] * 30 + ["id_02"] * 30)
-    embeddings = rng.normal(size=(60, 8)) + np.where(ids == "id_02", 20, 0)[:, None]
-    return metric_model.TrainingEmbeddings(embeddings, ids, ["fan/id_00", "fan/id_02"])
-
-
-def test_detector_per_type_or_per_id():
-    trained = stored_embeddings(np.random.default_rng(0))
-    clips = [make_clip(), make_clip(machine_id="id_02")]
-    swapped = np.stack([trained.embeddings[-1], trained.embeddings[0]]) + 0.1  # each sounds like the other machine
-    log_probabilities = np.log([[0.1, 0.9], [0.75, 0.25]])
-    per_type = metric_model.clip_scores(MODEL, trained, clips, swapped, log_probabilities)
-    per_id = metric_model.clip_scores(model_with(lof_per="machine_id"), trained, clips, swapped, log_probabilities)
-    assert np.all(per_type < 2) and np.all(per_id > 5)
-    softmax = model_with(score="softmax", classes="machine_id")
-    own = metric_model.clip_scores(softmax, trained, clips, swapped, log_probabilities)
-    assert np.allclose(own, [-np.log(0.1), -np.log(0.25)])
-
-
-def test_embeddings_are_stored_without_pickles(tmp_path):
-    trained = stored_embeddings(np.random.default_rng(0))
-    record = {"files": {}}
-    for name in ("fan", "valve"):
-        path = metric_model.embeddings_path(tmp_path, name)
-        if name == "fan":
-            trained.save(path)
-        else:
-            np.savez(path, embeddings=np.array([None]))
-        record["files"][path.name] = records.file_digest(path)
-    loaded = metric_model.load_embeddings(tmp_path, record, "fan")
-    assert np.array_equal(loaded.embeddings, trained.embeddings) and loaded.classes == trained.classes
-    assert np.array_equal(loaded.machine_ids, trained.machine_ids)
-    with pytest.raises(common.UserError, match="trained without clips of pump"):
-        metric_model.load_embeddings(tmp_path, record, "pump")
-    with pytest.raises(common.UserError, match="embeddings_valve.npz: unreadable"):
-        metric_model.load_embeddings(tmp_path, record, "valve")
+        embed(network, striped_log_mels(1, FRAMES, 3, seed=0)[0])
 
 
 # ---- refusals before training ----
@@ -458,30 +425,30 @@ def test_embeddings_are_stored_without_pickles(tmp_path):
 
 def test_one_class_is_refused():
     clips = [make_clip(machine_type="slider") for _ in range(9)]
-    for classes, name in (("machine_type", "slider"), ("machine_id", "slider/id_00")):
+    for by, name in (("machine_type", "slider"), ("machine_id", "slider/id_00")):
         with pytest.raises(common.UserError, match=f"one class, {name}, and a classifier") as refusal:
-            metric_model.check_trainable(model_with(classes=classes), clips)
+            classes.check_trainable(model_with(classes=by), clips)
         assert "set model.classes" not in str(refusal.value)
     with pytest.raises(common.UserError, match="or set model.classes: machine_id"):
-        metric_model.check_trainable(MODEL, [*clips, make_clip(machine_type="slider", machine_id="id_02")])
+        classes.check_trainable(MODEL, [*clips, make_clip(machine_type="slider", machine_id="id_02")])
 
 
 def test_fewer_clips_than_neighbours_is_refused():
     clips = [make_clip() for _ in range(5)] + [
         make_clip(machine_type="pump", machine_id=f"id_0{i % 2}") for i in range(6)
     ]
-    metric_model.check_trainable(MODEL, clips)
+    classes.check_trainable(MODEL, clips)
     with pytest.raises(common.UserError, match=r"n_neighbors: 4(.|\n)*pump/id_00: 3 training clips\n(.|\n)*Lower"):
-        metric_model.check_trainable(model_with(lof_per="machine_id"), clips)
-    metric_model.check_trainable(model_with(lof_per="machine_id", score="softmax"), clips)
+        classes.check_trainable(model_with(lof_per="machine_id"), clips)
+    classes.check_trainable(model_with(lof_per="machine_id", score="softmax"), clips)
 
 
 def test_alpha_below_the_bound_is_warned_of(caplog):
     clips = [make_clip(machine_type=name) for name in "abcdef" for _ in range(5)]
     with caplog.at_level(logging.WARNING):
-        metric_model.check_trainable(MODEL, clips)
+        classes.check_trainable(MODEL, clips)
         assert not caplog.messages
-        metric_model.check_trainable(model_with(alpha=4.0), clips)
+        classes.check_trainable(model_with(alpha=4.0), clips)
     assert "4 is too small for 6 classes: a softmax probability of 0.95 takes at least 4.33" in caplog.text
 
 
@@ -540,7 +507,7 @@ def test_train_and_score_with_the_scripts(settings_file, tmp_path):
     assert (model / "model_classifier.keras").stat().st_mtime_ns == before
     with pytest.raises(common.UserError, match="another configuration(.|\n)*model.alpha: 16.0 -> 12.0"):
         run_script("01_test", "-d", "--config", settings_file({"alpha": 12.0}))
-    with pytest.raises(common.UserError, match="fan: 6 training clips, no more than model.n_neighbors"):
+    with pytest.raises(common.UserError, match="fan id_00: 6 training clips, no more than model.n_neighbors"):
         run_script("01_test", "-d", "--config", settings_file({"n_neighbors": 6}))
 
 

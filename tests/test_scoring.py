@@ -212,6 +212,11 @@ def test_one_whole_machine_type_is_enough_to_compare():
     assert scoring.official_dataset(fans) is None
 
 
+def test_columns_are_in_line_on_a_terminal_whatever_the_script():
+    lines = scoring.text_table(["", "AUC"], [["装置", "1"], ["fan", "10"], ["e\u0301", "2"]]).splitlines()
+    assert lines[2:] == ["装置    1", "fan    10", "e\u0301       2"]
+
+
 def test_summary_table_has_the_published_figures_beside_ours():
     scores = {key: values for key, values in official_test_set("dev").items() if key[0] in ("fan", "pump")}
     performance = scoring.evaluate(scores, max_fpr=0.1)

@@ -1,5 +1,6 @@
 """00_train.py and 01_test.py end to end on tiny synthetic data: every CSV, every error, a run killed in its middle."""
 
+import csv
 import importlib
 import json
 import logging
@@ -303,11 +304,55 @@ def test_test_clips_of_another_sample_rate_are_refused(trained, own_data, tmp_pa
     assert not (tmp_path / "result").exists()
 
 
-def test_an_id_without_anomalies_gives_no_auc(trained, own_data):
+@pytest.mark.parametrize("kind", ["no anomaly clip", "clips without a label"])
+def test_an_id_without_both_labels_gives_no_auc(trained, own_data, tmp_path, capsys, kind):
     for path in (own_data / "dev_data" / "fan" / "test").glob("anomaly_id_02_*"):
-        path.unlink()
-    with pytest.raises(common.UserError, match="fan id_02: no anomaly clip"):
-        score.main(["-d", *with_data(trained(), own_data)])
+        if kind == "no anomaly clip":
+            path.unlink()
+        else:
+            path.rename(path.with_name(path.name.replace("anomaly_", "")))
+    arguments = ["-d", *with_data(trained(), own_data)]
+    score.main(arguments)
+    out = capsys.readouterr().out
+    assert f"No AUC, for which it takes normal and anomalous clips, of:\n  fan id_02: {kind}\n" in out
+    folder = tmp_path / "result" / "dev" / "small"
+    assert (folder / "anomaly_score_fan_id_02.csv").exists()
+    lines = (folder / "result.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[lines.index("fan") :]] == ["fan", "id", "00", "Average", ""]
+
+
+def test_machines_of_ones_own(dataset, yaml_file, tmp_path, capsys):
+    """Recordings with names of any form: trained, scored without labels, then with the labels of folders."""
+    machine = tmp_path / "own" / "press"
+    source = dataset / "dev_data" / "fan"
+    for number, path in enumerate(sorted((source / "train").glob("normal_id_00_*"))):
+        (machine / "train").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, machine / "train" / f"Monday, {number}.wav")
+    (machine / "test").mkdir()
+    for path in sorted((source / "test").glob("*_id_00_*")):
+        shutil.copy(path, machine / "test" / f"{path.stem[:7]}, {path.stem[-4:]}.wav")
+    path = yaml_file({"names": "any", "dev_directory": str(tmp_path / "own")})
+    train.main(["-d", "--config", str(path)])
+    score.main(["-d", "--config", str(path)])
+    out = capsys.readouterr().out
+    folder = tmp_path / "result" / "dev" / "small"
+    assert f"small: anomaly scores of 4 clips -> {folder}" in out
+    assert "of:\n  press id_00: clips without a label\n" in out
+    assert not (folder / "result.csv").exists()
+    with (folder / "anomaly_score_press_id_00.csv").open(encoding="utf-8", newline="") as stream:
+        unlabelled = dict(csv.reader(stream))
+    assert len(unlabelled) == 4
+    for path_of_clip in sorted((machine / "test").iterdir()):
+        label = "normal" if path_of_clip.name.startswith("normal") else "abnormal"
+        (machine / "test" / label).mkdir(exist_ok=True)
+        path_of_clip.rename(machine / "test" / label / path_of_clip.name)
+    score.main(["-d", "--config", str(path)])
+    assert "No AUC" not in capsys.readouterr().out
+    with (folder / "anomaly_score_press_id_00.csv").open(encoding="utf-8", newline="") as stream:
+        labelled = dict(csv.reader(stream))
+    assert {name.split("/")[1]: value for name, value in labelled.items()} == unlabelled
+    assert [name.split("/")[0] for name in labelled] == 2 * ["normal"] + 2 * ["abnormal"]
+    assert (folder / "result.csv").read_text().startswith("press\nid,AUC,pAUC\n00,")
 
 
 def test_a_missing_model_is_named_with_what_to_do(trained, tmp_path):

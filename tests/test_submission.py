@@ -496,6 +496,20 @@ def test_a_demo_package_without_its_truth_is_not_the_official_one(run):
     with pytest.raises(common.UserError, match="checked for the official evaluation clips") as caught:
         script.main(["--check", run[-1]])
     assert "15 of 18 score files missing" in str(caught.value)
+    assert str(caught.value).splitlines()[-1].startswith("If the package is for other clips")
+
+
+def test_a_package_for_other_clips_says_how_to_check_it(tmp_path, run, clips, caplog):
+    caplog.set_level("INFO")
+    for (machine_type, _), names in clips.items():
+        (tmp_path / "eval_data" / machine_type / "test").mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (tmp_path / "eval_data" / machine_type / "test" / name).touch()
+    for options, truth in ((run, run[5]), (run[:4] + run[6:], str(tmp_path / "eval_data"))):
+        script.main(options)
+        command = caplog.messages[-1].partition("to check it: python 03_submit.py ")[2].split()
+        assert command == ["--check", run[-1], "--truth", truth]
+        script.main(command)
 
 
 @pytest.mark.parametrize(

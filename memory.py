@@ -1,0 +1,137 @@
+"""What an outlier detector remembers of a machine type: one vector of each training clip, by machine ID."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+import detectors
+import records
+import training
+from common import Clip, UserError
+from config import Detector, System
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Vectors of the training clips of one machine type, and the scores that they give others."""
+
+    names: np.ndarray  # (n_clips,), text
+    machine_ids: np.ndarray  # (n_clips,), text
+    vectors: np.ndarray  # (n_clips, n_numbers)
+    log_probabilities: np.ndarray  # (n_clips,), of each clip's own class; zeros where there are no classes
+
+    ARRAYS: ClassVar[dict] = {
+        "names": ("U", 1),
+        "machine_ids": ("U", 1),
+        "vectors": ("f", 2),
+        "log_probabilities": ("f", 1),
+    }
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip], vectors: np.ndarray, log_probabilities: np.ndarray | None = None) -> "Memory":
+        """Memory of these clips."""
+        return cls(
+            np.array([clip.name for clip in clips]),
+            np.array([clip.machine_id for clip in clips]),
+            vectors,
+            np.zeros(len(clips), np.float32) if log_probabilities is None else log_probabilities,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write as npz, without pickles."""
+        np.savez(path, **{name: getattr(self, name) for name in self.ARRAYS})
+
+    def group(self, detector: Detector, machine_id: str) -> np.ndarray:
+        """Which clips share a detector with those of ``machine_id``; shape (n_clips,), bool."""
+        if detector.lof_per == "machine_type":
+            return np.ones(len(self.names), bool)
+        return self.machine_ids == machine_id
+
+    def scores(self, detector: Detector, vectors: np.ndarray, machine_ids: Sequence[str]) -> np.ndarray:
+        """Outlier scores of other clips, shape (n,), float64; higher = more anomalous.
+
+        Parameters
+        ----------
+        vectors : ndarray, shape (n, n_numbers)
+        machine_ids : of each of them
+        """
+        machine_ids = np.asarray(machine_ids)
+        scores = np.empty(len(vectors))
+        for machine_id in np.unique(machine_ids):
+            members = machine_ids == machine_id
+            train, scale = self._reference(detector, machine_id)
+            scores[members] = detectors.outlier_scores(train, scale(vectors[members]), **settings(detector))
+        return scores
+
+    def own_scores(self, detector: Detector) -> np.ndarray:
+        """Scores of the training clips, each without itself among those remembered; shape (n_clips,), float64."""
+        scores = np.empty(len(self.vectors))
+        for machine_id in np.unique(self.machine_ids):
+            train, _ = self._reference(detector, machine_id)
+            members = self.machine_ids == machine_id
+            of_group = detectors.leave_one_out_scores(train, **settings(detector))
+            scores[members] = of_group[members[self.group(detector, machine_id)]]
+        return scores
+
+    def _reference(self, detector: Detector, machine_id: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Vectors that a machine ID's clips are compared with, as they are compared, and what brings others to it."""
+        train = self.vectors[self.group(detector, machine_id)]
+        if not detector.STANDARDISED:
+            return train, lambda vectors: vectors
+        mean, deviation = detectors.standardisation(train)
+
+        def scale(vectors: np.ndarray) -> np.ndarray:
+            return (vectors - mean) / deviation
+
+        return scale(train), scale
+
+    def faults(self, detector: Detector, machine_ids: Sequence[str]) -> list[str]:
+        """Why clips of these machine IDs cannot be scored, one line each."""
+        faults = []
+        for machine_id in sorted(set(machine_ids)):
+            n_clips = int(self.group(detector, machine_id).sum())
+            if n_clips == 0:
+                faults.append(f"{machine_id}: no training clips")
+            elif n_clips <= detector.n_neighbors:
+                faults.append(f"{machine_id}: {n_clips} training clips, no more than model.n_neighbors")
+        return faults
+
+
+def settings(detector: Detector) -> dict:
+    """Arguments of :func:`detectors.outlier_scores`."""
+    return {
+        "score": detector.score,
+        "n_neighbors": detector.n_neighbors,
+        "n_nearest": detector.n_nearest,
+        "metric": detector.metric,
+    }
+
+
+def file_name(kind: str, machine_type: str) -> str:
+    """Name of the file in the model folder; ``kind`` is ``embeddings`` or ``descriptors``."""
+    return f"{kind}_{machine_type}.npz"
+
+
+def load(run: training.Run, system: System, record_name: str, kind: str, machine_type: str) -> Memory:
+    """What :meth:`Memory.write` has written.
+
+    Parameters
+    ----------
+    record_name : of the record that the file belongs to: the machine type, or the classifier's
+
+    Raises
+    ------
+    UserError : if the system was trained without clips of ``machine_type``, or the file is not as it was written.
+    """
+    folder, name = run.model_folder(system), file_name(kind, machine_type)
+    record = records.require_trained(run, system, record_name)
+    if name not in record["files"]:
+        raise UserError(
+            f"{folder / name}: missing; {system.name} was trained without clips of {machine_type}. Train it on all "
+            "machine types that are to be scored, or name others with --machine-type"
+        )
+    path = records.checked_file(folder, record, name)
+    return Memory(**records.read_arrays(path, Memory.ARRAYS))

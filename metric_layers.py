@@ -1,0 +1,112 @@
+"""Layers and loss of the classifiers: L2 constraint, logits with a margin, batch normalisation of images."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class L2Constraint(layers.Layer):
+    """``alpha * f / ||f||`` per sample (Ranjan et al. 2017, L2-constrained softmax).
+
+    Parameters
+    ----------
+    alpha : float, norm of the outputs; where ``trained`` it is where the training starts from
+    """
+
+    def __init__(self, alpha: float, trained: bool, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.start, self.trained = alpha, trained
+
+    def build(self, input_shape):
+        """Make alpha a weight, whether it is trained or not."""
+        initializer = keras.initializers.Constant(self.start)
+        self.alpha = self.add_weight(shape=(), initializer=initializer, trainable=self.trained, name="alpha")
+
+    def call(self, inputs):
+        """Normalise along the last axis."""
+        return self.alpha * ops.normalize(inputs, axis=-1, order=2, epsilon=1e-12)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "alpha": self.start, "trained": self.trained}
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Keras's batch normalisation of images, computed by TensorFlow's fused operation.
+
+    Keras 3 puts it together from a dozen operations, which take longer than all of MobileNetV2's convolutions.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalise by the batch's statistics in training, by the moving ones otherwise."""
+        if self.synchronized:  # over the replicas of a distributed step
+            return super().call(inputs, training=training, mask=mask)
+        gamma, beta = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
+        if not (training and self.trainable):
+            return tf.compat.v1.nn.fused_batch_norm(
+                inputs,
+                gamma,
+                beta,
+                mean=tf.convert_to_tensor(self.moving_mean),
+                variance=tf.convert_to_tensor(self.moving_variance),
+                epsilon=self.epsilon,
+                is_training=False,
+            )[0]
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+        )
+        n = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+        variance *= (n - 1) / n  # fused: of the sample; Keras: of the population
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class CosineLogits(layers.Layer):
+    """``||f|| * cos(f, w_j)`` for each class j: a Dense layer without bias whose columns have unit norm."""
+
+    def __init__(self, n_classes: int, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.n_classes = n_classes
+
+    def build(self, input_shape):
+        """Make the class vectors."""
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.n_classes), name="kernel")
+
+    def call(self, inputs):
+        """Project on the class vectors."""
+        return ops.matmul(inputs, ops.normalize(self.kernel, axis=0, order=2, epsilon=1e-12))
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "n_classes": self.n_classes}
+
+
+def margin_softmax_loss(labels: tf.Tensor, logits: tf.Tensor, *, alpha: tf.Tensor, margin: float) -> tf.Tensor:
+    """ArcFace loss (Deng et al. 2019, eq. 3) for labels that may be mixtures of classes; shape (n,).
+
+    ``sum_j y_j * -log(exp(a cos(t_j + m)) / (exp(a cos(t_j + m)) + sum_{i != j} exp(a cos t_i)))``. Where ``t_j`` is
+    above ``pi - m``, ``cos t_j - m sin m`` takes the place of ``cos(t_j + m)``, which would rise again (the authors'
+    code): without it a network learns to turn its embeddings away from all classes.
+
+    Parameters
+    ----------
+    labels : (n, n_classes), each row sums to one
+    logits : (n, n_classes), ``alpha * cos t``
+    margin : float [rad]
+    """
+    cosines = tf.clip_by_value(logits / alpha, -1 + 1e-6, 1 - 1e-6)  # acos has no gradient at the ends
+    turned = tf.where(
+        cosines > -math.cos(margin), tf.cos(tf.acos(cosines) + margin), cosines - margin * math.sin(margin)
+    )
+    with_margin = alpha * turned
+    n_classes = logits.shape[-1]
+    alternatives = tf.repeat(logits[:, None, :], n_classes, axis=1)  # (n, class j with margin, class i)
+    alternatives = tf.linalg.set_diag(alternatives, with_margin)
+    losses = tf.reduce_logsumexp(alternatives, axis=-1) - with_margin
+    return tf.reduce_sum(labels * losses, axis=-1)

@@ -1,0 +1,193 @@
+"""Training of the classifiers: examples of the clips batch by batch, mixup, scaling, settled statistics."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+import training
+from backbone import BATCH_NORM_MOMENTUM
+from config import Classifier, System
+from metric_layers import margin_softmax_loss
+
+FRAME_TYPE = np.float16  # of the frames that are held, at half the memory: 2^-11 off, 0.03 dB where they are not silent
+STATISTICS_BATCHES = 100  # at most, for the statistics that are taken after training
+
+
+class BandStatistics:
+    """Mean, deviation and range of each mel band over blocks of frames that come one after the other."""
+
+    def __init__(self, n_mels: int):
+        self.count = 0
+        self.sums, self.squares = np.zeros(n_mels), np.zeros(n_mels)
+        self.lowest, self.highest = np.full(n_mels, np.inf), np.full(n_mels, -np.inf)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take a block, (n_frames, n_mels) [dB]."""
+        self.count += len(block)
+        self.sums += block.sum(axis=0, dtype=np.float64)
+        self.squares += np.square(block, dtype=np.float64).sum(axis=0)
+        self.lowest = np.minimum(self.lowest, block.min(axis=0))
+        self.highest = np.maximum(self.highest, block.max(axis=0))
+
+    def scaling(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation [dB], (n_mels,) each, by which the network scales its input.
+
+        ``standard``: those of all values; ``standard_per_band``: those of each band; ``minmax``: such that the values
+        reach from -1 to 1.
+        """
+        means, squares = self.sums / self.count, self.squares / self.count
+        if kind == "minmax":
+            low, high = self.lowest.min(), self.highest.max()
+            means, deviations = np.full_like(means, (high + low) / 2), np.full_like(means, (high - low) / 2)
+        elif kind == "standard":
+            mean = means.mean()
+            deviations = np.full_like(means, math.sqrt(squares.mean() - mean**2))
+            means = np.full_like(means, mean)
+        else:
+            deviations = np.sqrt(np.maximum(squares - means**2, 0))
+        return means, np.maximum(deviations, 1e-3)  # a band that never changes stays zero
+
+
+class LogMelWindows:
+    """One window of each clip, cut out of the log-mel frames.
+
+    The frames are held once. A longer clip gives a window at any place; a shorter one is repeated until it fills the
+    window.
+
+    Parameters
+    ----------
+    log_mel : tf.Variable, shape (n_frames, n_mels) [dB], the frames of all clips
+    offsets : ndarray, shape (n_clips + 1,), first frame of each clip, and their number
+    order : ndarray, shape (n_clips,), the clips in the order of their indices
+    frames : int, frames in a window
+    """
+
+    def __init__(self, log_mel: tf.Variable, offsets: np.ndarray, order: np.ndarray, *, frames: int):
+        self.log_mel, self.frames = log_mel, frames
+        self.firsts = tf.constant(offsets[:-1][order], tf.int32)
+        self.lengths = tf.constant(np.diff(offsets)[order], tf.int32)
+
+    def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """Windows (n, n_mels, frames, 1); ``places`` in [0, 1) say where in the clip."""
+        lengths = tf.gather(self.lengths, indices)
+        choices = tf.maximum(lengths - self.frames + 1, 1)
+        starts = tf.cast(tf.floor(places * tf.cast(choices, tf.float32)), tf.int32)
+        within = (starts[:, None] + tf.range(self.frames)) % lengths[:, None]
+        windows = tf.gather(self.log_mel, tf.gather(self.firsts, indices)[:, None] + within)
+        return tf.cast(tf.transpose(windows, (0, 2, 1))[..., None], tf.float32)
+
+
+class Descriptors:
+    """The descriptor of each clip; ``vectors``, shape (n_clips, n_numbers), in the ``order`` of their indices."""
+
+    def __init__(self, vectors: np.ndarray, order: np.ndarray):
+        self.vectors = tf.constant(vectors[order], tf.float32)
+
+    def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """Descriptors (n, n_numbers); there is one of a clip, wherever the place."""
+        return tf.gather(self.vectors, indices)
+
+
+class ClipTrainer(keras.Model):
+    """Trains the network on one example of each clip in an epoch; ``fit`` is given indices of clips.
+
+    Parameters
+    ----------
+    source : LogMelWindows or Descriptors, gives the network's inputs
+    labels : ndarray, shape (n_clips,), class of each clip, in the order of the source's indices
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        model: Classifier,
+        source: LogMelWindows | Descriptors,
+        labels: np.ndarray,
+        seed: int,
+    ):
+        super().__init__()
+        self.network, self.source, self.seed = network, source, seed
+        self.labels = tf.constant(labels, tf.int32)
+        self.n_classes = network.output_shape[-1]
+        self.mixup, self.mixup_share, self.margin = model.mixup, model.mixup_share, model.margin
+
+    def call(self, inputs, training=False):
+        """Logits."""
+        return self.network(inputs, training=training)
+
+    def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs of the network, (n, ...), and one-hot labels, (n, n_classes)."""
+        return self.source.take(indices, places), tf.one_hot(tf.gather(self.labels, indices), self.n_classes)
+
+    def train_step(self, indices):
+        """One step; all that is drawn at random follows from the seed and the number of the step."""
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
+        places = tf.random.stateless_uniform(tf.shape(indices), seed)
+        inputs, labels = self.examples(indices, places)
+        if self.mixup:
+            inputs, labels = self.mixed(inputs, labels, seed)
+        return super().train_step((inputs, labels))
+
+    def mixed(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mixup (Zhang et al. 2018): each example with its mirror image in the batch, in parts of Beta(a, a)."""
+        gammas = tf.random.stateless_gamma((2, tf.shape(labels)[0]), seed, alpha=self.mixup)
+        part = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
+        if self.mixup_share < 1:
+            chosen = tf.random.stateless_uniform(tf.shape(part), seed + [0, 2**40]) < self.mixup_share
+            part = tf.where(chosen, part, 1.0)
+        of_input, of_label = tf.reshape(part, (-1, *[1] * (len(inputs.shape) - 1))), part[:, None]
+        inputs = of_input * inputs + (1 - of_input) * inputs[::-1]
+        return inputs, of_label * labels + (1 - of_label) * labels[::-1]
+
+    def test_step(self, indices):
+        """Loss and accuracy of a validation batch, at the middle of each clip."""
+        return super().test_step(self.examples(indices, tf.fill(tf.shape(indices), 0.5)))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Softmax cross-entropy; with a margin, that of ArcFace."""
+        if self.margin:
+            alpha = self.network.get_layer("embedding").alpha
+            return tf.reduce_mean(margin_softmax_loss(y, y_pred, alpha=alpha, margin=self.margin))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def make_trainer(
+    network: keras.Model, system: System, source: LogMelWindows | Descriptors, labels: np.ndarray, seed: int
+) -> ClipTrainer:
+    """Trainer, compiled. On a CPU, XLA's convolutions take ten times as long as TensorFlow's own."""
+    trainer = ClipTrainer(network, system.model, source, labels, seed)
+    trainer.compile(
+        training.make_optimizer(system.fit),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+    )
+    return trainer
+
+
+def settle_statistics(trainer: ClipTrainer, *, n_train: int, batch_size: int, seed: int) -> None:
+    """Take the statistics of batch normalisation anew from training clips (Wu and Johnson 2021, PreciseBN).
+
+    The moving statistics of training lag behind the weights; after a short training, what a network gives in inference
+    has little to do with what it gave in training. Here each is the plain mean over batches of the trained network.
+    """
+    norms = [layer for layer in trainer.network._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    momentum = tf.Variable(0.0, trainable=False)
+
+    @tf.function
+    def pass_on(indices: tf.Tensor) -> None:
+        inputs, _ = trainer.examples(indices, tf.fill(tf.shape(indices), 0.5))
+        trainer.network(inputs, training=True)
+
+    for layer in norms:
+        layer.momentum = momentum
+    n_batches = min(STATISTICS_BATCHES, max(1, n_train // batch_size))  # whole ones
+    batches = training.epoch_batches(n_train, seed=seed, batch_size=batch_size, shuffle=True)
+    for number, indices in enumerate(batches.take(n_batches)):
+        momentum.assign(number / (number + 1))
+        pass_on(indices)
+    for layer in norms:
+        layer.momentum = BATCH_NORM_MOMENTUM

@@ -1,0 +1,80 @@
+"""Systems without a network: an outlier detector on descriptors of the clips.
+
+Their training computes the descriptors of the training clips, which the detector remembers. One machine is enough.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import features
+import memory
+import records
+import training
+from common import Clip, fault_list
+from config import System
+from memory import Memory
+
+
+def work(system: System, clips: dict[str, list[Clip]]) -> int:
+    """Progress steps that ``train`` takes: each clip is read once. Clips without a descriptor are refused here."""
+    for train_clips in clips.values():
+        features.check_descriptor(system.descriptor, train_clips[0].sample_rate)
+    return sum(map(len, clips.values()))
+
+
+def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+    """Compute the descriptors of each machine type's clips, except where they are there.
+
+    Parameters
+    ----------
+    clips : machine type -> training clips
+    """
+    for machine_type, train_clips in clips.items():
+        job = training.Job(run, system, machine_type, train_clips)
+        if job.is_done():
+            job.skip(1)
+            continue
+        vectors = run.descriptors(system, train_clips)
+        remembered = Memory.of(train_clips, vectors)
+        records.finish(job, {memory.file_name("descriptors", machine_type): remembered.write}, {})
+
+
+def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+    """Raise UserError unless the descriptors of enough training clips are there for each machine type and ID."""
+    faults = []
+    for machine_type, test_clips in clips.items():
+        records.check_sample_rate(records.require_trained(run, system, machine_type), test_clips)
+        of_type = load_memory(run, system, machine_type).faults(system.model, [clip.machine_id for clip in test_clips])
+        faults += [f"{machine_type} {fault}" for fault in of_type]
+    if faults:
+        raise fault_list(
+            f"{system.name}: test clips that cannot be scored",
+            faults,
+            "Train on clips of these machines, lower model.n_neighbors, or set model.lof_per: machine_type",
+        )
+
+
+def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+    """Files that stand for what scores the clips of a machine type: the record of their descriptors."""
+    return [records.record_path(run.model_folder(system), machine_type)]
+
+
+def load_memory(run: training.Run, system: System, machine_type: str) -> Memory:
+    """Descriptors of a machine type's training clips."""
+    return memory.load(run, system, machine_type, "descriptors", machine_type)
+
+
+def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+    """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
+    vectors = run.descriptors(system, clips)
+    remembered = load_memory(run, system, machine_type)
+    return remembered.scores(system.model, vectors, [clip.machine_id for clip in clips])
+
+
+def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
+    """Scores of the training clips of a machine type, each as if the detector did not remember it."""
+    remembered = load_memory(run, system, machine_type)
+    scores = remembered.own_scores(system.model)
+    return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)

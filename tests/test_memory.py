@@ -1,0 +1,71 @@
+"""memory.py: which training clips a detector remembers, its scores, what is told of clips it cannot score."""
+
+import numpy as np
+import pytest
+
+import config
+import detectors
+from memory import Memory
+
+PER_ID = config.Neighbors(score="density", lof_per="machine_id", n_neighbors=4, n_nearest=3, metric="manhattan")
+
+
+def detector(**changes) -> config.Neighbors:
+    return config.Neighbors(
+        **{"score": "lof", "lof_per": "machine_id", "n_neighbors": 4, "metric": "euclidean", **changes}
+    )
+
+
+@pytest.fixture
+def memory() -> Memory:
+    """Two machines that sound different: 30 clips of 8 numbers each."""
+    rng = np.random.default_rng(0)
+    ids = np.array(["id_00"] * 30 + ["id_02"] * 30)
+    vectors = rng.normal(size=(60, 8)) * np.linspace(1, 5, 8) + np.where(ids == "id_02", 20, 0)[:, None]
+    return Memory(np.array([f"{k}.wav" for k in range(60)]), ids, vectors, np.zeros(60))
+
+
+def test_detector_per_type_or_per_id(memory):
+    swapped = np.stack([memory.vectors[-1], memory.vectors[0]]) + 0.1  # each sounds like the other machine
+    per_id = memory.scores(detector(), swapped, ["id_00", "id_02"])
+    per_type = memory.scores(detector(lof_per="machine_type"), swapped, ["id_00", "id_02"])
+    assert np.all(per_type < 2) and np.all(per_id > 5)
+
+
+def test_scores_are_those_of_the_detector_on_standardised_vectors(memory):
+    new = np.random.default_rng(1).normal(size=(5, 8))
+    train = memory.vectors[:30]
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    keys = {"score": "density", "n_neighbors": 4, "n_nearest": 3, "metric": "manhattan"}
+    expected = detectors.outlier_scores((train - mean) / deviation, (new - mean) / deviation, **keys)
+    assert np.allclose(memory.scores(PER_ID, new, ["id_00"] * 5), expected)
+
+
+def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
+    keys = {"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"}
+    model = config.DenseL2Softmax(
+        classes="machine_id", alpha=16.0, margin=0.0, mixup=0.0, units=(4,), embedding=8, **keys
+    )
+    new = memory.vectors[:2] + [[3, 0, 0, 0, 0, 0, 0, 0]]
+    nearest = np.linalg.norm(memory.vectors[:30, None] - new, axis=2).min(axis=0)
+    assert np.allclose(memory.scores(model, new, ["id_00"] * 2), nearest)
+
+
+def test_own_scores_leave_each_clip_out(memory):
+    for one in (PER_ID, detector(lof_per="machine_type")):
+        own = memory.own_scores(one)
+        assert own.shape == (60,) and np.isfinite(own).all()
+    rest = np.arange(60) != 7
+    without = Memory(memory.names[rest], memory.machine_ids[rest], memory.vectors[rest], np.zeros(59))
+    alone = without.scores(detector(), memory.vectors[7:8], ["id_00"])
+    scale = memory.vectors[:30].std(axis=0) / np.delete(memory.vectors[:30], 7, axis=0).std(axis=0)
+    assert np.allclose(scale, 1, atol=0.2)  # what is left of a difference: the clip's part in the standardisation
+    assert memory.own_scores(detector())[7] == pytest.approx(alone[0], rel=0.2)
+
+
+def test_clips_that_cannot_be_scored(memory):
+    assert memory.faults(PER_ID, ["id_00", "id_02"]) == []
+    assert memory.faults(PER_ID, ["id_04", "id_00"]) == ["id_04: no training clips"]
+    assert memory.faults(detector(lof_per="machine_type"), ["id_04"]) == []
+    too_many = detector(n_neighbors=30)
+    assert memory.faults(too_many, ["id_02"]) == ["id_02: 30 training clips, no more than model.n_neighbors"]
