@@ -5,6 +5,7 @@ python 00_train.py -e                            train on eval_data/<machine typ
 python 00_train.py -e --training-data dev+eval   train on both
 """
 
+import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -33,6 +34,25 @@ def train_folders(settings: config.Config, training_data: str, wanted: Sequence[
     return [(name, settings.directory(split) / name / "train") for split in types for name in types[split]]
 
 
+def work(settings: config.Config, systems: Sequence[config.System], clips: dict[str, list[common.Clip]]) -> int:
+    """Progress steps that training takes.
+
+    Raises
+    ------
+    UserError : if a system cannot be trained on these clips, naming those of the YAML that can.
+    """
+    try:
+        return sum(system.module.work(system, clips) for system in systems)
+    except common.UserError as error:
+        able = []
+        for system in settings.systems.values():
+            with contextlib.suppress(common.UserError):
+                system.module.work(system, clips)
+                able.append(system.name)
+        advice = f"\nOn these clips, --system {', '.join(able)} can be trained." if able else ""
+        raise common.UserError(f"{error}{advice}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then train; models go to <model_directory>/<training data>/<system>/."""
     args = common.parse_arguments(common.argument_parser(__doc__), argv)
@@ -54,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
 
-    total = sum(system.module.work(system, clips) for system in systems)
+    total = work(settings, systems, clips)
     with training.progress_bar(total, settings.fit.verbose) as bar:
         run = training.Run(settings, args.training_data, bar)
         for system in systems:

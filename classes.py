@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common import Clip, UserError, fault_list
-from config import L2Softmax
+from config import Classifier, Detector, L2Softmax
 
 BOUND_PROBABILITY = 0.95  # softmax probability of the right class that alpha should allow for
 
@@ -46,6 +46,21 @@ def alpha_lower_bound(n_classes: int, probability: float) -> float:
     return math.log(probability * (n_classes - 2) / (1 - probability))
 
 
+def check_enough_clips(model: Detector, clips: Sequence[Clip]) -> None:
+    """Raise UserError unless each detector gets more clips than it looks for neighbours."""
+    groups = collections.Counter(
+        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
+    )
+    few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
+    if few:
+        raise fault_list(
+            f"model.n_neighbors: {model.n_neighbors}, and no more training clips than that",
+            few,
+            "Lower model.n_neighbors, add training clips, or set model.lof_per: machine_type"
+            + (" or model.score: softmax" if isinstance(model, Classifier) else ""),
+        )
+
+
 def check_trainable(model: L2Softmax, clips: Sequence[Clip]) -> None:
     """Raise UserError unless there are classes to tell apart and clips enough for the detectors."""
     classes = sorted(set(class_names(model, clips)))
@@ -56,16 +71,8 @@ def check_trainable(model: L2Softmax, clips: Sequence[Clip]) -> None:
             f"model.classes: {model.classes}: all training clips are of one class, {classes[0]}, and a classifier "
             f"needs two.\nAdd the training clips of other machines{advice}; an autoencoder does without"
         )
-    groups = collections.Counter(
-        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
-    )
-    few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
-    if few and model.score != "softmax":
-        raise fault_list(
-            f"model.n_neighbors: {model.n_neighbors}, and no more training clips than that",
-            few,
-            "Lower model.n_neighbors, add training clips, or set model.lof_per: machine_type or model.score: softmax",
-        )
+    if model.score != "softmax":
+        check_enough_clips(model, clips)
     bound = alpha_lower_bound(len(classes), BOUND_PROBABILITY)
     if model.alpha != "trained" and model.alpha < bound:
         logger.warning(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import MACHINE_TYPES, OPTIONS, merge, tiny_settings
+from conftest import MACHINE_TYPES, OPTIONS, SHIPPED, merge, tiny_settings
 from sklearn.metrics import roc_auc_score
 
 import common
@@ -319,6 +319,16 @@ def test_an_id_without_both_labels_gives_no_auc(trained, own_data, tmp_path, cap
     assert (folder / "anomaly_score_fan_id_02.csv").exists()
     lines = (folder / "result.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines[lines.index("fan") :]] == ["fan", "id", "00", "Average", ""]
+
+
+def test_a_system_that_cannot_be_trained_names_those_that_can(yaml_file):
+    shipped = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"]
+    systems = {"systems": {name: shipped[name] for name in ("l2_softmax", "neighbors", "baseline_ae")}}
+    options = ["-d", "--machine-type", "fan", "--config", str(yaml_file(systems))]
+    with pytest.raises(common.UserError, match=r"(?s)one class, fan, .*\nOn these clips, --system small, baseline_ae"):
+        train.main([*options, "--system", "l2_softmax"])
+    with pytest.raises(common.UserError, match=r"(?s)n_neighbors: \d+, and no more .*\nOn these clips, --system small"):
+        train.main([*options, "--system", "neighbors"])
 
 
 def test_machines_of_ones_own(dataset, yaml_file, tmp_path, capsys):
