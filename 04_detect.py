@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
 
         bar = stack.enter_context(training.progress_bar(len(windows), settings.fit.verbose))
-        run = training.Run(settings, args.training_data, bar)
+        run = training.Run(settings, args.training_data, bar, draws=False)
         verdicts = detection.judge(run, system, windows, args.machine_id, names)
         bar.close()
         print(detection.table(verdicts))

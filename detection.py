@@ -71,7 +71,7 @@ def trained_clips(settings: Config, training_data: str, system: System, machine_
             raise UserError(
                 f"{settings.model_folder(training_data, name)}: no finished model for {machine_type}. Train it "
                 f"(python 00_train.py {split} --system {system.name} --machine-type {machine_type}), or name another "
-                f"with --machine-type, --system or --training-data; trained {name} are there for "
+                f"with --machine-type, --system or --training-data; models of {name} are there for "
                 f"{_trained_types(settings, name) or 'none'}"
             )
     return trained[machine_type]

@@ -258,14 +258,15 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
         columns = [record["classes"].index(name) for name in class_names(system.model, clips)]
         return -log_probabilities[np.arange(len(clips)), columns].astype(np.float64)
     remembered = load_memory(run, system, machine_type)
-    embedding_figure.write_figure(
-        run.result_folder(system.name) / f"embedding_{machine_type}.png",
-        f"{system.name}, {machine_type}: embeddings",
-        remembered.vectors,
-        remembered.machine_ids,
-        embeddings,
-        clips,
-    )
+    if run.draws:
+        embedding_figure.write_figure(
+            run.result_folder(system.name) / f"embedding_{machine_type}.png",
+            f"{system.name}, {machine_type}: embeddings",
+            remembered.vectors,
+            remembered.machine_ids,
+            embeddings,
+            clips,
+        )
     return remembered.scores(system.model, embeddings, [clip.machine_id for clip in clips])
 
 

@@ -67,6 +67,7 @@ class Run:
     config: Config
     training_data: str  # "dev", "eval" or "dev+eval"
     progress: tqdm = field(repr=False)
+    draws: bool = True  # pictures beside the scores, where a model family has one
 
     @property
     def cache(self) -> Cache | None:

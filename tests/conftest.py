@@ -1,5 +1,6 @@
 """What several test files share: a tiny synthetic dataset, and YAML files made from the shipped one."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +66,39 @@ def yaml_file(dataset, tmp_path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+NEAREST = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
+CLASSIFIER = {"classes": "machine_id", "alpha": 16, "margin": 0, "mixup": 0, **NEAREST, "score": "knn"}
+WINDOWS = {"width": 0.35, "weights": None, "input_size": None, "resize": "bilinear", "scaling": "standard"}
+OF_CLASSIFIERS = {"epochs": 2, "batch_size": 4, "validation_split": 0}
+OF_CLASSIFIERS |= {"compile": {"loss": "categorical_crossentropy", "optimizer": "adam", "learning_rate": 1e-3}}
+FAMILIES = {  # a small system of each model family
+    "small": {"model": {"type": "dense_ae", "units": [16, 4, 16]}},
+    "windows": {
+        "model": {"type": "l2_softmax", **CLASSIFIER, **WINDOWS},
+        "feature": {"frames": 32},
+        "fit": OF_CLASSIFIERS,
+    },
+    "dense": {
+        "model": {"type": "dense_l2_softmax", **CLASSIFIER, "units": [16, 8], "embedding": 4},
+        "fit": OF_CLASSIFIERS,
+    },
+    "near": {"model": {"type": "neighbors", **NEAREST}},
+    "all": {"model": {"type": "fusion", "members": {"near": 1, "dense": 0.5, "small": 0.5}}},
+}
+
+
+@pytest.fixture(scope="session")
+def families(dataset, tmp_path_factory) -> Path:
+    """Folder in which FAMILIES were trained and scored on the development data. Not to be changed."""
+    work = tmp_path_factory.mktemp("families")
+    path = work / "settings.yaml"
+    settings = tiny_settings(dataset, work) | {"systems": FAMILIES, "system": list(FAMILIES)}
+    path.write_text(yaml.safe_dump(settings))
+    for script in ("00_train", "01_test"):
+        importlib.import_module(script).main(["-d", "--config", str(path)])
+    return work
 
 
 @pytest.fixture

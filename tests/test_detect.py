@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import OPTIONS, merge, tiny_settings
+from conftest import FAMILIES, OPTIONS, merge
 
 import common
 import decision
@@ -26,15 +26,9 @@ N_SAMPLES = int(OPTIONS.seconds * RATE)
 detect = importlib.import_module("04_detect")
 
 
-@pytest.fixture(scope="module")
-def work(dataset, tmp_path_factory) -> Path:
-    """Folder in which the tiny system was trained and scored on the development data. Not to be changed."""
-    work = tmp_path_factory.mktemp("dev")
-    path = work / "settings.yaml"
-    path.write_text(yaml.safe_dump(tiny_settings(dataset, work)))
-    importlib.import_module("00_train").main(["-d", "--config", str(path)])
-    importlib.import_module("01_test").main(["-d", "--config", str(path)])
-    return work
+@pytest.fixture
+def work(families) -> Path:
+    return families
 
 
 @pytest.fixture
@@ -43,7 +37,8 @@ def test_folder(dataset) -> Path:
 
 
 def run(work: Path, *arguments) -> None:
-    detect.main(["--config", str(work / "settings.yaml"), "--machine-type", "fan", *map(str, arguments)])
+    options = ["--config", work / "settings.yaml", "--machine-type", "fan", "--system", "small"]
+    detect.main([*map(str, [*options, *arguments])])
 
 
 def verdicts(work: Path, tmp_path: Path, *arguments) -> list[dict]:
@@ -52,37 +47,39 @@ def verdicts(work: Path, tmp_path: Path, *arguments) -> list[dict]:
     return json.loads((tmp_path / "x.json").read_text())
 
 
-def official_scores(work: Path) -> dict[str, float]:
+def official_scores(work: Path, system: str = "small") -> dict[str, float]:
     """Clip name -> score that 01_test.py has written."""
-    paths = (work / "result" / "dev" / "small").glob("anomaly_score_fan_*.csv")
+    paths = (work / "result" / "dev" / system).glob("anomaly_score_fan_*.csv")
     return {name: float(score) for path in paths for name, score in csv.reader(path.read_text().splitlines())}
 
 
-def training_scores(work: Path):
+def training_scores(work: Path, system: str = "small"):
     import config
     import training
 
     settings = config.load_config(work / "settings.yaml")
     with training.progress_bar(0, 0) as bar:
-        system = settings.systems["small"]
-        return system.module.training_scores(training.Run(settings, "dev", bar), system, "fan")
+        chosen = settings.systems[system]
+        return chosen.module.training_scores(training.Run(settings, "dev", bar), chosen, "fan")
 
 
 # ---- what is said ----
 
 
-def test_scores_are_those_of_01_test_to_the_bit(work, tmp_path, test_folder):
-    expected = official_scores(work)
-    found = verdicts(work, tmp_path, test_folder)
+@pytest.mark.parametrize("system", FAMILIES)
+def test_scores_are_those_of_01_test_to_the_bit(work, tmp_path, test_folder, system):
+    expected = official_scores(work, system)
+    found = verdicts(work, tmp_path, test_folder, "--system", system)
     assert {Path(v["recording"]).name: v["score"] for v in found} == expected
     assert len(expected) == 8
     one = sorted(test_folder.iterdir())[5]
-    assert verdicts(work, tmp_path, one)[0]["score"] == expected[one.name]
+    assert verdicts(work, tmp_path, one, "--system", system)[0]["score"] == expected[one.name]
 
 
-def test_verdicts_follow_from_the_scores_of_the_training_clips(work, tmp_path, test_folder):
-    trained = training_scores(work)
-    for found in verdicts(work, tmp_path, test_folder):
+@pytest.mark.parametrize("system", FAMILIES)
+def test_verdicts_follow_from_the_scores_of_the_training_clips(work, tmp_path, test_folder, system):
+    trained = training_scores(work, system)
+    for found in verdicts(work, tmp_path, test_folder, "--system", system):
         machine_id, _ = common.parse_clip_name(Path(found["recording"]).name)
         own = trained.of(machine_id)
         assert (found["machine_type"], found["machine_id"]) == ("fan", machine_id)
@@ -164,10 +161,11 @@ def test_table_and_csv(work, tmp_path, test_folder, capsys):
     assert "\r" not in text
 
 
-def test_nothing_is_left_behind(work, tmp_path, test_folder):
-    before = {path for path in work.rglob("*")}
-    run(work, test_folder)
-    assert {path for path in work.rglob("*")} == before
+@pytest.mark.parametrize("system", ["small", "windows"])
+def test_nothing_is_left_behind(work, test_folder, system):
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+    run(work, test_folder, "--system", system)
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
 
 
 def test_exit_codes(work, test_folder, monkeypatch):
@@ -273,14 +271,16 @@ def test_recordings_that_are_not_there(work, tmp_path):
 
 
 def test_a_system_that_is_not_trained(work, tmp_path, test_folder):
-    options = ["--config", str(work / "settings.yaml"), str(test_folder), "--machine-type"]
+    options = ["--config", str(work / "settings.yaml"), "--system", "small", str(test_folder), "--machine-type"]
     with pytest.raises(common.UserError) as caught:
         detect.main([*options, "pump"])
     assert "no finished model for pump" in str(caught.value)
     assert "00_train.py -d --system small --machine-type pump" in str(caught.value)
-    assert "trained small are there for --training-data dev: ToyCar, fan" in str(caught.value)
+    assert "models of small are there for --training-data dev: ToyCar, fan" in str(caught.value)
     with pytest.raises(common.UserError, match=r"00_train.py -e --training-data dev\+eval --system small"):
         detect.main([*options, "fan", "--training-data", "dev+eval"])
+    with pytest.raises(common.UserError, match=r"no finished model for pump.*models of (dense|near|small) are there"):
+        detect.main([*options, "pump", "--system", "all"])
 
 
 def test_an_edited_yaml(work, tmp_path, test_folder):
@@ -288,20 +288,12 @@ def test_an_edited_yaml(work, tmp_path, test_folder):
     settings = yaml.safe_load((work / "settings.yaml").read_text())
     path.write_text(yaml.safe_dump(merge(settings, {"feature": {"n_mels": 16}})))
     with pytest.raises(common.UserError, match="feature.n_mels: 32 -> 16"):
-        detect.main(["--config", str(path), "--machine-type", "fan", str(test_folder)])
+        run(work, test_folder, "--config", path)
 
 
-def test_one_system_judges(work, tmp_path, test_folder):
-    path = tmp_path / "settings.yaml"
-    settings = yaml.safe_load((work / "settings.yaml").read_text())
-    settings["systems"]["other"] = settings["systems"]["small"]
-    path.write_text(yaml.safe_dump(settings | {"system": ["small", "other"]}))
-    options = ["--config", str(path), "--machine-type", "fan", str(test_folder)]
-    with pytest.raises(common.UserError, match="--system: name one of small, other"):
-        detect.main(options)
-    with pytest.raises(common.UserError, match="no finished model for fan"):
-        detect.main([*options, "--system", "other"])
-    detect.main([*options, "--system", "small"])
+def test_one_system_judges(work, test_folder):
+    with pytest.raises(common.UserError, match="--system: name one of small, windows, dense, near, all"):
+        detect.main(["--config", str(work / "settings.yaml"), "--machine-type", "fan", str(test_folder)])
 
 
 @pytest.mark.parametrize(
