@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import math
+import reprlib
 import types
 import typing
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 LOSSES = (*AE_LOSSES, "categorical_crossentropy")
 AGGREGATES = ("mean", "median", "std", "max")  # of the errors of a clip's vectors, to its score
 TRAINING_DATA = ("dev", "eval", "dev+eval")
+MAX_INT = 2**31 - 1  # of whole numbers: TensorFlow counts in 32 bits
+MAX_NAME_BYTES = 200  # of a file or folder; file systems take 255, and a file that is being written has a longer name
+MAX_SHOWN = 80  # characters of a value in a message
+MAX_KEYS = 10_000  # of one block of the YAML
 
 
 def key(*, low=None, above=None, high=None, below=None, multiple_of=None, choices=None, default=dataclasses.MISSING):
@@ -319,15 +324,39 @@ def load_config(path: Path) -> Config:
     UserError : naming the first key that is unknown, missing, of the wrong type or out of range, and what is allowed.
     """
     try:
-        block = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        block = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"--config: no file {path} (looked for {path.resolve()})") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that is none
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from error
     try:
         return _config(block)
     except InvalidKeyError as fault:
         raise UserError(f"{path}: {fault}") from fault
+
+
+def read_yaml(path: Path) -> Any:
+    """Content of a YAML file as plain values; nothing in it is executed.
+
+    Raises
+    ------
+    OSError : if it cannot be read.
+    ValueError : if it is no YAML, in words that fit on a screen.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except RecursionError:
+        raise ValueError("its brackets or blocks are nested too deeply") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # PyYAML lets all of these through, such as OverflowError for a date, IndexError for an empty !!int
+        raise ValueError(str(error)[:500]) from error
+
+
+def is_plain_name(name: Any) -> bool:
+    """True for text that can be the name of a file or folder on every system, and leads to no other folder."""
+    plain = isinstance(name, str) and name.isprintable() and name not in ("", ".", "..")
+    return plain and not set(name) & set('/\\:*?"<>|') and len(name.encode()) <= MAX_NAME_BYTES
 
 
 class InvalidKeyError(Exception):
@@ -339,11 +368,22 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         """Construct a mapping after looking for keys that occur twice."""
-        names = [child.value for child, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {name} stands there twice", node.start_mark)
+        names = set()
+        for child, _ in node.value:
+            if not isinstance(child, yaml.ScalarNode):
+                continue  # is refused below
+            if child.value in names:
+                fault = f"key {child.value[:MAX_SHOWN]} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, fault, child.start_mark)
+            names.add(child.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node):
+        """Take the keys of merged blocks (<<), a bounded number: blocks that merge blocks grow without end."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_KEYS:
+            fault = f"a block of more than {MAX_KEYS} keys"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
 
 
 def _config(block: Any) -> Config:
@@ -356,8 +396,8 @@ def _config(block: Any) -> Config:
         if field.name in block and field.name not in ("system", "systems", "submissions")
     }
     _check_mapping(block["systems"], "systems")
-    systems = {str(name): _system(str(name), system, general) for name, system in block["systems"].items()}
-    systems = _with_members(systems)
+    blocks = {name if isinstance(name, str) else _name(name): system for name, system in block["systems"].items()}
+    systems = _with_members({name: _system(name, system, general) for name, system in blocks.items()})
     chosen = [block["system"]] if isinstance(block["system"], str) else block["system"]
     chosen = _value(tuple[str, ...], chosen, "system", {})
     _check_mapping(block["submissions"], "submissions")
@@ -370,18 +410,20 @@ def _config(block: Any) -> Config:
     for where, name in named:
         if name not in systems:
             raise InvalidKeyError(f"{where}: {name}: {_nearest(name, systems)}")
-    if not values["result_file"] or Path(values["result_file"]).name != values["result_file"]:
-        raise InvalidKeyError(f"result_file: {values['result_file']!r}; expected a file name without folders")
+    if not is_plain_name(values["result_file"]):
+        raise InvalidKeyError(f"result_file: {_shown(values['result_file'])}; expected a file name without folders")
     return Config(**values, system=chosen, systems=systems, submissions=submissions)
 
 
 def _system(name: str, block: Any, general: dict[str, dict]) -> System:
     """One entry of ``systems``: ``model`` in full, and the ``general`` blocks where it differs from them."""
-    where = f"systems.{name}"
-    if not name or Path(name).name != name or name.startswith("."):
+    where = f"systems.{_name(name)}"
+    if not is_plain_name(name) or name.startswith("."):
         raise InvalidKeyError(f"{where}: a system's name becomes a folder: letters, digits, _ and -")
     _check_mapping(block, where)
     _check_known(block, ("model", *general), where)
+    if isinstance(block.get("fit"), dict) and "verbose" in block["fit"]:
+        raise InvalidKeyError(f"{where}.fit.verbose: set it in the general fit block: a run has one progress bar")
     model = block.get("model")
     _check_mapping(model, f"{where}.model")
     if "type" not in model:
@@ -458,18 +500,34 @@ def _check_keys(cls: type, block: Any, where: str) -> None:
 
 def _check_mapping(block: Any, where: str) -> None:
     if not isinstance(block, dict):
-        raise InvalidKeyError(f"{where}: {block!r}; expected keys with values")
+        raise InvalidKeyError(f"{where}: {_shown(block)}; expected keys with values")
 
 
 def _check_known(block: dict, known: typing.Iterable[str], where: str) -> None:
     for name in block:
         if name not in known:
-            raise InvalidKeyError(f"{where + '.' if where else ''}{name}: unknown key; {_nearest(name, known)}")
+            prefix = f"{where}." if where else ""
+            raise InvalidKeyError(f"{prefix}{_name(name)}: unknown key; {_nearest(name, known)}")
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut to what a message can hold: an alias may hide a billion values."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"  # Python does not write the largest
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 3, MAX_SHOWN, MAX_SHOWN
+    text = short.repr(value)
+    return text if len(text) <= 2 * MAX_SHOWN else f"{text[: 2 * MAX_SHOWN]}..."
+
+
+def _name(key: Any) -> str:
+    """A key as text, cut to what a message can hold."""
+    return key[:MAX_SHOWN] if isinstance(key, str) else _shown(key)
 
 
 def _nearest(name: Any, known: typing.Iterable[str]) -> str:
     """What the user may have meant, and all there is."""
-    close = difflib.get_close_matches(str(name), known, n=1)
+    close = difflib.get_close_matches(_name(name), known, n=1)
     return (f"did you mean {close[0]}? " if close else "") + f"There is {', '.join(known)}"
 
 
@@ -484,14 +542,14 @@ def _value(kind: Any, value: Any, where: str, allowed: typing.Mapping) -> Any:
         if not value:
             raise InvalidKeyError(f"{where}: empty; expected a name and a number in each line")
         number = typing.get_args(kind)[1]
-        return {str(name): _value(number, item, f"{where}.{name}", allowed) for name, item in value.items()}
+        return {_name(name): _value(number, item, f"{where}.{_name(name)}", allowed) for name, item in value.items()}
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list) or not value:
-            raise InvalidKeyError(f"{where}: {value!r}; expected a list, for example [128, 8, 128]")
+            raise InvalidKeyError(f"{where}: {_shown(value)}; expected a list, for example [128, 8, 128]")
         return tuple(_value(typing.get_args(kind)[0], item, where, allowed) for item in value)
     converted = _converted(kind, value)
     if converted is None:
-        raise InvalidKeyError(f"{where}: {value!r}; expected {_expected(kind, allowed)}")
+        raise InvalidKeyError(f"{where}: {_shown(value)}; expected {_expected(kind, allowed)}")
     _check_allowed(converted, where, allowed, kind)
     return converted
 
@@ -510,12 +568,14 @@ def _union(kinds: tuple, value: Any, where: str, allowed: typing.Mapping) -> Any
         if typing.get_origin(kind) is tuple or dataclasses.is_dataclass(kind) or _converted(kind, value) is not None:
             return _value(kind, value, where, rules[kind])
     expected = " or ".join(_expected(kind, rules[kind]) for kind in kinds)
-    raise InvalidKeyError(f"{where}: {value!r}; expected {expected}")
+    raise InvalidKeyError(f"{where}: {_shown(value)}; expected {expected}")
 
 
 def _converted(kind: type, value: Any) -> Any:
     """``value`` as ``kind``, None where it is of another type. YAML 1.1 reads 1e-3 as text; we take it as a number."""
     if isinstance(value, str) and "\0" in value:  # no system call takes it
+        return None
+    if isinstance(value, str) and not _is_text(value):
         return None
     if kind is Path:
         return Path(value) if isinstance(value, str) and value else None
@@ -524,9 +584,17 @@ def _converted(kind: type, value: Any) -> Any:
             return None
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return value if type(value) is kind else None
+
+
+def _is_text(value: str) -> bool:
+    """False for what no file can be called: YAML can write NUL and half of a surrogate pair."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_allowed(value: Any, where: str, allowed: typing.Mapping, kind: type = str) -> None:
@@ -538,12 +606,14 @@ def _check_allowed(value: Any, where: str, allowed: typing.Mapping, kind: type =
         "multiple_of": lambda step: value % step == 0,
         "choices": lambda choices: value in choices,
     }
+    if kind is int:
+        allowed = {**allowed, "high": allowed.get("high", MAX_INT)} if value > MAX_INT else allowed
     if not all(tests[name](bound) for name, bound in allowed.items()) or (kind is float and not abs(value) < 1e300):
         hint = ""
         if "choices" in allowed and kind is str:
             close = difflib.get_close_matches(value, allowed["choices"], n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-        raise InvalidKeyError(f"{where}: {value!r}; expected {_expected(kind, allowed)}{hint}")
+        raise InvalidKeyError(f"{where}: {_shown(value)}; expected {_expected(kind, allowed)}{hint}")
 
 
 def _expected(kind: type, allowed: typing.Mapping) -> str:

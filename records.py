@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 
 from common import Clip, UserError, __version__, write_text, write_whole
-from config import DESCRIBED, Config, Neighbors, System
+from config import DESCRIBED, Config, Neighbors, System, read_yaml
 
 if typing.TYPE_CHECKING:
     from training import Job, Run
@@ -67,6 +67,8 @@ def configuration(system: System, config: Config) -> dict:
     model = dataclasses.asdict(system.model)
     for name in getattr(system.model, "AFTER_TRAINING", ()):
         del model[name]
+    if model.get("input_size", 0) is None:
+        del model["resize"]  # nothing is resized
     settings = {"model": {"type": system.model_type, **model}}
     if system.members:
         return settings | {"members": {member.name: configuration(member, config) for member in system.members}}
@@ -77,6 +79,8 @@ def configuration(system: System, config: Config) -> dict:
     if not isinstance(system.model, Neighbors):
         settings |= {"fit": dataclasses.asdict(system.fit), "seed": config.seed}
         del settings["fit"]["verbose"]
+        if not system.fit.compile.use_ema:
+            del settings["fit"]["compile"]["ema_momentum"]
     return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 
@@ -115,10 +119,10 @@ def read_record(folder: Path, name: str) -> dict | None:
     """
     path = record_path(folder, name)
     try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        record = read_yaml(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable ({str(error)[:SHOWN]}); delete it to train anew") from error
     fault = _record_fault(record)
     if fault:
@@ -146,7 +150,7 @@ def _record_fault(record: typing.Any) -> str | None:
 
 
 def _is_file_entry(name: typing.Any, digest: typing.Any) -> bool:
-    plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+    plain = isinstance(name, str) and name not in ("", "..") and Path(name).name == name and "\0" not in name
     return plain and isinstance(digest, str) and len(digest) == 64
 
 

@@ -88,7 +88,7 @@ def test_the_shipped_autoencoders_are_the_official_one_and_the_reports():
         ({"feature": {"frames": 0}}, "feature.frames: 0; expected"),
         ({"feature": {"power": 0}}, "feature.power: 0.0; expected a number at least 0.1 and at most 8"),
         ({"feature": {"n_fft": 1023}}, "1048576 and a multiple of 2"),
-        ({"feature": {"n_fft": 10**10}}, "feature.n_fft: 10000000000; expected a whole number at least 2"),
+        ({"feature": {"n_fft": 10**10}}, "feature.n_fft: 10000000000; expected a whole number at least 2 and at most"),
         ({"names": "mine"}, "names: 'mine'; expected one of official, any"),
         ({"channel": -1}, "channel: -1; expected a whole number at least 0"),
         ({"channel": "left"}, "channel: 'left'; expected one of mean"),
@@ -238,3 +238,112 @@ def test_a_key_with_a_default_may_be_left_out(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert config.load_config(path).distribution == "none"
+
+
+# ---- files that are made to break a reader ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"fit": {"batch_size": 99999999999999999999}},
+            "fit.batch_size: 99999999999999999999; expected a whole number",
+        ),
+        ({"fit": {"batch_size": 3_000_000_000}}, "at least 1 and at most 2147483647"),
+        ({"fit": {"epochs": 2**31}}, "fit.epochs: 2147483648; expected"),
+        ({"fit": {"epochs": 2**100_000}}, "fit.epochs: a number of 100001 bits; expected"),
+        ({"max_fpr": 10**400}, "max_fpr: a number of 1329 bits; expected a number"),
+        ({"feature": {"n_fft": 10**10}}, "feature.n_fft: 10000000000; expected"),
+        ({"systems": {"small": {"model": {"units": [2**31]}}}}, "systems.small.model.units: 2147483648; expected"),
+        ({2**100_000: 1}, "a number of 100001 bits: unknown key"),
+        ({"x" * 10_000: 1}, "xxx: unknown key"),
+        ({"feature": {"n_mels": "x" * 10_000}}, "feature.n_mels: 'xxx"),
+        ({"feature": {"n_mels": list(range(10_000))}}, "feature.n_mels: [0, 1, 2,"),
+        ({"model_directory": "a\0b"}, "model_directory: 'a\\x00b'; expected a path"),
+        ({"model_directory": "a\ud800b"}, "model_directory: 'a\\ud800b'; expected a path"),
+        ({"result_file": "a\0.csv"}, "result_file: 'a\\x00.csv'; expected text"),
+        ({"result_file": ".."}, "result_file: '..'; expected a file name without folders"),
+        ({"result_file": "."}, "result_file: '.'; expected a file name"),
+        ({"result_file": ""}, "result_file: ''; expected a file name"),
+        ({"result_file": "a\\b.csv"}, "expected a file name without folders"),
+        ({"result_file": "a:b.csv"}, "expected a file name without folders"),
+        ({"result_file": "a\n.csv"}, "expected a file name without folders"),
+        ({"result_file": "x" * 300}, "expected a file name without folders"),
+        ({"systems": {"..": {"model": {}}}}, "systems...: a system's name becomes a folder"),
+        ({"systems": {"a\\b": {"model": {}}}}, "a system's name becomes a folder"),
+        ({"systems": {"x" * 300: {"model": {}}}}, "xxx: a system's name becomes"),
+        ({"systems": {"small": {"fit": {"verbose": 2}}}}, "systems.small.fit.verbose: set it in the general fit block"),
+    ],
+)
+def test_values_that_no_computer_can_use(error_of, yaml_file, changes, message, monkeypatch):
+    monkeypatch.setattr(yaml.SafeDumper, "represent_int", lambda dumper, n: dumper.represent_scalar(INT, hex(n)))
+    yaml.SafeDumper.add_representer(int, yaml.SafeDumper.represent_int)
+    error = error_of(changes)
+    assert message in error
+    assert len(error.splitlines()) == 1 and len(error) < 800
+
+
+INT = "tag:yaml.org,2002:int"
+LETTERS = "abcdefghijklmno"
+BOMB = (
+    "a: &a [1, 1]\n"
+    + "".join(  # *o are 2 * 4**14 numbers
+        f"{y}: &{y} [*{x}, *{x}, *{x}, *{x}]\n" for x, y in zip(LETTERS[:-1], LETTERS[1:], strict=True)
+    )
+)
+MANY_KEYS = "a: {" + ", ".join(f"k{i}: 1" for i in range(10_001)) + "}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 20_000, "nested too deeply"),
+        ("{a: " * 20_000, "nested too deeply"),
+        ("- " * 20_000, "nested too deeply"),
+        ("a: !!int ''", "not readable as YAML"),
+        ("a: !!bool maybe", "not readable as YAML"),
+        ("a: !!timestamp now", "not readable as YAML"),
+        ("a: !!float ''", "not readable as YAML"),
+        ("a: " + "9" * 5000, "not readable as YAML"),
+        ("? {a: 1}\n: 2", "not readable as YAML"),
+        ("? [a]\n: 2", "not readable as YAML"),
+        ("<<: 1", "not readable as YAML"),
+        ("&a {<<: *a, b: 1}", "b: unknown key"),
+        ("\0", "not readable as YAML"),
+        ("\x01", "not readable as YAML"),
+        (MANY_KEYS, "a block of more than 10000 keys"),
+        (BOMB + "feature: *o", "a: unknown key"),
+    ],
+)
+def test_files_that_break_a_yaml_reader(tmp_path, text, message):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        config.load_config(path)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) < 12 and len(str(caught.value)) < 1000
+
+
+def test_a_block_that_contains_itself(yaml_file):
+    path = yaml_file({"systems": {"small": {"fit": "OWN"}}})
+    text = path.read_text().replace("fit:\n", "fit: &fit\n  again: *fit\n", 1).replace("fit: OWN", "fit: *fit")
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"fit.again: unknown key"):
+        config.load_config(path)
+
+
+def test_an_alias_that_hides_many_values_is_shown_in_short(yaml_file):
+    path = yaml_file({"seed": "HERE"})
+    bomb = "".join(f"  {line}\n" for line in BOMB.splitlines())
+    path.write_text(f"submissions:\n{bomb}" + path.read_text().replace("HERE", "*o").replace("submissions: {}", ""))
+    with pytest.raises(UserError, match=r"seed: \[\[\[\[\.\.\.\], ") as caught:
+        config.load_config(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_key_that_stands_there_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("a: 1\nb: {c: 1}\nd:\n  e: 1\n  f: 2\n  e: 3\n")
+    with pytest.raises(UserError, match=r"key e stands there twice\n.*line 6, column 3"):
+        config.load_config(path)

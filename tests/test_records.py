@@ -1,5 +1,6 @@
 """Records: files tied to their record by digests, schema-checked reading, what is not as it was written is named."""
 
+import dataclasses
 import hashlib
 import logging
 import types
@@ -7,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import yaml
+from conftest import SHIPPED
 
 import common
 import config
@@ -153,7 +155,8 @@ def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, mon
         ({"files": {7: 64 * "0"}}, "files: expected"),
         ({"files": {"../model_fan.keras": 64 * "0"}}, "files: expected"),
         ({"files": {"..": 64 * "0"}}, "files: expected"),
-        ({"files": {"C:model": 64 * "0"}}, "files: expected"),
+        ({"files": {".": 64 * "0"}}, "files: expected"),
+        ({"files": {"a\0": 64 * "0"}}, "files: expected"),
         ({"n_samples": 160_000}, "n_samples: expected machine types with lengths"),
         ({"n_samples": {"fan": 0}}, "n_samples: expected"),
         ({"n_samples": {"fan": "long"}}, "n_samples: expected"),
@@ -301,3 +304,33 @@ def test_a_model_that_is_not_its_records_is_refused_and_trained_anew(trained, tr
     assert "trained anew: " in caplog.text
     assert path.read_bytes() == whole
     keras_model.require(run, system, train_clips)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "key", "value", "decides"),
+    [
+        ("l2_softmax", {}, "resize", "nearest", True),
+        ("l2_softmax", {"input_size": None}, "resize", "nearest", False),
+        ("l2_softmax", {}, "n_neighbors", 3, False),
+        ("tuned_ae", {}, "aggregate", "max", False),
+        ("tuned_ae", {}, "ema_momentum", 0.5, False),
+        ("tuned_ae", {"use_ema": True}, "ema_momentum", 0.5, True),
+    ],
+)
+def test_keys_that_decide_a_model(name, given, key, value, decides):
+    settings = config.load_config(SHIPPED)
+
+    def configuration(changes):
+        system = settings.systems[name]
+        compile_ = with_known(system.fit.compile, changes)
+        system = dataclasses.replace(system, model=with_known(system.model, changes))
+        return records.configuration(
+            dataclasses.replace(system, fit=dataclasses.replace(system.fit, compile=compile_)), settings
+        )
+
+    assert (configuration(given) != configuration({**given, key: value})) is decides
+
+
+def with_known(block, changes):
+    known = {field.name for field in dataclasses.fields(block)}
+    return dataclasses.replace(block, **{key: value for key, value in changes.items() if key in known})
