@@ -26,7 +26,7 @@ from common import Clip, UserError, fault_list, stack_frames
 from config import AGGREGATES, ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
 
 STEPS_PER_CALL = 16  # training steps that TensorFlow takes before it is Keras's turn again, which costs a millisecond
-SCORING_BATCH = 8192  # vectors in one call of the model
+SCORING_BATCH = 2048  # vectors in one call of the model: six clips of 10 s; one clip alone takes the time of a call
 SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
 OFFICIAL_LAYERS = {"InputLayer", "Dense", "BatchNormalization", "Activation"}
 
