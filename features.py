@@ -249,7 +249,9 @@ def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]
         n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
     )
     clipped: list[str] = []
-    yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips)
+    if clips:  # alone: what it takes is imported by one thread
+        yield _block(clips[0], quantity, clipped)
+    yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips[1:])
     if clipped:
         logger.warning(
             "%d clips are overdriven, over half of their samples stand at the highest or lowest value: %s%s",
