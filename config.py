@@ -54,13 +54,10 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class Descriptor:
-    """Numbers that describe a whole clip (descriptors.py); of the systems that do not look at log-mel frames."""
+class Modulation:
+    """A modulation spectrum: how strongly and how fast the envelopes of frequency bands go up and down."""
 
-    PARTS: ClassVar[tuple[str, ...]] = ("modulation", "statistics")
-
-    parts: tuple[str, ...] = key(choices=PARTS)
-    n_bands: int = key(low=1)  # of the modulation spectrum, as all that follows
+    n_bands: int = key(low=1)
     low_frequency: float = key(above=0)  # [Hz]
     high_frequency: float | None = key(above=0)  # [Hz]; null: half the sample rate
     window: float = key(above=0)  # [s]
@@ -70,6 +67,18 @@ class Descriptor:
     low_modulation: float = key(above=0)  # [Hz]
     high_modulation: float = key(above=0)  # [Hz]
     segment: float = key(above=0)  # [s]
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """Numbers that describe a whole clip (descriptors.py), for the systems that do not look at log-mel frames.
+
+    ``statistics`` are of the log-mel energies of the system's ``feature`` block.
+    """
+
+    parts: tuple[str, ...] = key(choices=("slow", "fast", "statistics"))
+    slow: Modulation
+    fast: Modulation
 
 
 @dataclass(frozen=True)
@@ -205,10 +214,13 @@ class DenseL2Softmax(Classifier):
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbors(Detector):
-    """No network: an outlier detector on the descriptors themselves."""
+    """No network: an outlier detector on each part of the descriptors."""
 
     MODULE: ClassVar[str] = "neighbor_model"
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = (*Detector.AFTER_TRAINING, "combine")
     STANDARDISED: ClassVar[bool] = True
+
+    combine: str = key(choices=("max", "sum"))  # how the scores of a descriptor's parts become one
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from common import (
     path_beside,
     remove_leftovers_once,
 )
-from config import Descriptor, Feature
+from config import Descriptor, Feature, Modulation
 from descriptors import N_STATISTICS, band_statistics, modulation_spectrum
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
@@ -69,16 +69,15 @@ def log_mel(feature: Feature) -> Quantity:
     )
 
 
-def modulation(descriptor: Descriptor) -> Quantity:
+def modulation(settings: Modulation) -> Quantity:
     """Modulation spectrum, a row per clip."""
-    settings = dataclasses.asdict(descriptor)
-    del settings["parts"]
+    keys = dataclasses.asdict(settings)
 
     def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        return modulation_spectrum(waveform, sample_rate, **settings).reshape(1, -1)
+        return modulation_spectrum(waveform, sample_rate, **keys).reshape(1, -1)
 
-    width = descriptor.n_bands * descriptor.n_modulations
-    return Quantity("modulation spectra", tuple(settings.values()), width, lambda clip: 1, compute)
+    width = settings.n_bands * settings.n_modulations
+    return Quantity("modulation spectra", tuple(keys.values()), width, lambda clip: 1, compute)
 
 
 def statistics(feature: Feature) -> Quantity:
@@ -188,19 +187,31 @@ def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) 
     return blocks(clips, log_mel(feature), cache)
 
 
-def check_descriptor(descriptor: Descriptor, sample_rate: int) -> None:
+def parts(descriptor: Descriptor, feature: Feature) -> dict[str, Quantity]:
+    """The descriptor's parts, by name."""
+    quantities = {
+        "slow": modulation(descriptor.slow),
+        "fast": modulation(descriptor.fast),
+        "statistics": statistics(feature),
+    }
+    return {name: quantities[name] for name in descriptor.parts}
+
+
+def check_descriptor(descriptor: Descriptor, feature: Feature, sample_rate: int) -> None:
     """Raise UserError where clips of this sample rate cannot have the descriptor."""
-    if "modulation" in descriptor.parts:
-        modulation(descriptor).compute(np.zeros(1, np.float32), sample_rate)
+    for name, quantity in parts(descriptor, feature).items():
+        try:
+            quantity.compute(np.zeros(1, np.float32), sample_rate)
+        except UserError as error:
+            raise UserError(f"descriptor.{name}.{error}") from error
 
 
 def descriptors(
     clips: Sequence[Clip], descriptor: Descriptor, feature: Feature, cache: Cache | None
 ) -> Iterator[np.ndarray]:
     """Descriptor of each clip in turn, shape (n_numbers,), float32: its parts one after the other."""
-    quantities = {"modulation": modulation(descriptor), "statistics": statistics(feature)}
-    parts = (blocks(clips, quantities[part], cache) for part in descriptor.parts)
-    for of_clip in zip(*parts, strict=True):
+    of_parts = (blocks(clips, quantity, cache) for quantity in parts(descriptor, feature).values())
+    for of_clip in zip(*of_parts, strict=True):
         yield np.concatenate(of_clip, axis=1)[0]
 
 
@@ -243,15 +254,18 @@ def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> It
 def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]:
     """Read the clips and compute, on all cores; a bounded number of clips is under way at a time."""
     import joblib
+    import threadpoolctl
 
     # Several clips per task: handing out single ones takes a tenth of the time.
     threads = joblib.Parallel(
         n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
     )
     clipped: list[str] = []
-    if clips:  # alone: what it takes is imported by one thread
-        yield _block(clips[0], quantity, clipped)
-    yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips[1:])
+    # Each clip has a thread: products that took several would wait for each other, twenty times as long.
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        if clips:  # alone: what it takes is imported by one thread
+            yield _block(clips[0], quantity, clipped)
+        yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips[1:])
     if clipped:
         logger.warning(
             "%d clips are overdriven, over half of their samples stand at the highest or lowest value: %s%s",

@@ -36,6 +36,16 @@ def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
     return (np.log(np.maximum(scores, least)) - logs.mean()) / (deviation if deviation > 0 else 1.0)
 
 
+def standardised_by_id(scores: np.ndarray, machine_ids: np.ndarray, own: np.ndarray, own_ids: np.ndarray) -> np.ndarray:
+    """Standardised log scores, by the training clips' ``own`` of the same machine ID, or of all where it has none."""
+    found = np.empty(len(scores))
+    for machine_id in np.unique(machine_ids):
+        members = machine_ids == machine_id
+        of_id = own[own_ids == machine_id]
+        found[members] = standardised(scores[members], of_id if of_id.size else own)
+    return found
+
+
 def fused(
     scores: Sequence[np.ndarray], training_scores: Sequence[np.ndarray], *, weights: Sequence[float]
 ) -> np.ndarray:
@@ -130,10 +140,7 @@ def _by_machine_id(
     of_members: dict[str, records.TrainingScores],
 ) -> np.ndarray:
     """The members' ``scores`` as one, each standardised by the training clips of the clip's machine ID."""
-    found = np.empty(len(machine_ids))
-    weights = list(system.model.members.values())
-    for machine_id in np.unique(machine_ids):
-        of_id = machine_ids == machine_id
-        own = [known.of(machine_id) for known in of_members.values()]
-        found[of_id] = fused([part[of_id] for part in scores], own, weights=weights)
-    return found
+    members = zip(scores, of_members.values(), system.model.members.values(), strict=True)
+    return sum(
+        weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids) for part, own, weight in members
+    )

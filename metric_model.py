@@ -112,7 +112,7 @@ def work(system: System, clips: dict[str, list[Clip]]) -> int:
     all_clips = [clip for train_clips in clips.values() for clip in train_clips]
     check_trainable(system.model, all_clips)
     if isinstance(system.model, DenseL2Softmax):
-        features.check_descriptor(system.descriptor, all_clips[0].sample_rate)
+        features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
     return sum(map(len, clips.values())) * (2 + system.fit.epochs)
 
 

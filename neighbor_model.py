@@ -1,14 +1,19 @@
-"""Systems without a network: an outlier detector on descriptors of the clips.
+"""Systems without a network: outlier detectors on descriptors of the clips.
 
-Their training computes the descriptors of the training clips, which the detector remembers. One machine is enough.
+Their training computes the descriptors of the training clips, which the detectors remember. One machine is enough.
+
+Each part of a descriptor has a detector of its own, since an anomaly is heard in one of them: in a distance over all,
+or a sum, those that hear nothing dilute it.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 import features
+import fusion
 import memory
 import records
 import training
@@ -17,12 +22,14 @@ from common import Clip, fault_list
 from config import System
 from memory import Memory
 
+LARGEST = 700.0  # logarithm of the largest score: exp of more is no number
+
 
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
     """Progress steps that ``train`` takes: each clip is read once. Clips that cannot do are refused here."""
     for train_clips in clips.values():
         check_enough_clips(system.model, train_clips)
-        features.check_descriptor(system.descriptor, train_clips[0].sample_rate)
+        features.check_descriptor(system.descriptor, system.feature, train_clips[0].sample_rate)
     return sum(map(len, clips.values()))
 
 
@@ -71,12 +78,42 @@ def load_memory(run: training.Run, system: System, machine_type: str) -> Memory:
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
     vectors = run.descriptors(system, clips)
-    remembered = load_memory(run, system, machine_type)
-    return remembered.scores(system.model, vectors, [clip.machine_id for clip in clips])
+    machine_ids = np.array([clip.machine_id for clip in clips])
+    found = []
+    for part, memory_of_part in parts(system, load_memory(run, system, machine_type)):
+        own = memory_of_part.own_scores(system.model)
+        scores = memory_of_part.scores(system.model, vectors[:, part], machine_ids)
+        found.append(fusion.standardised_by_id(scores, machine_ids, own, memory_of_part.machine_ids))
+    return combined(found, system.model.combine)
 
 
 def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
-    """Scores of the training clips of a machine type, each as if the detector did not remember it."""
+    """Scores of the training clips of a machine type, each as if the detectors did not remember it."""
     remembered = load_memory(run, system, machine_type)
-    scores = remembered.own_scores(system.model)
+    found = []
+    for _, memory_of_part in parts(system, remembered):
+        own = memory_of_part.own_scores(system.model)
+        found.append(fusion.standardised_by_id(own, remembered.machine_ids, own, remembered.machine_ids))
+    scores = combined(found, system.model.combine)
     return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+
+
+def parts(system: System, remembered: Memory) -> Iterator[tuple[slice, Memory]]:
+    """Where each part of a descriptor is, and what its detector remembers."""
+    start = 0
+    for quantity in features.parts(system.descriptor, system.feature).values():
+        part = slice(start, start + quantity.width)
+        yield part, dataclasses.replace(remembered, vectors=remembered.vectors[:, part])
+        start = part.stop
+
+
+def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
+    """One score of those of the parts, shape (n_clips,), above 0 as those of all detectors.
+
+    Parameters
+    ----------
+    standardised : log scores of each part, (n_clips,)
+    rule : ``max`` or ``sum``
+    """
+    together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
+    return np.exp(np.minimum(together, LARGEST))

@@ -17,6 +17,7 @@ setup(
         "keras>=3.12,<4",
         "librosa>=0.10.2,<0.12",
         "scikit-learn>=1.5,<2",
+        "threadpoolctl>=3.1,<4",  # scikit-learn brings it
         "numpy>=1.26,<3",
         "scipy>=1.13,<2",
         "soundfile>=0.12,<1",

@@ -41,6 +41,7 @@ def test_each_system_has_its_training_scores_and_weight():
 # ---- the whole chain, by the scripts ----
 
 NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
+NEAR["combine"] = "max"
 DENSE = {
     **{"classes": "machine_id", "alpha": 16, "margin": 0, "mixup": 1.0, "mixup_share": 0.5},
     **{"units": [16, 8], "embedding": 4},

@@ -7,12 +7,21 @@ import config
 import detectors
 from memory import Memory
 
-PER_ID = config.Neighbors(score="density", lof_per="machine_id", n_neighbors=4, n_nearest=3, metric="manhattan")
+PER_ID = config.Neighbors(
+    score="density", lof_per="machine_id", n_neighbors=4, n_nearest=3, metric="manhattan", combine="max"
+)
 
 
 def detector(**changes) -> config.Neighbors:
     return config.Neighbors(
-        **{"score": "lof", "lof_per": "machine_id", "n_neighbors": 4, "metric": "euclidean", **changes}
+        **{
+            "score": "lof",
+            "lof_per": "machine_id",
+            "n_neighbors": 4,
+            "metric": "euclidean",
+            "combine": "max",
+            **changes,
+        }
     )
 
 

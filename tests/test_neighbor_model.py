@@ -1,0 +1,85 @@
+"""neighbor_model.py: how parts become one score; one machine and few clips are enough."""
+
+import dataclasses
+import importlib
+
+import numpy as np
+import pytest
+import yaml
+
+import common
+import config
+import features
+import neighbor_model
+from memory import Memory
+
+KEYS = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
+SYSTEM = {"model": {"type": "neighbors", **KEYS, "combine": "max"}}
+
+
+def test_parts_are_combined_by_hand():
+    standardised = [np.array([0.0, 3.0, -1.0]), np.array([1.0, -2.0, -4.0])]
+    assert np.allclose(neighbor_model.combined(standardised, "max"), np.exp([1, 3, -1]))
+    assert np.allclose(neighbor_model.combined(standardised, "sum"), np.exp([0.5, 0.5, -2.5]))
+    assert np.isfinite(neighbor_model.combined([np.array([1e5])], "max")).all()
+
+
+def test_each_part_of_a_descriptor_has_its_place():
+    settings = config.load_config(config.Path(config.__file__).with_name("baseline.yaml"))
+    system = settings.systems["neighbors"]
+    names = np.array(["a", "b"])
+    numbers = np.arange(2 * 672.0).reshape(2, 672)
+    found = list(neighbor_model.parts(system, Memory(names, names, numbers, np.zeros(2))))
+    assert [(part.start, part.stop) for part, _ in found] == [(0, 240), (240, 480), (480, 672)]
+    assert np.array_equal(np.concatenate([part.vectors for _, part in found], axis=1), numbers)
+
+
+@pytest.fixture
+def settings_file(yaml_file):
+    return yaml_file(
+        {"system": "near", "systems": {"near": {"model": {"type": "neighbors", **KEYS, "combine": "max"}}}}
+    )
+
+
+def run_script(name, *arguments):
+    importlib.import_module(name).main(list(arguments))
+
+
+def test_one_machine_is_enough(settings_file, tmp_path):
+    path = str(settings_file)
+    run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
+    folder = tmp_path / "model/dev/near"
+    assert sorted(p.name for p in folder.iterdir()) == ["descriptors_fan.npz", "record_fan.yaml"]
+    run_script("01_test", "-d", "--config", path, "--machine-type", "fan")
+    assert len(list((tmp_path / "result/dev/near").glob("anomaly_score_fan_*.csv"))) == 2
+    before = (folder / "record_fan.yaml").read_bytes()
+    settings = yaml.safe_load(settings_file.read_text())
+    settings["systems"]["near"]["model"] |= {"score": "knn", "metric": "euclidean", "combine": "sum"}
+    settings["fit"]["epochs"] = 7  # nothing of a network's training decides descriptors
+    common.write_text(settings_file, yaml.safe_dump(settings))
+    run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
+    assert (folder / "record_fan.yaml").read_bytes() == before
+    settings["descriptor"]["fast"]["n_bands"] = 20
+    common.write_text(settings_file, yaml.safe_dump(settings))
+    with pytest.raises(common.UserError, match="descriptor.fast.n_bands: 60 -> 20"):
+        run_script("01_test", "-d", "--config", path, "--machine-type", "fan")
+
+
+def test_descriptor_that_the_sample_rate_cannot_hold(settings_file):
+    settings = yaml.safe_load(settings_file.read_text())
+    settings["descriptor"]["slow"]["high_frequency"] = 9000
+    common.write_text(settings_file, yaml.safe_dump(settings))
+    with pytest.raises(common.UserError, match="descriptor.slow.high_frequency: 9000 Hz"):
+        run_script("00_train", "-d", "--config", str(settings_file))
+
+
+def test_descriptors_are_cached_part_by_part(train_clips, tmp_path):
+    settings = config.load_config(config.Path(config.__file__).with_name("baseline.yaml"))
+    system = settings.systems["neighbors"]
+    cache = features.Cache(tmp_path / "cache", 1)
+    clips = train_clips["fan"]
+    first = np.stack(list(features.descriptors(clips, system.descriptor, system.feature, cache)))
+    assert first.shape == (len(clips), 672) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    only = dataclasses.replace(system.descriptor, parts=("statistics",))
+    again = np.stack(list(features.descriptors(clips, only, system.feature, cache)))
+    assert np.array_equal(again, first[:, 480:]) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
