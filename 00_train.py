@@ -77,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     total = work(settings, systems, clips)
     with training.progress_bar(total, settings.fit.verbose) as bar:
         run = training.Run(settings, args.training_data, bar)
+        run.require_writable(systems, models=True)
         for system in systems:
-            system.module.train(run, system, clips)
+            with training.enough_memory(system):
+                system.module.train(run, system, clips)
     for system in systems:
         logger.info("%s: models in %s", system.name, run.model_folder(system))
 

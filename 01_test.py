@@ -112,11 +112,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with training.progress_bar(sum(map(len, clips.values())) * len(systems), settings.fit.verbose) as bar:
         run = training.Run(settings, args.training_data, bar)
+        run.require_writable(systems, models=False)
         for system in systems:
             system.module.require(run, system, clips)
         for system in systems:
             for machine_type, test_clips in clips.items():
-                score(run, system, machine_type, test_clips)
+                with training.enough_memory(system):
+                    score(run, system, machine_type, test_clips)
     faults = []
     unrated = common.without_auc(clips) if args.split == "dev" else []
     for system in systems:

@@ -347,8 +347,10 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path}: {fault}") from fault
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, *, aliases: bool = True) -> Any:
     """Content of a YAML file as plain values; nothing in it is executed.
+
+    Without ``aliases`` these (``*name``) are refused: by them, a few lines are a billion values.
 
     Raises
     ------
@@ -357,7 +359,7 @@ def read_yaml(path: Path) -> Any:
     """
     text = path.read_text(encoding="utf-8")
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_StrictLoader if aliases else _PlainLoader)
     except RecursionError:
         raise ValueError("its brackets or blocks are nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
@@ -396,6 +398,16 @@ class _StrictLoader(yaml.SafeLoader):
         if len(node.value) > MAX_KEYS:
             fault = f"a block of more than {MAX_KEYS} keys"
             raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+
+
+class _PlainLoader(_StrictLoader):
+    """The same without aliases, for files that we have written."""
+
+    def compose_node(self, parent, index):
+        """Compose a node unless it is an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 def _config(block: Any) -> Config:

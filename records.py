@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import struct
 import tokenize
@@ -57,6 +58,7 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+WRITTEN = (".keras", ".yaml", ".npz", ".png", ".csv")  # endings of what is written into model and result folders
 SHOWN = 200  # characters of another library's message; it may quote the whole file
 
 logger = logging.getLogger(__name__)
@@ -119,7 +121,7 @@ def read_record(folder: Path, name: str) -> dict | None:
     """
     path = record_path(folder, name)
     try:
-        record = read_yaml(path)
+        record = read_yaml(path, aliases=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -143,6 +145,9 @@ def _record_fault(record: typing.Any) -> str | None:
     files = record.get("files", {})
     if not isinstance(files, dict) or not all(_is_file_entry(*entry) for entry in files.items()):
         return "files: expected names with their SHA-256"
+    classes = record.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "classes: expected a list of names"
     lengths = record.get("n_samples", {})
     if not isinstance(lengths, dict) or not all(type(n) is int and n > 0 for n in lengths.values()):
         return "n_samples: expected machine types with lengths"
@@ -203,6 +208,24 @@ def check_sample_rate(record: dict, clips: Sequence[Clip]) -> None:
             f"{clips[0].path.parent}: clips have {clips[0].sample_rate} Hz; the model was trained with "
             f"{record['sample_rate']} Hz. Resample the clips."
         )
+
+
+def require_writable(folder: Path, key: str) -> None:
+    """Raise UserError unless files can be written into ``folder``, which need not exist; ``key`` is the YAML's.
+
+    Found before hours of training. The folder is not made.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{key}: {place} is no folder, so that {folder} cannot be made; name another in the YAML")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{key}: {place} is not yours to write into; change its permissions, or name another folder")
+    if place == folder:
+        for path in place.iterdir():
+            if path.suffix in WRITTEN and path.is_dir():
+                raise UserError(f"{key}: {path} is a folder where a file is to be written; rename or remove it")
 
 
 # ---- files and their digests ----

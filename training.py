@@ -22,7 +22,7 @@ import process
 from common import Clip, UserError, by_machine_type, fingerprint, write_whole
 from config import Config, Fit, System
 from features import Cache
-from records import SHOWN, UNREADABLE, configuration, differences, model_path, resume_path
+from records import SHOWN, UNREADABLE, configuration, differences, model_path, require_writable, resume_path
 from records import TrainingScores as TrainingScores  # what the model families use as well
 from records import check_sample_rate as check_sample_rate
 from records import checked_file as checked_file
@@ -90,6 +90,15 @@ class Run:
         """Descriptors of the clips, shape (n_clips, n_numbers), with the progress shown."""
         return np.stack([*self.watch(features.descriptors(clips, system.descriptor, system.feature, self.cache))])
 
+    def require_writable(self, systems: Sequence[System], *, models: bool) -> None:
+        """Raise UserError unless results, and ``models``, can be written; the chief alone of several workers writes."""
+        if not distribution.is_chief(self.strategy):
+            return
+        for system in systems:
+            require_writable(self.result_folder(system.name), "result_directory")
+            if models:
+                require_writable(self.model_folder(system), "model_directory")
+
     def model_folder(self, system: System) -> Path:
         """Folder of a system's models."""
         return self.config.model_folder(self.training_data, system.name)
@@ -145,11 +154,37 @@ def load_finished(run: Run, system: System, name: str) -> keras.Model:
 
 def load_model(path: Path) -> keras.Model:
     """Model of a ``.keras`` file; nothing in it is executed."""
+    written_by = None
     try:
+        with zipfile.ZipFile(path) as archive:  # Keras says "File not found" of what is no archive
+            written_by = json.loads(archive.read("metadata.json"))["keras_version"]
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except UNREADABLE as error:
+        advice = "delete it and train anew"
+        if written_by and is_newer(written_by, keras.__version__):
+            advice = (
+                f"it was written by Keras {written_by}, and {keras.__version__} is installed: "
+                f'pip install "keras>={written_by}", or train anew'
+            )
+        raise UserError(f"{path}: not a model that can be loaded ({str(error)[:SHOWN]}); {advice}") from error
+
+
+def is_newer(version: str, other: str) -> bool:
+    """True where ``version`` comes after ``other``, by their numbers; what is no version is not newer."""
+    numbers = [[int(number) for number in re.findall(r"\d+", str(each))[:3]] for each in (version, other)]
+    return numbers[0] > numbers[1]
+
+
+@contextlib.contextmanager
+def enough_memory(system: System) -> Iterator[None]:
+    """What TensorFlow raises where memory does not suffice becomes an error that says what to do."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        logger.debug("out of memory", exc_info=True)
         raise UserError(
-            f"{path}: not a model that can be loaded ({str(error)[:SHOWN]}); delete it and train anew"
+            f"{system.name}: not enough memory ({str(error).splitlines()[0][:SHOWN]})\n"
+            "Lower fit.batch_size, the sizes of the model or of its features, or name fewer machine types."
         ) from error
 
 
@@ -376,23 +411,35 @@ class TrainingState(keras.callbacks.Callback):
         content = distribution.from_chief(self.job.run.strategy, self._content() if self.job.is_chief else None)
         if content is None:
             return 0
+        epochs, variables = self.job.system.fit.epochs, list(self._variables())
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                values = [stored[f"v{i}"] for i in range(header["variables"])]
+            header, values = read_state(content)
             changes = differences(header["record"], self.job.record)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            logger.warning("%s: unreadable (%s); training starts anew", self.path, error)
+            if not changes:
+                self._check(header, values, variables)
+        except UNREADABLE as error:
+            logger.warning("%s: unreadable (%s); training starts anew", self.path, str(error)[:SHOWN])
             return 0
-        variables = list(self._variables())
-        if changes or [v.shape for v in values] != [tuple(v.shape) for v in variables]:
+        if changes:
             logger.info("%s: of another training, not resumed: %s", self.path, "; ".join(changes))
             return 0
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         self.history = header["history"]
-        logger.info("%s: going on after epoch %d of %d", self.path, header["epoch"], self.job.system.fit.epochs)
+        logger.info("%s: going on after epoch %d of %d", self.path, header["epoch"], epochs)
         return header["epoch"]
+
+    def _check(self, header: dict, values: list[np.ndarray], variables: list) -> None:
+        """Raise ValueError unless the state is one that this training can have had."""
+        kinds = [(tuple(v.shape), keras.backend.standardize_dtype(v.dtype)) for v in variables]
+        if [(value.shape, str(value.dtype)) for value in values] != kinds:
+            raise ValueError("the arrays are not those of this network")
+        epoch, epochs = header["epoch"], self.job.system.fit.epochs
+        if not 1 <= epoch <= epochs:
+            raise ValueError(f"epoch {epoch} of {epochs}")
+        for name, losses in header["history"].items():
+            if len(losses) != epoch or not np.isfinite(losses).all():
+                raise ValueError(f"{name} of {len(losses)} epochs, and {epoch} are done")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Check the loss, keep the state, move the progress bar."""
@@ -419,6 +466,17 @@ class TrainingState(keras.callbacks.Callback):
         header = {"epoch": epoch, "variables": len(values), "history": self.history, "record": self.job.record}
         with write_whole(self.path) as beside:
             np.savez(beside, header=np.array(json.dumps(header)), **values)
+
+
+def read_state(content: bytes) -> tuple[dict, list[np.ndarray]]:
+    """Header and arrays of a file that :class:`TrainingState` has written; raises one of UNREADABLE if it is not."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        header = json.loads(str(stored["header"]))
+        kinds = {"epoch": int, "variables": int, "history": dict, "record": dict}
+        wrong = [name for name, kind in kinds.items() if type(header[name]) is not kind]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: {str(header[wrong[0]])[:SHOWN]}")
+        return header, [stored[f"v{i}"] for i in range(header["variables"])]
 
 
 def plot_history(history: dict[str, list[float]], path: Path) -> None:

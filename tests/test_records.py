@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import importlib
 import logging
+import sys
 import types
 
 import numpy as np
@@ -150,6 +152,8 @@ def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, mon
         ({"system": ["small"]}, "system: "),
         ({"fingerprint": 7}, "fingerprint: 7"),
         ({"versions": None}, "versions: None"),
+        ({"classes": "fan"}, "classes: expected"),
+        ({"classes": [1]}, "classes: expected"),
         ({"files": ["model_fan.keras"]}, "files: expected names with their SHA-256"),
         ({"files": {"model_fan.keras": 1}}, "files: expected"),
         ({"files": {7: 64 * "0"}}, "files: expected"),
@@ -172,7 +176,9 @@ def test_a_record_with_other_types_is_named(job, changes, fault):
     assert str(caught.value).endswith("; delete it to train anew")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"text", b"a: [1", b"\xff", b"[" * 20_000, b"a: 2020-99-99", b"\0"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"text", b"a: [1", b"\xff", b"[" * 20_000, b"a: 2020-99-99", b"\0", b"a: &a 1\nb: *a"]
+)
 def test_a_record_that_is_no_record_is_named(job, content):
     path = records.record_path(job.folder, "fan")
     path.parent.mkdir()
@@ -180,6 +186,57 @@ def test_a_record_that_is_no_record_is_named(job, content):
     with pytest.raises(UserError, match=r"(?s)record_fan.yaml: .*; delete it to train anew") as caught:
         records.read_record(job.folder, "fan")
     assert len(str(caught.value)) < 1000
+
+
+# ---- folders ----
+
+
+def test_a_folder_that_can_be_written(tmp_path):
+    records.require_writable(tmp_path / "a" / "b", "model_directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "model").write_text("a file")
+    for folder in (tmp_path / "model", tmp_path / "model" / "dev" / "small"):
+        with pytest.raises(UserError, match=r"model_directory: .*model is no folder, so that .* cannot be made"):
+            records.require_writable(folder, "model_directory")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not write-protected there")
+def test_a_folder_that_is_to_be_read_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(records.os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(UserError, match=r"result_directory: .* is not yours to write into"):
+        records.require_writable(tmp_path / "dev", "result_directory")
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "model_fan.keras").mkdir()
+    with pytest.raises(
+        UserError, match=r"model_directory: .*model_fan.keras is a folder where a file is to be written"
+    ):
+        records.require_writable(tmp_path, "model_directory")
+
+
+@pytest.mark.parametrize("key", ["model_directory", "result_directory"])
+def test_what_cannot_be_written_is_found_before_the_first_epoch(yaml_file, tmp_path, monkeypatch, key):
+    import training
+
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setattr(training.Job, "is_done", None)
+    with pytest.raises(UserError, match=rf"{key}: .*a file is no folder"):
+        importlib.import_module("00_train").main(["-d", "--config", str(yaml_file({key: str(tmp_path / "a file")}))])
+
+
+def test_results_that_cannot_be_written_are_found_before_scoring(trained, monkeypatch):
+    run, system = trained
+    (folder := run.result_folder("small")).parent.mkdir(parents=True)
+    folder.write_text("a file")
+    monkeypatch.setattr(type(system), "module", None)
+    with pytest.raises(UserError, match=r"result_directory: .*small is no folder"):
+        importlib.import_module("01_test").main(
+            ["-d", "--config", str(run.config.model_directory.parent / "settings.yaml")]
+        )
 
 
 def test_differences_of_odd_keys_are_sorted():

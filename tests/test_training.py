@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import zipfile
 
 import keras
 import numpy as np
@@ -316,14 +317,57 @@ def test_a_state_of_other_settings_is_not_resumed(start, fan, monkeypatch, caplo
     assert_same_weights(trained_weights(*other), trained_weights(*fresh))
 
 
-@pytest.mark.parametrize("damage", ["empty", "no zip", "cut", "flipped", "foreign"])
-def test_a_spoilt_state_is_not_resumed(start, fan, caplog, damage):
-    run, system = start()
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        ("99.1.0", r'written by Keras 99.1.0, and .* is installed: pip install "keras>=99.1.0", or train'),
+        ("3.0", "delete"),
+    ],
+)
+def test_a_model_of_a_newer_keras(start, tmp_path, written, advice):
+    _, system = start()
+    path = tmp_path / "model_fan.keras"
+    training.write_model(keras_model.build(system.model, system.feature), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["metadata.json"] = json.dumps({"keras_version": written}).encode()
+    members["config.json"] = members["config.json"].replace(b'"Dense"', b'"NewDense"')
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(common.UserError, match=rf"model_fan.keras: not a model that can be loaded .*{advice}"):
+        training.load_model(path)
+
+
+def test_versions_are_compared_by_their_numbers():
+    assert training.is_newer("3.12.0", "3.9.1")
+    assert not training.is_newer("3.9.1", "3.12.0")
+    assert not training.is_newer("3.12.0", "3.12.0")
+    assert not training.is_newer("none", "3.12.0")
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])
+def test_too_little_memory_is_said_so(start, error):
+    _, system = start()
+    with pytest.raises(common.UserError, match=r"(?s)small: not enough memory \(no room\).*fit.batch_size"):
+        with training.enough_memory(system):
+            raise error
+
+
+def kept_state(run, system, clips):
+    """State of a training after its first epoch, on disk."""
     trainer = keras_model.make_trainer(system, 0)
-    state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
+    state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, clips))
     training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
     state.history = {"loss": [1.0]}
     state._keep(1)
+    return state
+
+
+@pytest.mark.parametrize("damage", ["empty", "no zip", "cut", "flipped", "foreign"])
+def test_a_spoilt_state_is_not_resumed(start, fan, caplog, damage):
+    run, system = start()
+    state = kept_state(run, system, fan)
     whole = state.path.read_bytes()
     middle = whole.index(b"v3.npy") + 200
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
@@ -339,6 +383,57 @@ def test_a_spoilt_state_is_not_resumed(start, fan, caplog, damage):
     state.path.write_bytes(whole)
     assert state.restore() == 1
     assert state.history == {"loss": [1.0]}
+
+
+def change(state, header=None, array=None, **changes):
+    """Write the file of a state anew, with another header, other values in it, or another first array."""
+    with np.load(state.path) as stored:
+        arrays = dict(stored)
+    new = json.loads(str(arrays["header"])) | changes if header is None else header
+    arrays["header"] = np.array(json.dumps(new))
+    if array is not None:
+        arrays["v0"] = array
+    np.savez(state.path, **arrays)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch": 99},
+        {"epoch": 0},
+        {"epoch": "1"},
+        {"epoch": True},
+        {"epoch": 2},  # there are losses of one
+        {"epoch": None},
+        {"variables": "2"},
+        {"variables": 10_000},
+        {"variables": 1},
+        {"variables": -1},
+        {"history": []},
+        {"history": {"loss": 1.0}},
+        {"history": {"loss": ["low"]}},
+        {"history": {"loss": [None]}},
+        {"history": {"loss": [float("nan")]}},
+        {"record": None},
+        {"record": []},
+        {"header": []},
+        {"header": 1},
+        {"header": "text"},
+        {"array": np.zeros((160, 16), np.int64)},
+        {"array": np.zeros((160, 16), "U3")},
+        {"array": np.zeros(3, np.float32)},
+    ],
+)
+def test_a_state_that_this_training_cannot_have_had(start, fan, caplog, changes):
+    run, system = start()
+    state = kept_state(run, system, fan)
+    change(state, **changes)
+    before = [np.asarray(variable) for variable in state._variables()]
+    state.history = {}
+    assert state.restore() == 0
+    assert state.history == {}
+    assert "resume_fan.npz: unreadable" in caplog.text
+    assert_same_weights([np.asarray(variable) for variable in state._variables()], before)
 
 
 # ---- losses ----
