@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISFIFO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -578,6 +579,8 @@ def check_sound(
     import soundfile
 
     stat = path.stat()
+    if S_ISFIFO(stat.st_mode):
+        raise ValueError("a pipe, not a file")  # opening it would wait for ever
     if stat.st_size == 0:
         raise ValueError("file is empty")
     with path.open("rb") as stream:
@@ -591,6 +594,8 @@ def check_sound(
     with sound:
         if sound.format not in WAV_FORMATS:
             raise ValueError(f"not a wav file but {sound.format_info}; convert it to wav")
+        if not sound.seekable():
+            raise ValueError(f"its coding, {sound.subtype_info}, cannot be read from any place; convert it to PCM")
         if declared is not None and found < declared < UNKNOWN_LENGTH:
             raise ValueError(f"truncated: {declared - found} bytes of sound are missing")
         if declared == 0 < found and not sound.frames:
@@ -650,7 +655,7 @@ def _sound_bytes(stream, size: int) -> tuple[int | None, int]:
         stream.seek(position)
         name, length = struct.unpack(f"{order}4sI", stream.read(8))
         if name == b"ds64":
-            long_length = struct.unpack("<8xQ", stream.read(16))[0]
+            long_length = int.from_bytes(stream.read(16)[8:], "little")
         if name == b"data":
             declared = long_length if long_length is not None and length == 0xFFFFFFFF else length
             return declared, size - position - 8

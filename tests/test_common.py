@@ -446,6 +446,26 @@ def test_other_files_under_the_name_of_a_wav_file_are_named(tmp_path, kind):
         check(tmp_path)
 
 
+@pytest.mark.parametrize("length", range(1, 80, 3))
+def test_a_file_that_ends_in_its_header_is_named(tmp_path, length):
+    (tmp_path / "normal_id_00_0.wav").write_bytes(wav_bytes(format="RF64")[:length])
+    with pytest.raises(common.UserError, match=r"normal_id_00_0.wav: (Error opening|no sound in it)"):
+        check(tmp_path)
+
+
+def test_a_coding_that_is_read_from_its_beginning_alone_is_named(tmp_path):
+    (tmp_path / "normal_id_00_0.wav").write_bytes(wav_bytes(subtype="GSM610"))
+    with pytest.raises(common.UserError, match=r"its coding, GSM 6.10, cannot be read from any place; convert it"):
+        check(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_named_pipe_is_named(tmp_path):
+    os.mkfifo(tmp_path / "normal_id_00_0.wav")
+    with pytest.raises(common.UserError, match="a pipe, not a file"):
+        check(tmp_path)
+
+
 def with_header(content, riff, sound, before=b""):
     """A wav file with other lengths in its header, and something before its data chunk."""
     assert content[36:40] == b"data"
