@@ -76,7 +76,8 @@ class Descriptor:
     ``statistics`` are of the log-mel energies of the system's ``feature`` block.
     """
 
-    parts: tuple[str, ...] = key(choices=("slow", "fast", "statistics"))
+    parts: tuple[tuple[str, ...], ...] = key(choices=("slow", "fast", "statistics"))  # in groups, see neighbor_model
+    level: float = key(low=0, high=1)  # of ``statistics``: share of the clip's overall level in that of a band
     slow: Modulation
     fast: Modulation
 

@@ -9,20 +9,24 @@ from common import UserError
 
 FLAT = 1e-3  # [dB] deviations are told apart above it; the rounding of log-mel energies is a hundredth of it
 N_STATISTICS = 3  # that band_statistics gives of a band
+N_STATISTICS = 2  # that band_statistics gives of a band
 SAMPLES_AT_ONCE = 2**16  # that are transformed: they and their spectra stay in the processor's cache
 
 
-def band_statistics(log_mel: np.ndarray) -> np.ndarray:
+def band_statistics(log_mel: np.ndarray, *, level: float) -> np.ndarray:
     """Level and unrest of each mel band.
 
     Parameters
     ----------
     log_mel : ndarray, shape (n_mels, n_frames) [dB]
+    level : float, share of the clip's overall level that is left in the bands' levels. 1: all of it; 0: none, the gain
+        has no influence. The bands rise and fall together, and what they have in common counts ``n_mels`` times where
+        distances are taken.
 
     Returns
     -------
-    ndarray, shape (3, n_mels), float32: mean [dB], log deviation, log deviation of the frame-to-frame difference
-        (natural logarithms of dB).
+    ndarray, shape (2, n_mels), float32: mean [dB], and log deviation of the second difference over the frames (natural
+        logarithm of dB): how much a frame differs from what lies between its neighbours.
 
     Raises
     ------
@@ -30,10 +34,10 @@ def band_statistics(log_mel: np.ndarray) -> np.ndarray:
     """
     if log_mel.ndim != 2 or not log_mel.size:
         raise ValueError(f"expected log-mel energies of shape (n_mels, n_frames), got {log_mel.shape}")
-    steps = np.diff(log_mel, axis=1) if log_mel.shape[1] > 1 else np.zeros_like(log_mel)
     mean = log_mel.mean(axis=1, dtype=np.float64)
-    deviations = [np.log(values.std(axis=1, dtype=np.float64) + FLAT) for values in (log_mel, steps)]
-    return np.stack([mean, *deviations]).astype(np.float32)
+    mean -= (1 - level) * mean.mean()
+    bends = np.diff(log_mel, 2, axis=1) if log_mel.shape[1] > 2 else np.zeros_like(log_mel)
+    return np.stack([mean, np.log(bends.std(axis=1, dtype=np.float64) + FLAT)]).astype(np.float32)
 
 
 def modulation_spectrum(

@@ -80,14 +80,15 @@ def modulation(settings: Modulation) -> Quantity:
     return Quantity("modulation spectra", tuple(keys.values()), width, lambda clip: 1, compute)
 
 
-def statistics(feature: Feature) -> Quantity:
+def statistics(feature: Feature, level: float) -> Quantity:
     """Statistics of the log-mel energies of each band, a row per clip."""
     frames = log_mel(feature)
 
     def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        return band_statistics(frames.compute(waveform, sample_rate).T).reshape(1, -1)
+        return band_statistics(frames.compute(waveform, sample_rate).T, level=level).reshape(1, -1)
 
-    return Quantity("band statistics", frames.settings, N_STATISTICS * feature.n_mels, lambda clip: 1, compute)
+    width = N_STATISTICS * feature.n_mels
+    return Quantity("band statistics", (*frames.settings, level), width, lambda clip: 1, compute)
 
 
 @dataclass(frozen=True)
@@ -187,30 +188,32 @@ def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) 
     return blocks(clips, log_mel(feature), cache)
 
 
-def parts(descriptor: Descriptor, feature: Feature) -> dict[str, Quantity]:
-    """The descriptor's parts, by name."""
+def parts(descriptor: Descriptor, feature: Feature) -> list[dict[str, Quantity]]:
+    """The descriptor's parts by name, in groups."""
     quantities = {
         "slow": modulation(descriptor.slow),
         "fast": modulation(descriptor.fast),
-        "statistics": statistics(feature),
+        "statistics": statistics(feature, descriptor.level),
     }
-    return {name: quantities[name] for name in descriptor.parts}
+    return [{name: quantities[name] for name in group} for group in descriptor.parts]
 
 
 def check_descriptor(descriptor: Descriptor, feature: Feature, sample_rate: int) -> None:
     """Raise UserError where clips of this sample rate cannot have the descriptor."""
-    for name, quantity in parts(descriptor, feature).items():
-        try:
-            quantity.compute(np.zeros(1, np.float32), sample_rate)
-        except UserError as error:
-            raise UserError(f"descriptor.{name}.{error}") from error
+    for group in parts(descriptor, feature):
+        for name, quantity in group.items():
+            try:
+                quantity.compute(np.zeros(1, np.float32), sample_rate)
+            except UserError as error:
+                raise UserError(f"descriptor.{name}.{error}") from error
 
 
 def descriptors(
     clips: Sequence[Clip], descriptor: Descriptor, feature: Feature, cache: Cache | None
 ) -> Iterator[np.ndarray]:
     """Descriptor of each clip in turn, shape (n_numbers,), float32: its parts one after the other."""
-    of_parts = (blocks(clips, quantity, cache) for quantity in parts(descriptor, feature).values())
+    quantities = [quantity for group in parts(descriptor, feature) for quantity in group.values()]
+    of_parts = (blocks(clips, quantity, cache) for quantity in quantities)
     for of_clip in zip(*of_parts, strict=True):
         yield np.concatenate(of_clip, axis=1)[0]
 

@@ -2,8 +2,8 @@
 
 Their training computes the descriptors of the training clips, which the detectors remember. One machine is enough.
 
-Each part of a descriptor has a detector of its own, since an anomaly is heard in one of them: in a distance over all,
-or a sum, those that hear nothing dilute it.
+Each group of a descriptor's parts has a detector of its own, since an anomaly is heard in one of them: in a distance
+over all, or a sum, those that hear nothing dilute it.
 """
 
 import dataclasses
@@ -80,10 +80,10 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
     vectors = run.descriptors(system, clips)
     machine_ids = np.array([clip.machine_id for clip in clips])
     found = []
-    for part, memory_of_part in parts(system, load_memory(run, system, machine_type)):
-        own = memory_of_part.own_scores(system.model)
-        scores = memory_of_part.scores(system.model, vectors[:, part], machine_ids)
-        found.append(fusion.standardised_by_id(scores, machine_ids, own, memory_of_part.machine_ids))
+    for group, memory_of_group in groups(system, load_memory(run, system, machine_type)):
+        own = memory_of_group.own_scores(system.model)
+        scores = memory_of_group.scores(system.model, vectors[:, group], machine_ids)
+        found.append(fusion.standardised_by_id(scores, machine_ids, own, memory_of_group.machine_ids))
     return combined(found, system.model.combine)
 
 
@@ -91,28 +91,28 @@ def training_scores(run: training.Run, system: System, machine_type: str) -> rec
     """Scores of the training clips of a machine type, each as if the detectors did not remember it."""
     remembered = load_memory(run, system, machine_type)
     found = []
-    for _, memory_of_part in parts(system, remembered):
-        own = memory_of_part.own_scores(system.model)
+    for _, memory_of_group in groups(system, remembered):
+        own = memory_of_group.own_scores(system.model)
         found.append(fusion.standardised_by_id(own, remembered.machine_ids, own, remembered.machine_ids))
     scores = combined(found, system.model.combine)
     return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
 
 
-def parts(system: System, remembered: Memory) -> Iterator[tuple[slice, Memory]]:
-    """Where each part of a descriptor is, and what its detector remembers."""
+def groups(system: System, remembered: Memory) -> Iterator[tuple[slice, Memory]]:
+    """Where each group of a descriptor's parts is, and what its detector remembers."""
     start = 0
-    for quantity in features.parts(system.descriptor, system.feature).values():
-        part = slice(start, start + quantity.width)
-        yield part, dataclasses.replace(remembered, vectors=remembered.vectors[:, part])
-        start = part.stop
+    for quantities in features.parts(system.descriptor, system.feature):
+        group = slice(start, start + sum(quantity.width for quantity in quantities.values()))
+        yield group, dataclasses.replace(remembered, vectors=remembered.vectors[:, group])
+        start = group.stop
 
 
 def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
-    """One score of those of the parts, shape (n_clips,), above 0 as those of all detectors.
+    """One score of those of the groups, shape (n_clips,), above 0 as those of all detectors.
 
     Parameters
     ----------
-    standardised : log scores of each part, (n_clips,)
+    standardised : log scores of each group, (n_clips,)
     rule : ``max`` or ``sum``
     """
     together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)

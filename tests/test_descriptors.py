@@ -152,26 +152,37 @@ def test_no_waveform(waveform):
 
 
 def test_statistics_by_hand():
-    log_mel = np.array([[0, 2, 4, 2], [-10, -10, -10, -10]], np.float32)
-    mean, deviation, unrest = descriptors.band_statistics(log_mel)
-    np.testing.assert_allclose(mean, [2, -10])
-    np.testing.assert_allclose(deviation, np.log([2**0.5 + 1e-3, 1e-3]), rtol=1e-6)
-    np.testing.assert_allclose(unrest, np.log([(32 / 9) ** 0.5 + 1e-3, 1e-3]), rtol=1e-6)  # of 2, 2, -2
+    log_mel = np.array([[0, 2, 4, 2, 6], [-10, -10, -10, -10, -10]], np.float32)
+    mean, unrest = descriptors.band_statistics(log_mel, level=1)
+    np.testing.assert_allclose(mean, [2.8, -10], rtol=1e-6)
+    bends = [0, -4, 6]  # of the steps 2, 2, -2, 4
+    np.testing.assert_allclose(unrest, np.log([np.std(bends) + 1e-3, 1e-3]), rtol=1e-6)
 
 
-def test_statistics_of_one_frame_are_finite():
-    assert np.isfinite(descriptors.band_statistics(np.zeros((3, 1), np.float32))).all()
+def test_share_of_the_level_by_hand():
+    log_mel = np.array([[0.0, 8.0], [-10.0, -10.0]])  # means 4 and -10, overall -3
+    np.testing.assert_allclose(descriptors.band_statistics(log_mel, level=0.5)[0], [5.5, -8.5])
+    np.testing.assert_allclose(descriptors.band_statistics(log_mel, level=0)[0], [7, -7])
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3])
+def test_statistics_of_few_frames_are_finite(n_frames):
+    found = descriptors.band_statistics(np.zeros((3, n_frames), np.float32), level=1)
+    assert found.shape == (descriptors.N_STATISTICS, 3)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("log_mel", [np.zeros((3, 0)), np.zeros(3)])
 def test_no_frame(log_mel):
     with pytest.raises(ValueError, match="expected log-mel energies"):
-        descriptors.band_statistics(log_mel)
+        descriptors.band_statistics(log_mel, level=1)
 
 
-def test_gain_raises_the_level_alone():
+@pytest.mark.parametrize("level", [0, 0.5, 1])
+def test_gain_raises_the_level_alone_by_its_share(level):
     feature = {"n_mels": 64, "n_fft": 1024, "hop_length": 512, "power": 2.0}
     quiet, loud = (
-        descriptors.band_statistics(common.log_mel_energies(gain * noise(), RATE, **feature)) for gain in (1, 10)
+        descriptors.band_statistics(common.log_mel_energies(gain * noise(), RATE, **feature), level=level)
+        for gain in (1, 10)
     )
-    np.testing.assert_allclose(loud - quiet, np.array([[20.0], [0], [0]]) * np.ones(64), atol=1e-4)
+    np.testing.assert_allclose(loud - quiet, np.array([[20.0 * level], [0]]) * np.ones(64), atol=1e-4)

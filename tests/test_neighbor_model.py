@@ -24,14 +24,14 @@ def test_parts_are_combined_by_hand():
     assert np.isfinite(neighbor_model.combined([np.array([1e5])], "max")).all()
 
 
-def test_each_part_of_a_descriptor_has_its_place():
+def test_each_group_of_a_descriptor_has_its_place():
     settings = config.load_config(config.Path(config.__file__).with_name("baseline.yaml"))
     system = settings.systems["neighbors"]
     names = np.array(["a", "b"])
-    numbers = np.arange(2 * 672.0).reshape(2, 672)
-    found = list(neighbor_model.parts(system, Memory(names, names, numbers, np.zeros(2))))
-    assert [(part.start, part.stop) for part, _ in found] == [(0, 240), (240, 480), (480, 672)]
-    assert np.array_equal(np.concatenate([part.vectors for _, part in found], axis=1), numbers)
+    numbers = np.arange(2 * 488.0).reshape(2, 488)
+    found = list(neighbor_model.groups(system, Memory(names, names, numbers, np.zeros(2))))
+    assert [(group.start, group.stop) for group, _ in found] == [(0, 240), (240, 488)]  # 60 x 4; 30 x 4 and 2 x 64
+    assert np.array_equal(np.concatenate([group.vectors for _, group in found], axis=1), numbers)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_one_machine_is_enough(settings_file, tmp_path):
     assert (folder / "record_fan.yaml").read_bytes() == before
     settings["descriptor"]["fast"]["n_bands"] = 20
     common.write_text(settings_file, yaml.safe_dump(settings))
-    with pytest.raises(common.UserError, match="descriptor.fast.n_bands: 60 -> 20"):
+    with pytest.raises(common.UserError, match="descriptor.fast.n_bands: 30 -> 20"):
         run_script("01_test", "-d", "--config", path, "--machine-type", "fan")
 
 
@@ -79,7 +79,7 @@ def test_descriptors_are_cached_part_by_part(train_clips, tmp_path):
     cache = features.Cache(tmp_path / "cache", 1)
     clips = train_clips["fan"]
     first = np.stack(list(features.descriptors(clips, system.descriptor, system.feature, cache)))
-    assert first.shape == (len(clips), 672) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
-    only = dataclasses.replace(system.descriptor, parts=("statistics",))
+    assert first.shape == (len(clips), 488) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    only = dataclasses.replace(system.descriptor, parts=(("statistics",),))
     again = np.stack(list(features.descriptors(clips, only, system.feature, cache)))
-    assert np.array_equal(again, first[:, 480:]) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    assert np.array_equal(again, first[:, 360:]) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
