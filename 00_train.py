@@ -62,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         common.check_clips(
             train_folders(settings, args.training_data, args.machine_type),
             min_samples=max(system.min_samples for system in systems),
-            labelled=None,
             normal_only=True,
             names=settings.names,
             channel=settings.channel,

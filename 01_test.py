@@ -24,7 +24,6 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
     clips = common.check_clips(
         [(machine_type, directory / machine_type / "test") for machine_type in types],
         min_samples=max(system.min_samples for system in systems),
-        labelled=None,
         normal_only=False,
         names=settings.names,
         channel=settings.channel,

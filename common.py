@@ -14,7 +14,6 @@ import logging
 import os
 import platform
 import re
-import struct
 import sys
 import time
 import uuid
@@ -25,10 +24,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISFIFO
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+import wav
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -41,8 +41,6 @@ LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
 CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 ANY_ID = "id_00"  # of all clips whose names say nothing
-WAV_FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
-UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
 LEFTOVER = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)  # see path_beside
 ABANDONED = 24 * 3600  # [s] nobody writes to a file for so long and is still at it
 BROKEN_PIPE = 128 + 13  # what a shell reports of a program that SIGPIPE ends
@@ -114,12 +112,15 @@ def run_main(main: Callable[[], None]) -> None:
                 getattr(sys, name).reconfigure(errors="backslashreplace")  # for what the terminal cannot show
     logging.captureWarnings(True)
     configure_logging()
-    code = _exit_code(main)
+    code, spoilt = _exit_code(main), False
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has read enough
-        code = code or BROKEN_PIPE
-    if code == BROKEN_PIPE:
+    except OSError as error:
+        spoilt = True
+        if not isinstance(error, BrokenPipeError):  # else `| head` has read enough
+            logger.error("What was to be printed cannot be written: %s", error)
+        code = code or (BROKEN_PIPE if isinstance(error, BrokenPipeError) else 1)
+    if spoilt or code == BROKEN_PIPE:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):  # what Python writes at its end
             os.dup2(nowhere, stream.fileno())
@@ -451,7 +452,6 @@ def check_clips(
     folders: Sequence[tuple[str, Path]],
     *,
     min_samples: int,
-    labelled: bool | None,
     normal_only: bool,
     names: str = "official",
     channel: int | str | None = None,
@@ -463,7 +463,6 @@ def check_clips(
     ----------
     folders : (machine type, folder) pairs
     min_samples : int [samples], the shortest clip that gives a feature
-    labelled : True if the names must say normal or anomaly, None if they may
     normal_only : True for training clips
     names, channel : the keys of the YAML
     cache_directory : where the checksums of the files are kept; None: each call reads every file whole
@@ -494,9 +493,7 @@ def check_clips(
 
     def check(job: tuple[ClipFolder, Path, Checksums]) -> Clip | str:
         try:
-            return _check_clip(
-                *job, min_samples=min_samples, labelled=labelled, normal_only=normal_only, channel=channel
-            )
+            return _check_clip(*job, min_samples=min_samples, normal_only=normal_only, channel=channel)
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
             return f"{job[1]}: {error}"
 
@@ -532,7 +529,6 @@ def _check_clip(
     crcs: Checksums,
     *,
     min_samples: int,
-    labelled: bool | None,
     normal_only: bool,
     channel: int | str | None,
 ) -> Clip:
@@ -545,8 +541,6 @@ def _check_clip(
             machine_id, label = parse_clip_name(path.name)
         except ValueError as error:
             raise ValueError(f"{error}; with names: any in the YAML it may be any") from None
-        if labelled and label is None:
-            raise ValueError("name does not begin with normal_ or anomaly_")
         if normal_only and label == 1:
             raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
     clip = check_sound(
@@ -576,99 +570,11 @@ def check_sound(
     ------
     ValueError, OSError, RuntimeError : if it cannot be used.
     """
-    import soundfile
-
     stat = path.stat()
-    if S_ISFIFO(stat.st_mode):
-        raise ValueError("a pipe, not a file")  # opening it would wait for ever
-    if stat.st_size == 0:
-        raise ValueError("file is empty")
-    with path.open("rb") as stream:
-        declared, found = _sound_bytes(stream, stat.st_size)
-    try:
-        sound = soundfile.SoundFile(path)
-    except RuntimeError as error:
-        if "'data' chunk" in str(error):
-            raise ValueError("no sound in it: the wav file has no data chunk") from None
-        raise
-    with sound:
-        if sound.format not in WAV_FORMATS:
-            raise ValueError(f"not a wav file but {sound.format_info}; convert it to wav")
-        if not sound.seekable():
-            raise ValueError(f"its coding, {sound.subtype_info}, cannot be read from any place; convert it to PCM")
-        if declared is not None and found < declared < UNKNOWN_LENGTH:
-            raise ValueError(f"truncated: {declared - found} bytes of sound are missing")
-        if declared == 0 < found and not sound.frames:
-            raise ValueError(
-                f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. Repair it "
-                "with a sound editor"
-            )
-        if channel is None and sound.channels != 1:
-            raise ValueError(
-                f"{sound.channels} channels; expected one. Set channel in the YAML: 0 to {sound.channels - 1}, or mean"
-            )
-        if isinstance(channel, int) and channel >= sound.channels:
-            raise ValueError(f"no channel {channel}: it has {sound.channels}, from 0 to {sound.channels - 1}")
-        if sound.frames < min_samples:
-            raise ValueError(f"{sound.frames} samples; one window of frames needs {min_samples}")
-        _require_change(sound, channel)
-        n_samples, sample_rate = sound.frames, sound.samplerate
+    n_samples, sample_rate = wav.check(path, min_samples=min_samples, channel=channel)
     crc = crcs.of(path, stat) if crcs else file_crc(path)
     facts = (n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, crc)
     return Clip(path, machine_type, machine_id, label, *facts, channel=channel)
-
-
-def _require_change(sound, channel: int | str | None) -> None:
-    """Raise ValueError if all samples are the same; of most clips, the first block tells."""
-    first = None
-    for block in sound.blocks(1024, dtype="float32"):
-        block = _one_channel(block, channel)
-        first = block[0] if first is None else first
-        if (block != first).any():
-            return
-    if not first:
-        raise ValueError("silent: every sample is zero")
-    raise ValueError(f"constant: every sample is {first:.4g}, as from a dead microphone")
-
-
-def _one_channel(samples: np.ndarray, channel: int | str | None) -> np.ndarray:
-    """(n,) or (n, n_channels) -> (n,); unchanged where ``channel`` does not say which, or is not there."""
-    if samples.ndim == 1 or channel is None:
-        return samples
-    if channel == "mean":
-        return samples.mean(axis=1, dtype=np.float32)
-    return samples[:, channel] if channel < samples.shape[1] else samples
-
-
-def _sound_bytes(stream, size: int) -> tuple[int | None, int]:
-    """How many bytes of sound a RIFF file's header declares, and how many follow; None where no data chunk is found.
-
-    libsndfile shortens a truncated clip without a word. RIFX is RIFF with the other order of bytes; RF64 has the length
-    in a chunk of its own.
-    """
-    kind = stream.read(12)
-    order = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}.get(kind[:4])
-    if order is None or kind[8:] != b"WAVE":
-        return None, 0  # soundfile judges it
-    position, long_length = 12, None
-    while position + 8 <= size:
-        stream.seek(position)
-        name, length = struct.unpack(f"{order}4sI", stream.read(8))
-        if name == b"ds64":
-            long_length = int.from_bytes(stream.read(16)[8:], "little")
-        if name == b"data":
-            declared = long_length if long_length is not None and length == 0xFFFFFFFF else length
-            return declared, size - position - 8
-        position += 8 + length + length % 2  # chunks are padded to even lengths
-        if length % 2 and position < size and not _is_chunk(stream, position) and _is_chunk(stream, position - 1):
-            position -= 1  # all but this writer's
-    return None, 0
-
-
-def _is_chunk(stream, position: int) -> bool:
-    """True where the four letters of a chunk's name stand."""
-    stream.seek(position)
-    return re.fullmatch(rb"[ -~]{4}", stream.read(4)) is not None
 
 
 def _sample_rate_faults(clips: Sequence[Clip]) -> list[str]:
@@ -740,35 +646,13 @@ def load_wav(
     first, n_samples : int [samples], the part; -1: to the end
     channel : a number from 0, or mean; None: the only one, or (n_samples, n_channels) where there are several
     """
-    import soundfile
-
     try:
-        with soundfile.SoundFile(path) as file:
-            sample_rate = file.samplerate
-            if first:
-                file.seek(first)
-            if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
-                samples = _one_channel(file.read(n_samples, dtype="int16"), channel)
-                waveform = samples * np.float32(2**-15)
-            else:
-                waveform = _one_channel(file.read(n_samples, dtype="float32"), channel)
+        waveform, sample_rate = wav.read(path, first=first, n_samples=n_samples, channel=channel)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
     if not np.isfinite(waveform).all():
         raise UserError(f"{path}: has samples that are not finite numbers; replace or remove it")
     return waveform, sample_rate
-
-
-def is_clipped(waveform: np.ndarray) -> bool:
-    """True where over half of the samples stand at the highest or lowest value: the microphone's input was overdriven.
-
-    A recording that is very quiet throughout has few values, and is none of these.
-    """
-    for samples in (waveform[::16], waveform):  # of most clips, a few samples tell
-        low, high = samples.min(), samples.max()
-        if max(-low, high) < 0.1 or np.count_nonzero((samples == low) | (samples == high)) <= len(samples) / 2:
-            return False
-    return True
 
 
 @functools.lru_cache(maxsize=8)

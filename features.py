@@ -21,11 +21,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+import wav
 from common import (
     MAX_FAULTS_SHOWN,
     Clip,
     UserError,
-    is_clipped,
     load_clip,
     log_mel_energies,
     n_frames,
@@ -281,7 +281,7 @@ def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]
 def _block(clip: Clip, quantity: Quantity, clipped: list[str]) -> np.ndarray:
     """Block of one clip, computed; the path of one that is overdriven goes to ``clipped``."""
     waveform, sample_rate = load_clip(clip)
-    if is_clipped(waveform):
+    if wav.is_clipped(waveform):
         clipped.append(str(clip.path))
     with np.errstate(over="ignore"):  # is found below
         block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)

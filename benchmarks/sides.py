@@ -131,7 +131,7 @@ class Ours:
 
     def _clips(self, paths: Sequence[str]) -> list:
         folder = Path(paths[0]).parent
-        clips = self.common.check_clips([(MACHINE, folder)], min_samples=1, labelled=None, normal_only=False)
+        clips = self.common.check_clips([(MACHINE, folder)], min_samples=1, normal_only=False)
         return clips[: len(paths)]
 
     def features(self, paths: Sequence[str]) -> float:

@@ -105,7 +105,7 @@ def families(dataset, tmp_path_factory) -> Path:
 def train_clips(dataset) -> dict[str, list[common.Clip]]:
     """Machine type -> its checked development training clips."""
     folders = [(machine_type, dataset / "dev_data" / machine_type / "train") for machine_type in MACHINE_TYPES]
-    return common.by_machine_type(common.check_clips(folders, min_samples=1, labelled=None, normal_only=True))
+    return common.by_machine_type(common.check_clips(folders, min_samples=1, normal_only=True))
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def computed(monkeypatch):
 
 
 def checked(folder):
-    return common.check_clips([("fan", folder)], min_samples=2048, labelled=None, normal_only=True)
+    return common.check_clips([("fan", folder)], min_samples=2048, normal_only=True)
 
 
 def log_mels(clips, cache, feature=FEATURE):

@@ -200,9 +200,7 @@ def test_windows_of_clips_of_unequal_lengths(start, tmp_path):
         path = tmp_path / "clips" / f"normal_id_00_{number}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.random.default_rng(number).uniform(-0.1, 0.1, round(seconds * 16_000)), 16_000)
-    clips = common.check_clips(
-        [("fan", tmp_path / "clips")], min_samples=system.min_samples, labelled=None, normal_only=True
-    )
+    clips = common.check_clips([("fan", tmp_path / "clips")], min_samples=system.min_samples, normal_only=True)
     trainer = keras_model.make_trainer(system, 0)
     blocks = features.log_mel_clips(clips, system.feature, None)
     n_windows = trainer.load(blocks, features.clip_offsets(clips, system.feature))
@@ -214,7 +212,7 @@ def test_too_few_vectors_to_train_on(start, dataset, tmp_path):
     path = tmp_path / "clips" / "normal_id_00_0.wav"
     path.parent.mkdir()
     soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 4 * 512), 16_000)
-    clips = common.check_clips([("fan", path.parent)], min_samples=1, labelled=None, normal_only=True)
+    clips = common.check_clips([("fan", path.parent)], min_samples=1, normal_only=True)
     with pytest.raises(common.UserError, match=r"fan: 1 vectors leave none to train on; lower fit.validation_split"):
         keras_model.train(run, system, {"fan": clips})
 

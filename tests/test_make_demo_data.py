@@ -39,9 +39,7 @@ def test_layout(dataset):
         for machine_type, machine in demo.MACHINES.items():
             ids = [f"id_{number:02}" for number in (machine.dev_ids if split == "dev" else machine.eval_ids)[:n_ids]]
             train, test = (
-                common.check_clips(
-                    [(machine_type, folder / machine_type / name)], min_samples=1, labelled=None, normal_only=normal
-                )
+                common.check_clips([(machine_type, folder / machine_type / name)], min_samples=1, normal_only=normal)
                 for name, normal in (("train", True), ("test", False))
             )
             assert [(clip.machine_id, clip.label) for clip in train] == [(name, 0) for name in ids for _ in range(2)]
