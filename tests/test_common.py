@@ -690,9 +690,9 @@ def test_closed_streams_are_no_fault(tmp_path, shell, code):
 def test_a_full_disk_for_what_is_printed_is_told(tmp_path):
     program = f"import sys; sys.path.insert(0, {str(Path(common.__file__).parent)!r})\nimport common\n"
     (tmp_path / "main.py").write_text(program + "common.run_main(lambda: print('x'))")
+    options = {"stderr": subprocess.PIPE, "text": True, "timeout": 60, "env": os.environ | {"PYTHONUNBUFFERED": ""}}
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "main.py"]
-        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "main.py"], cwd=tmp_path, stdout=full, **options)
     assert done.returncode == 1
     assert "What was to be printed cannot be written: [Errno 28]" in done.stderr
     assert len(done.stderr.splitlines()) == 1
