@@ -45,6 +45,7 @@ LEFTOVER = re.compile(r"\..*\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(\.[^.]*)?", re.DOT
 ABANDONED = 24 * 3600  # [s] nobody writes to a file for so long and is still at it
 BROKEN_PIPE = 128 + 13  # what a shell reports of a program that SIGPIPE ends
 SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
+MANY = 1000  # clips that one waits for
 MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
 
 logger = logging.getLogger(__name__)
@@ -328,7 +329,7 @@ class Checksums:
     def __init__(self, folder: Path, directory: Path | None):
         digest = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
         self.path = directory / f"checksums_{digest[:32]}.json" if directory else None
-        self.known: dict[str, list[int]] = {}  # file name -> size, time of change [ns], checksum
+        self.known: dict[str, list[int]] = {}  # file name -> size, times of change [ns], checksum
         self.fresh = False  # True where something became known
         if self.path:
             with contextlib.suppress(OSError, ValueError):  # none yet, or damaged
@@ -338,11 +339,12 @@ class Checksums:
 
     def of(self, path: Path, stat: os.stat_result) -> int:
         """Checksum of a file of this size and time of change."""
-        *state, crc = self.known.get(path.name, [None])
-        if state != [stat.st_size, stat.st_mtime_ns]:
+        *before, crc = self.known.get(path.name, [None])
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # the last cannot be set back
+        if before != state:
             crc = file_crc(path)
-            if time.time_ns() - stat.st_mtime_ns > SETTLED:
-                self.known[path.name] = [stat.st_size, stat.st_mtime_ns, crc]
+            if time.time_ns() - max(state[1:]) > SETTLED:
+                self.known[path.name] = [*state, crc]
                 self.fresh = True
         return crc
 
@@ -384,10 +386,11 @@ def machine_types(directory: Path, key: str) -> list[str]:
     if unusable:
         raise fault_list(f"{key}: folders whose names are not UTF-8", unusable, "Rename them.")
     if not names:
-        raise UserError(
-            f"{key}: no machine type in {directory.resolve()}\n"
-            "Expected folders <machine type>/train and <machine type>/test with wav files, as the archives unpack."
-        )
+        layout = "Expected folders <machine type>/train and <machine type>/test with wav files, as the archives unpack."
+        if any(next(directory.glob(f"{above}/normal/*.wav"), None) for above in ("*", "*/*")):
+            layout += "\nOf recordings in folders normal and abnormal, as MIMII's, these become <machine type>/test/"
+            layout += "normal and /abnormal, with normal ones for training in <machine type>/train, and names: any."
+        raise UserError(f"{key}: no machine type in {directory.resolve()}\n{layout}")
     return names
 
 
@@ -490,6 +493,10 @@ def check_clips(
             empty,
             "Put the clips there, or name the other machine types with --machine-type.",
         )
+
+    n_unknown = sum(path.name not in crcs.known for _, path, crcs in jobs)
+    if cache_directory and n_unknown > MANY:
+        logger.info("%d clips are new: they are read once to know them again", n_unknown)
 
     def check(job: tuple[ClipFolder, Path, Checksums]) -> Clip | str:
         try:

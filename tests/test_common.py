@@ -377,6 +377,14 @@ def test_missing_and_empty_dataset_folders(tmp_path):
         common.machine_types(tmp_path, "eval_directory")
 
 
+def test_the_layout_of_mimii_is_told_how_to_become_ours(tmp_path):
+    write(tmp_path / "fan" / "id_00" / "normal" / "00000000.wav")
+    with pytest.raises(
+        common.UserError, match=r"(?s)no machine type in.*as MIMII's, these become <machine type>/test/"
+    ):
+        common.machine_types(tmp_path, "dev_directory")
+
+
 def test_select_machine_types(tmp_path):
     for name in ("valve", "fan", "pump"):
         (tmp_path / name / "train").mkdir(parents=True)
@@ -481,18 +489,40 @@ def long_ago(path, seconds=100):
     os.utime(path, (now - seconds, now - seconds))
 
 
+def test_many_new_clips_are_told(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    for name in ("SETTLED", "MANY"):
+        monkeypatch.setattr(common, name, 0)
+    write(tmp_path / "clips" / "normal_id_00_0.wav")
+    for _ in range(2):
+        check(tmp_path / "clips", cache_directory=tmp_path / "cache")
+    assert caplog.text.count("1 clips are new: they are read once to know them again") == 1
+
+
 def test_a_file_is_read_whole_once(tmp_path, monkeypatch):
     read = []
     original = common.file_crc
     monkeypatch.setattr(common, "file_crc", lambda path: read.append(path.name) or original(path))
     folder, cache = tmp_path / "clips", tmp_path / "cache"
     paths = [write(folder / f"normal_id_00_{number}.wav", noise(seed=number)) for number in range(3)]
-    for path in paths[:2]:
-        long_ago(path)
     first = check(folder, cache_directory=cache)
     assert sorted(read) == [path.name for path in paths]
     assert check(folder, cache_directory=cache) == first
-    assert read[3:] == ["normal_id_00_2.wav"]  # it was written just now, and may be again in the same tick
+    assert sorted(read[3:]) == sorted(read[:3])  # written just now: they may be again, within the same tick
+    assert not cache.exists()
+    monkeypatch.setattr(common, "SETTLED", 0)
+    assert check(folder, cache_directory=cache) == first
+    del read[:]
+    assert check(folder, cache_directory=cache) == first
+    assert not read
+    content, state = paths[1].read_bytes(), paths[1].stat()
+    paths[1].write_bytes(content[:-2] + bytes(2))
+    os.utime(paths[1], ns=(state.st_atime_ns, state.st_mtime_ns))
+    if sys.platform != "win32":  # which has no time of the last change that nobody can set
+        assert check(folder, cache_directory=cache)[1].crc != first[1].crc
+    paths[1].write_bytes(content)
+    os.utime(paths[1], ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert check(folder, cache_directory=cache) == first
     (stored,) = cache.iterdir()
     content = stored.read_bytes()
     for damaged in (b"", content[:100], content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]):
