@@ -11,6 +11,7 @@ from pathlib import Path
 
 import common
 import config
+import decision
 import result_record
 import scoring
 
@@ -38,18 +39,44 @@ def score(run, system: config.System, machine_type: str, clips: Sequence[common.
     paths = system.module.made_by(run, system, machine_type)
     directory = result_record.model_directory(run.config, system)
     models = result_record.model_digests(paths, directory)
+    thresholds = thresholds_of(run, system, machine_type, sorted({clip.machine_id for clip in clips}))
     scores = system.module.anomaly_scores(run, system, machine_type, clips)
     if result_record.model_digests(paths, directory) != models:
         raise common.UserError(f"{paths[0]}: was replaced while {machine_type} was scored; score it again")
     of_id: dict[str, list] = {}
     for clip, value in zip(clips, scores, strict=True):
         of_id.setdefault(clip.machine_id, []).append((clip.name, value))
-    texts = {
-        scoring.score_path(Path(), machine_type, machine_id).name: scoring.scores_text(*zip(*pairs, strict=True))
-        for machine_id, pairs in of_id.items()
-    }
-    record = result_record.record_of(run.config, system, run.training_data, clips, models=models, texts=texts)
+    texts = {}
+    for machine_id, pairs in of_id.items():
+        names, values = zip(*pairs, strict=True)
+        key = (machine_type, machine_id)
+        texts[scoring.score_path(Path(), *key).name] = scoring.scores_text(names, values)
+        if thresholds:
+            decisions = decision.is_anomalous(values, thresholds[machine_id])
+            texts[scoring.decision_path(Path(), *key).name] = scoring.decisions_text(names, decisions)
+    record = result_record.record_of(
+        run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
+    )
     result_record.write(run.result_folder(system.name), record, texts)
+
+
+def thresholds_of(run, system: config.System, machine_type: str, machine_ids: Sequence[str]) -> dict[str, float]:
+    """Machine ID -> score above which a clip is called anomalous; empty for official models, which have no such scores.
+
+    A machine ID without training clips of its own has the threshold of all of its machine type.
+    """
+    if isinstance(system.model, config.OfficialModel):
+        return {}
+    trained = system.module.training_scores(run, system, machine_type)
+    known = set(trained.machine_ids.tolist())
+    return {
+        machine_id: decision.threshold(
+            trained.of(machine_id) if machine_id in known else trained.scores,
+            quantile=run.config.decision_quantile,
+            method=run.config.decision,
+        )
+        for machine_id in machine_ids
+    }
 
 
 def check_folder(folder: Path, settings: config.Config, system: config.System) -> list[result_record.Record]:
@@ -71,14 +98,16 @@ def report(folder: Path, machine_types: Sequence[str], settings: config.Config, 
     Machine IDs without both normal and anomalous clips have none, and stand in neither. Jobs that each score one
     machine type so add up to one file: each reads all again if another has come meanwhile.
     """
-    scores = scoring.read_folder(folder, machine_types=machine_types, rated_only=True)
-    if scores:
-        performance = scoring.evaluate(scores, max_fpr=settings.max_fpr)
+    options = {"any_names": settings.names == "any", "unlabelled": True}
+    scores = scoring.read_folder(folder, machine_types=machine_types, **options)
+    performance = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
+    if performance:
         published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
         print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
     written = None
     while written != (records := check_folder(folder, settings, system)):
-        everything = scoring.evaluate(scoring.read_folder(folder, rated_only=True), max_fpr=settings.max_fpr)
+        scores = scoring.read_folder(folder, **options)
+        everything = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
         if everything:
             scoring.write_result(folder / settings.result_file, everything)
         written = records

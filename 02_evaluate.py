@@ -83,10 +83,15 @@ def main(argv=None):
     ranking = comparison.rank_results(results) if args.rank else []
     comparisons = comparison.compare_all(results, reference, max_fpr=max_fpr)
     file_name = config.result_file if config else OFFICIAL_RESULT_FILE
-    paths = comparison.write_results(results, args.output, file_name=file_name, max_fpr=max_fpr)
-    for result, path in zip(results, paths, strict=True):
-        print(f"\n{comparison.result_text(result, max_fpr=max_fpr)}\nwritten to {path}")
-    print(f"\n{comparison.systems_table(results, comparison.published_beside(results, max_fpr=max_fpr))}")
+    written = comparison.write_results(results, args.output, file_name=file_name, max_fpr=max_fpr)
+    for result, paths in zip(results, written, strict=True):
+        print(f"\n{comparison.result_text(result, max_fpr=max_fpr)}")
+        if paths:
+            print(f"written to {', '.join(map(str, paths))}")
+    published = comparison.published_beside(results, max_fpr=max_fpr)
+    for table in (comparison.systems_table(results, published), comparison.decisions_table(results)):
+        if table:
+            print(f"\n{table}")
     for entry in comparisons:
         print(f"\n{comparison.comparison_table(entry)}")
     if ranking:

@@ -1,5 +1,6 @@
 """Several result folders against each other: differences with confidence intervals, and the challenge's ranking."""
 
+import functools
 import logging
 import zlib
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from scoring import Key, LabelledScores, Performance, Truth
 REPLICATES = 2000  # bootstrap samples per machine ID
 SEED = 0
 CONFIDENCE = 0.95
+DECISION_COLUMNS = ("precision [%]", "recall [%]", "F1 [%]", "false alarms [%]")
 RANKED_DECIMALS = 12  # of an average; further ones are rounding errors
 ROWS_AT_ONCE = 100  # of bootstrap samples; bounds the memory to some MB
 
@@ -33,6 +35,16 @@ class Result:
     scores: dict[Key, LabelledScores]
     performance: Performance
     records: Sequence[Record] = ()  # of what made the scores; none in a folder that 01_test.py did not write
+
+    @functools.cached_property
+    def decisions(self) -> dict[str, dict[str, scoring.Decisions]]:
+        """Machine type -> machine ID -> how good the decisions on its clips are, where there are any."""
+        return scoring.judge(self.scores)
+
+    @property
+    def unrated(self) -> list[Key]:
+        """Machine IDs that give no AUC: not all of their clips have labels, or all have the same."""
+        return [key for key in self.scores if key[1] not in self.performance.get(key[0], {})]
 
 
 # ---- result folders ----
@@ -93,8 +105,11 @@ def read_results(
         try:
             ours = config and folder.resolve().parent.parent == config.result_directory.resolve()
             records = result_record.check(folder, config=config if ours else None)
-            scores = scoring.read_folder(folder, truth)
-            performance = scoring.evaluate(scores, max_fpr=max_fpr)
+            any_names = any(record.any_names for record in records)
+            # Of one's own machines there may be clips of one kind, or without labels; a challenge's have both.
+            partial = not truth and (any_names or any(record.training_data == "dev" for record in records))
+            scores = scoring.read_folder(folder, truth, any_names=any_names, unlabelled=partial)
+            performance = scoring.evaluate(scores, max_fpr=max_fpr, rated_only=partial)
             results[folder.resolve()] = Result(name, folder, scores, performance, records)
         except scoring.NoLabelsError as error:
             unlabelled[str(folder)] = str(error)
@@ -111,10 +126,11 @@ def read_results(
 
 def write_results(
     results: Sequence[Result], output: Path | None, *, file_name: str = "result.csv", max_fpr: float
-) -> list[Path]:
+) -> list[list[Path]]:
     """Write result.csv into each folder; or to ``output``: a file for one result, a folder for several.
 
-    The result file of 01_test.py is left alone where it has pAUCs of another ``max_fpr``.
+    Beside it, where there are decisions, goes a file of the same form with their figures. Without any AUC there is no
+    result.csv. The result file of 01_test.py is left alone where it has pAUCs of another ``max_fpr``.
 
     Raises
     ------
@@ -126,13 +142,19 @@ def write_results(
         path = result.directory / (f"result_max_fpr_{max_fpr:g}.csv" if file_name in taken else file_name)
         if output:
             path = output if len(results) == 1 else output / f"result_{result.name.replace('/', '_')}.csv"
+        paths = []
         try:
-            scoring.write_result(path, result.performance)
+            if result.performance:
+                scoring.write_result(path, result.performance)
+                paths.append(path)
+            if result.decisions:
+                paths.append(path.with_name(scoring.decision_result_name(path.name)))
+                scoring.write_decision_result(paths[-1], result.decisions)
         except OSError as error:
             raise common.UserError(
                 f"{path}: cannot be written ({error.strerror}); --output puts it elsewhere"
             ) from error
-        written.append(path)
+        written.append(paths)
     return written
 
 
@@ -146,13 +168,18 @@ def common_ids(a: Result, b: Result) -> list[Key]:
     ------
     UserError : if they have none in common, or different clips of a machine ID.
     """
-    both = [key for key in a.scores if key in b.scores]
+    unrated = [" ".join(key) for key in dict.fromkeys([*a.unrated, *b.unrated])]
+    if unrated:
+        logger.warning("Without AUC, left out of the comparison: %s", ", ".join(unrated))
+    both = [key for key in a.scores if key in b.scores and " ".join(key) not in unrated]
     for one, other in ((a, b), (b, a)):
         alone = [" ".join(key) for key in one.scores if key not in other.scores]
         if alone:
             logger.warning("Only in %s, left out of the comparison: %s", one.name, ", ".join(alone))
     if not both:
-        raise common.UserError(f"{a.directory} and {b.directory} have no machine ID in common; nothing to compare")
+        raise common.UserError(
+            f"{a.directory} and {b.directory} have no machine ID in common that has an AUC; nothing to compare"
+        )
     faults = []
     for key in both:
         names_a, names_b = set(a.scores[key].names), set(b.scores[key].names)
@@ -429,6 +456,8 @@ def rank_results(results: Sequence[Result]) -> list[Ranked]:
     if len(results) < 2:
         raise common.UserError(f"{results[0].directory}: a ranking needs at least two folders of score files")
     check_same_clips(results)
+    if not results[0].performance:
+        raise common.UserError(f"{results[0].directory}: no machine ID gives an AUC; nothing to rank by")
     return rank({result.name: result.performance for result in results})
 
 
@@ -443,8 +472,60 @@ def published_beside(results: Sequence[Result], *, max_fpr: float) -> list[scori
 def result_text(result: Result, *, max_fpr: float) -> str:
     """Name, numbers of clips, and the figures of every machine ID."""
     n_clips = sum(len(clips.names) for clips in result.scores.values())
-    table = scoring.detail_table(result.performance, scoring.official_figures(result.scores, max_fpr=max_fpr))
-    return f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips\n{table}"
+    parts = [f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips"]
+    if result.performance:
+        published = scoring.official_figures(result.scores, max_fpr=max_fpr)
+        parts.append(scoring.detail_table(result.performance, published))
+    parts += [f"no AUC: {line}" for line in unrated_lines(result)]
+    if result.decisions:
+        rows = [[name, *map(percentage, figures)] for name, figures in decision_lines(result.decisions)]
+        parts.append("\n" + scoring.text_table(["decisions", *DECISION_COLUMNS], rows))
+    return "\n".join(parts)
+
+
+def unrated_lines(result: Result) -> list[str]:
+    """A line for each machine ID that gives no AUC: its clips, and how many of them were called anomalous."""
+    lines = []
+    for key in result.unrated:
+        clips = result.scores[key]
+        kinds = {0: "normal clips", 1: "anomalous clips", -1: "clips without a label"}
+        counts = [f"{n} {kind}" for label, kind in kinds.items() if (n := np.count_nonzero(clips.labels == label))]
+        called = "" if clips.decisions is None else f"; {int(clips.decisions.sum())} called anomalous"
+        lines.append(f"{' '.join(key)}: {' and '.join(counts)}{called}")
+    return lines
+
+
+def decision_lines(figures: dict[str, dict[str, scoring.Decisions]]) -> list[tuple[str, scoring.Decisions]]:
+    """(machine, figures of its decisions), with a line for each type's average and one for their mean."""
+    lines, averages = [], []
+    for machine_type, ids in figures.items():
+        lines += [(f"{machine_type} {machine_id}", of_id) for machine_id, of_id in ids.items()]
+        averages.append(scoring.decision_averages(ids.values()))
+        lines.append((f"{machine_type} Average", averages[-1]))
+    return lines + ([("mean", scoring.decision_averages(averages))] if len(averages) > 1 else [])
+
+
+def percentage(value: float) -> str:
+    """A share in %, or a dash where it is not known."""
+    return "-" if np.isnan(value) else f"{100 * value:.2f}"
+
+
+def decisions_table(results: Sequence[Result]) -> str:
+    """A line per system: F1 and false-alarm rate [%] per machine type and their means; "" without decisions."""
+    machine_types = list(dict.fromkeys(t for result in results for t in result.decisions))
+    rows = []
+    for result in results:
+        averages = {t: scoring.decision_averages(ids.values()) for t, ids in result.decisions.items()}
+        figures = [averages.get(t) for t in machine_types]
+        if len(machine_types) > 1:
+            figures.append(scoring.decision_averages(figures) if None not in figures else None)
+        rows.append([result.name, *("-" if f is None else _f1_and_alarms(f) for f in figures)])
+    head = ["F1/false alarms [%]", *machine_types, *["mean"] * (len(machine_types) > 1)]
+    return scoring.text_table(head, rows) if machine_types else ""
+
+
+def _f1_and_alarms(figures: scoring.Decisions) -> str:
+    return f"{percentage(figures.f1)}/{percentage(figures.false_alarms)}"
 
 
 def system_lines(
@@ -466,8 +547,13 @@ def system_lines(
 
 
 def systems_table(results: Sequence[Result], published: Sequence[scoring.Published] = ()) -> str:
-    """A line per system: AUC / pAUC [%] per machine type and their means; published figures below ours."""
+    """A line per system: AUC / pAUC [%] per machine type and their means; published figures below ours.
+
+    An empty text where no result has an AUC.
+    """
     machine_types = list(dict.fromkeys(t for result in results for t in result.performance))
+    if not machine_types:
+        return ""
     rows = []
     for number, (name, pairs, mean, of_both) in enumerate(system_lines(results, published, machine_types)):
         pairs = [*pairs, mean] if len(machine_types) > 1 else pairs

@@ -23,6 +23,7 @@ LINE_STYLES = ("-", "--", ":", "-.")
 HATCHES = ("", "///", "...", "xx")
 DPI = 120
 MAX_COLUMNS = 4  # machine IDs side by side
+HISTOGRAMS = ((0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[5]), (-1, "without a label", "0.4"))
 LEGEND_SIZE = 9  # of a legend's text [pt]
 LEGEND_GAPS = 5 * LEGEND_SIZE  # for a column's handle and the space around it [pt]
 LEGEND_ROW = 0.22  # height of a row of a legend [inch]
@@ -59,7 +60,7 @@ def _write_figures(
     """Draw and write all figures, in fonts that have been chosen."""
     performances = {result.name: result.performance for result in results}
     drawn = []
-    for group in bar_groups(list(performances)):
+    for group in bar_groups([name for name, performance in performances.items() if performance]):
         for metric, name in enumerate(METRICS):
             figure = bar_figure(performances, group, metric, published=published)
             caption = f"{name} per machine type, averaged over machine IDs{_report_figure(group, metric)}"
@@ -69,7 +70,7 @@ def _write_figures(
         caption = f"ROC curves, {machine_type}; pAUC range: false positive rate up to {100 * max_fpr:g} %"
         drawn.append((roc_figure(results, machine_type, max_fpr=max_fpr), f"ROC_{machine_type}", caption, "roc", ""))
     for result in results:
-        for machine_type in result.performance:
+        for machine_type in dict.fromkeys(machine_type for machine_type, _ in result.scores):
             figure = score_figure(result, machine_type)
             caption = f"{result.name}, {machine_type}"
             drawn.append((figure, f"scores_{result.name}_{machine_type}", caption, "scores", result.name))
@@ -85,7 +86,7 @@ def _write_figures(
 def bar_groups(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Systems that share a bar figure: all of them, then the report's groups, where all of one were run."""
     groups = [group for group in REPORT_GROUPS if set(group) <= set(names)]
-    if not any(set(group) == set(names) for group in groups):
+    if names and not any(set(group) == set(names) for group in groups):
         groups.insert(0, tuple(names))
     return groups
 
@@ -218,15 +219,15 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
     for index, result in enumerate(results):
         colour, repeat = _style(index)
         plain[result.name] = {"color": colour, "linestyle": LINE_STYLES[repeat], "linewidth": ROC_WIDTH}
-    machine_ids = list(dict.fromkeys(i for r in results for t, i in r.scores if t == machine_type))
+    machine_ids = list(dict.fromkeys(i for r in results for i in r.performance.get(machine_type, ())))
     figure, all_axes = _id_axes(machine_ids, row_height=3.1)
     for axes, machine_id in zip(all_axes, machine_ids, strict=True):
         axes.axvspan(0, max_fpr, color="0.88", label=PAUC_RANGE, zorder=0)
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)), label=CHANCE)
         curves = {}
         for result in results:
-            if (machine_type, machine_id) in result.scores:
-                labels, scores, _ = result.scores[machine_type, machine_id]
+            if machine_id in result.performance.get(machine_type, ()):
+                labels, scores = result.scores[machine_type, machine_id][:2]
                 curves[result.name] = np.stack(roc_curve(labels, scores)[:2])
         for name, curve in curves.items():
             same = [other for other in curves if np.array_equal(curves[other], curve)]
@@ -247,16 +248,18 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
 
     The bins span the middle 99 % of the scores; the outermost two also hold what lies beyond.
     """
-    machine_ids = list(result.performance[machine_type])
+    machine_ids = [machine_id for name, machine_id in result.scores if name == machine_type]
     figure, all_axes = _id_axes(machine_ids, row_height=2.3)
     for axes, machine_id in zip(all_axes, machine_ids, strict=True):
-        labels, scores, _ = result.scores[machine_type, machine_id]
+        labels, scores = result.scores[machine_type, machine_id][:2]
         scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
         low, high = np.quantile(scores, [0.005, 0.995])
         inside = np.clip(scores, low, high)
         edges = np.histogram_bin_edges(inside, n_bins)
-        for label, name, colour in ((0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[5])):
+        for label, name, colour in HISTOGRAMS:
             of_label = inside[labels == label]
+            if not len(of_label):
+                continue
             share = np.full(len(of_label), 1 / len(of_label))
             axes.hist(of_label, edges, weights=share, color=colour, alpha=0.35)
             axes.hist(of_label, edges, weights=share, color=colour, histtype="step", linewidth=1.4, label=name)

@@ -87,6 +87,7 @@ def report_html(
         "Machine types": _systems_section(results, published, of_kind["bars"]),
         "Ranking": _ranking_section(ranking),
         "Machine IDs": _ids_section(results, published[0] if published else None),
+        "Decisions": _decisions_section(results),
         "Differences": "".join(map(_comparison_section, comparisons)),
         "ROC curves": "".join(map(_figure, of_kind["roc"])),
         "Scores": _scores_section(of_kind["scores"]),
@@ -171,6 +172,8 @@ def _systems_section(
 ) -> str:
     """Averages per machine type, published ones too, and the bars."""
     names = figures.machine_types(results)
+    if not names:
+        return ""
     rows = []
     for number, (name, pairs, mean, of_both) in enumerate(comparison.system_lines(results, published, names)):
         texts = ["–" if pair is None else "{:.2f} / {:.2f}".format(*pair) for pair in [*pairs, mean]]
@@ -209,7 +212,8 @@ def _ranking_section(ranking: Sequence[Ranked]) -> str:
 
 
 def _ids_section(results: Sequence[Result], published: scoring.Published | None) -> str:
-    """AUC and pAUC of every machine ID, systems side by side."""
+    """AUC and pAUC of every machine ID, systems side by side, and which have none."""
+    unrated = dict.fromkeys(line for result in results for line in comparison.unrated_lines(result))
     rows = []
     for machine_type in figures.machine_types(results):
         of_type = [result.performance.get(machine_type, {}) for result in results]
@@ -221,12 +225,38 @@ def _ids_section(results: Sequence[Result], published: scoring.Published | None)
         average = published.machine_types[machine_type] if published else None
         rows.append(("average", [f"{escape(machine_type)} Average", *_pairs(pairs)], average))
     head = ["AUC / pAUC [%]", *(_name(result.name) for result in results)]
-    note = '<p class="note">The best of our figures in each line are in colour.</p>' if len(results) > 1 else ""
+    note = f'<p class="note">No AUC: {"<br>".join(map(escape, unrated))}.</p>' if unrated else ""
+    if not rows:
+        return note
+    note += '<p class="note">The best of our figures in each line are in colour.</p>' if len(results) > 1 else ""
     if not published:
         return _table(head, [(kind, cells) for kind, cells, _ in rows]) + note
     beside = ("–" if pair is None else "{:.2f} / {:.2f}".format(*pair) for _, _, pair in rows)
     head.append(f"{escape(published.name)}\u00a0*")
     return _table(head, [(kind, [*cells, text]) for (kind, cells, _), text in zip(rows, beside, strict=True)]) + note
+
+
+def _decisions_section(results: Sequence[Result]) -> str:
+    """Precision, recall, F1 and false-alarm rate of every machine ID, systems side by side."""
+    of_systems = [dict(comparison.decision_lines(result.decisions)) for result in results]
+    names = dict.fromkeys(name for of_system in of_systems for name in of_system)
+    rows = []
+    for name in names:
+        cells = [
+            " / ".join(map(comparison.percentage, of_system[name])) if name in of_system else "–"
+            for of_system in of_systems
+        ]
+        kind = "average" if name == "mean" or name.endswith(" Average") else ""
+        rows.append((kind, [escape(name), *(cell.replace("-", "–") for cell in cells)]))
+    if not rows:
+        return ""
+    columns = " / ".join(column.removesuffix(" [%]") for column in comparison.DECISION_COLUMNS)
+    return (
+        _table([f"{columns} [%]", *(_name(result.name) for result in results)], rows)
+        + '<p class="note">Of the decisions at the threshold that follows from the scores of the training clips. '
+        "Averages are over what is known: without anomalies there is no recall, without normal clips no false "
+        "alarm.</p>"
+    )
 
 
 def _comparison_section(entry: Comparison) -> str:

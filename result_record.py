@@ -36,9 +36,15 @@ class Record:
     models: dict[str, str]  # file that stands for a model, below the model directory -> SHA-256
     clips: int
     fingerprint: str  # of the list of test clips
+    thresholds: dict[str, float]  # machine ID -> score above which a clip is called anomalous; empty: no decisions
     result_file: str
     max_fpr: float
     files: dict[str, str]  # CSV -> SHA-256
+
+    @property
+    def any_names(self) -> bool:
+        """Whether the names of the clips may be any, and say no machine ID."""
+        return self.settings.get("names") == "any"
 
 
 def record_path(folder: Path, machine_type: str) -> Path:
@@ -52,7 +58,12 @@ def digest(content: bytes) -> str:
 
 
 def settings_of(config: Config, system: System) -> dict:
-    """All settings that decide a system's scores, as plain values."""
+    """All settings that decide a system's scores and decisions, as plain values."""
+    decisions = {"decision": config.decision, "decision_quantile": config.decision_quantile}
+    return _score_settings(config, system) | {"names": config.names} | decisions
+
+
+def _score_settings(config: Config, system: System) -> dict:
     if isinstance(system.model, OfficialModel):
         feature = dataclasses.asdict(system.feature)
         return {"model": {"type": "official"}, "feature": feature, "channel": config.channel}
@@ -60,7 +71,7 @@ def settings_of(config: Config, system: System) -> dict:
     after_training = getattr(system.model, "AFTER_TRAINING", ())
     settings["model"] |= json.loads(json.dumps({name: getattr(system.model, name) for name in after_training}))
     for member in system.members:
-        settings["members"][member.name] = settings_of(config, member)
+        settings["members"][member.name] = _score_settings(config, member)
     return settings
 
 
@@ -85,6 +96,7 @@ def record_of(
     clips: Sequence[common.Clip],
     *,
     models: Mapping[str, str],
+    thresholds: Mapping[str, float],
     texts: Mapping[str, str],
 ) -> Record:
     """Record of the CSVs of one machine type.
@@ -93,6 +105,7 @@ def record_of(
     ----------
     clips : the test clips of the machine type
     models : as ``model_digests`` gives them
+    thresholds : machine ID -> score above which a clip is called anomalous
     texts : name of a CSV -> its content
     """
     return Record(
@@ -103,6 +116,7 @@ def record_of(
         models=dict(models),
         clips=len(clips),
         fingerprint=common.fingerprint(clips),
+        thresholds=dict(thresholds),
         result_file=config.result_file,
         max_fpr=config.max_fpr,
         files={name: digest(text.encode()) for name, text in texts.items()},
@@ -119,11 +133,12 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
 
     Notes
     -----
-    First goes the result file, whose figures are of the scores before; then comes the record, then the CSVs. Killed
+    First go the result files, whose figures are of the scores before; then comes the record, then the CSVs. Killed
     in between, what is there does not fit the record, and no figure is taken from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / record.result_file).unlink(missing_ok=True)
+    for name in (record.result_file, scoring.decision_result_name(record.result_file)):
+        (folder / name).unlink(missing_ok=True)
     common.write_text(
         record_path(folder, record.machine_type),
         yaml.safe_dump(dataclasses.asdict(record), sort_keys=False, allow_unicode=True),
@@ -140,7 +155,7 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
 def csv_files(folder: Path) -> Iterator[tuple[scoring.Key, Path]]:
     """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
     for path in sorted(folder.glob("*.csv")):
-        if match := scoring.SCORE_FILE.fullmatch(path.name):
+        if match := scoring.SCORE_FILE.fullmatch(path.name) or scoring.DECISION_FILE.fullmatch(path.name):
             yield match.groups(), path
 
 
@@ -158,7 +173,7 @@ def read(path: Path) -> Record:
         block = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"unreadable ({error})") from error
-    kinds = {"settings": dict, "models": dict, "clips": int, "max_fpr": float, "files": dict}
+    kinds = {"settings": dict, "models": dict, "clips": int, "thresholds": dict, "max_fpr": float, "files": dict}
     fields = [field.name for field in dataclasses.fields(Record)]
     if not isinstance(block, dict) or sorted(block) != sorted(fields):
         raise ValueError(f"expected the keys {', '.join(fields)}")

@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 
 import common
 
+DECISION_FILE = re.compile(r"decision_result_(.+)_(id_\d\d)\.csv", re.ASCII)
 SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv", re.ASCII)
 PUBLISHED_FILE = Path(__file__).with_name("published.yaml")
 LABELS_ADVICE = "give the labels with --truth eval_data_list.csv"
@@ -36,9 +37,10 @@ class NoLabelsError(common.UserError):
 class LabelledScores(NamedTuple):
     """The test clips of one machine ID, by name."""
 
-    labels: np.ndarray  # shape (n_clips,), 0 normal, 1 anomaly
+    labels: np.ndarray  # shape (n_clips,), 0 normal, 1 anomaly, -1 unknown
     scores: np.ndarray  # shape (n_clips,), higher = more anomalous
     names: tuple[str, ...]
+    decisions: np.ndarray | None = None  # shape (n_clips,), 0 called normal, 1 anomalous; None: not decided
 
 
 # ---- AUC and pAUC ----
@@ -74,12 +76,13 @@ def auc_pauc(labels: Sequence[int], scores: Sequence[float], *, max_fpr: float) 
     return float(roc_auc_score(labels, scores)), float(roc_auc_score(labels, scores, max_fpr=max_fpr))
 
 
-def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float) -> Performance:
+def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float, rated_only: bool = False) -> Performance:
     """AUC and pAUC of every machine ID.
 
     Parameters
     ----------
     scores : (machine type, machine ID) -> (labels, scores) or LabelledScores
+    rated_only : whether to pass over machine IDs that give none: with clips whose label is not known, or of one kind
 
     Raises
     ------
@@ -89,6 +92,8 @@ def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float) -> Performance:
     faults = []
     for (machine_type, machine_id), values in scores.items():
         labels, values = values[:2]
+        if rated_only and set(np.asarray(labels).tolist()) != {0, 1}:
+            continue
         try:
             performance.setdefault(machine_type, {})[machine_id] = auc_pauc(labels, values, max_fpr=max_fpr)
         except ValueError as error:
@@ -104,12 +109,76 @@ def averages(performance_of_a_type: Mapping[str, tuple[float, float]]) -> tuple[
     return float(auc), float(pauc)
 
 
-# ---- score CSVs: write, find, read back, verify ----
+# ---- decisions ----
+
+
+class Decisions(NamedTuple):
+    """How good the decisions on the test clips of a machine ID are; NaN where the clips do not tell."""
+
+    precision: float  # share of anomalies among the clips that are called anomalous
+    recall: float  # share of the anomalies that are called anomalous
+    f1: float  # harmonic mean of the two
+    false_alarms: float  # share of the normal clips that are called anomalous
+
+
+def decision_figures(labels: Sequence[int], decisions: Sequence[int]) -> Decisions:
+    """Precision, recall, F1 and false-alarm rate.
+
+    Parameters
+    ----------
+    labels, decisions : shape (n_clips,), 0 normal, 1 anomaly
+
+    Notes
+    -----
+    As the official baselines since 2021: a ratio whose denominator is 0 is 0. Without anomalies only the false-alarm
+    rate can be told, without normal clips only the recall.
+    """
+    labels, decisions = np.asarray(labels), np.asarray(decisions)
+    hits, false_alarms = (int(np.sum(decisions[labels == label])) for label in (1, 0))
+    anomalies, normals = (int(np.sum(labels == label)) for label in (1, 0))
+    precision, recall = hits / max(hits + false_alarms, 1), hits / max(anomalies, 1)
+    f1 = 2 * precision * recall / max(precision + recall, np.finfo(float).eps)
+    both = anomalies and normals
+    return Decisions(
+        precision if both else math.nan,
+        recall if anomalies else math.nan,
+        f1 if both else math.nan,
+        false_alarms / normals if normals else math.nan,
+    )
+
+
+def judge(scores: Mapping[Key, LabelledScores]) -> dict[str, dict[str, Decisions]]:
+    """Machine type -> machine ID -> how good its decisions are; without those that have no decisions or no labels."""
+    figures: dict[str, dict[str, Decisions]] = {}
+    for (machine_type, machine_id), values in scores.items():
+        if values.decisions is not None and (values.labels >= 0).all():
+            of_a_type = figures.setdefault(machine_type, {})
+            of_a_type[machine_id] = decision_figures(values.labels, values.decisions)
+    return figures
+
+
+def decision_averages(figures: Iterable[Decisions]) -> Decisions:
+    """Arithmetic means over machine IDs or types, of those that are known."""
+    columns = np.array(list(figures)).T
+    return Decisions(*(float(np.mean(known)) if (known := c[~np.isnan(c)]).size else math.nan for c in columns))
+
+
+def decision_result_name(result_file: str) -> str:
+    """Name of the file beside result.csv that has the figures of the decisions."""
+    return f"decision_{result_file}"
+
+
+# ---- score and decision CSVs: write, find, read back, verify ----
 
 
 def score_path(directory: Path, machine_type: str, machine_id: str) -> Path:
     """Path of the score CSV of one machine ID, named as the challenge wants it."""
     return directory / f"anomaly_score_{machine_type}_{machine_id}.csv"
+
+
+def decision_path(directory: Path, machine_type: str, machine_id: str) -> Path:
+    """Path of the decision CSV of one machine ID, named as the later baselines do."""
+    return directory / f"decision_result_{machine_type}_{machine_id}.csv"
 
 
 def score_files(directory: Path) -> dict[Key, Path]:
@@ -149,6 +218,11 @@ def scores_text(names: Sequence[str], scores: Sequence[float]) -> str:
     return _csv_text(rows)
 
 
+def decisions_text(names: Sequence[str], decisions: Sequence[int]) -> str:
+    """Content of a decision CSV, as the official baselines since 2021 have it: no header, ``name,0 or 1``, LF."""
+    return _csv_text([[name, int(decision)] for name, decision in zip(names, decisions, strict=True)])
+
+
 def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> None:
     """Write a score CSV; nothing is written if a score is not finite (ValueError)."""
     common.write_text(path, scores_text(names, scores))
@@ -161,52 +235,77 @@ def read_scores(path: Path) -> dict[str, float]:
     ------
     UserError : naming the rows that are malformed, not finite, repeated or of another machine ID.
     """
-    scores, _, faults = _parse_scores(path)
+    scores, _, faults = _parse(path, _score)
     if faults:
         raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
     return scores
 
 
-def _parse_scores(path: Path) -> tuple[dict[str, float], dict[str, int], list[str]]:
-    """Clip name -> score, clip name -> its first row (faulty ones too), and the faults, one line each."""
-    scores: dict[str, float] = {}
+def _parse(
+    path: Path, value_of: Callable[[str], float], *, any_names: bool = False
+) -> tuple[dict[str, float], dict[str, int], list[str]]:
+    """Clip name -> value, clip name -> its first row (faulty ones too), and the faults, one line each."""
+    values: dict[str, float] = {}
     rows: dict[str, int] = {}
     faults = []
-    file_id = SCORE_FILE.fullmatch(path.name)
+    match = SCORE_FILE.fullmatch(path.name) or DECISION_FILE.fullmatch(path.name)
+    machine_id = None if any_names or not match else match[2]
     for number, row in enumerate(_csv_rows(path), 1):
         try:
-            name, score = parse_score_row(row, machine_id=file_id and file_id[2])
+            name, value = _parse_row(row, value_of, machine_id=machine_id, any_names=any_names)
             if name in rows:
                 raise ValueError(f"{name} again, first in row {rows[name]}")
-            scores[name] = score
+            values[name] = value
         except ValueError as error:
             faults.append(f"{path}, row {number}: {error}")
         rows.setdefault(row[0] if row else "", number)
     if not rows:
         faults.append(f"{path}: no rows")
-    return scores, rows, faults
+    return values, rows, faults
 
 
 def parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str, float]:
     """Clip name and score of a row of a score file of ``machine_id``."""
+    return _parse_row(row, _score, machine_id=machine_id)
+
+
+def _parse_row(
+    row: Sequence[str], value_of: Callable[[str], float], *, machine_id: str | None, any_names: bool = False
+) -> tuple[str, float]:
+    """Clip name and value of a row."""
     if len(row) != 2:
         raise ValueError(f"{len(row)} columns; expected two: file name,score")
     name, text = row
+    if not any_names:
+        try:
+            clip_id, _ = common.parse_clip_name(name)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from error
+        if machine_id and clip_id != machine_id:
+            raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
     try:
-        clip_id, _ = common.parse_clip_name(name)
+        return name, value_of(text)
     except ValueError as error:
-        raise ValueError(f"{name!r}: {error}") from error
-    if machine_id and clip_id != machine_id:
-        raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _score(text: str) -> float:
+    """Finite number; not what Python alone takes for one, such as 1_000 or digits of other scripts."""
     try:
         if "_" in text or not text.isascii():
-            raise ValueError("Python takes 1_000 and the digits of other scripts for numbers; other programs do not")
+            raise ValueError(text)
         score = float(text)
     except ValueError as error:
-        raise ValueError(f"{name}: score {text!r} is not a number") from error
+        raise ValueError(f"score {text!r} is not a number") from error
     if not math.isfinite(score):
-        raise ValueError(f"{name}: score {text} is not finite")
-    return name, score
+        raise ValueError(f"score {text} is not finite")
+    return score
+
+
+def _decision(text: str) -> int:
+    if text not in ("0", "1"):
+        raise ValueError(f"decision {text!r}; expected 0 or 1")
+    return int(text)
 
 
 def _csv_rows(path: Path) -> list[list[str]]:
@@ -310,7 +409,8 @@ def read_folder(
     truth: Truth | None = None,
     *,
     machine_types: Collection[str] | None = None,
-    rated_only: bool = False,
+    any_names: bool = False,
+    unlabelled: bool = False,
 ) -> dict[Key, LabelledScores]:
     """All score CSVs of a folder with their labels, paired by clip name; in the order of ``truth``, or sorted.
 
@@ -318,8 +418,8 @@ def read_folder(
     ----------
     truth : what ``read_truth`` gives; if None, the labels are in the clips' names
     machine_types : those whose CSVs are read; None: all
-    rated_only : whether to pass over the CSVs whose clip names do not say of each whether it is normal or anomalous, or
-        are all of one kind: they give no AUC
+    any_names : whether clip names need not be of the official form (``names: any`` in the YAML)
+    unlabelled : whether clips whose names say no label are taken, with the label -1
 
     Raises
     ------
@@ -328,9 +428,7 @@ def read_folder(
     NoLabelsError : if all that is wrong is that clip names have no labels.
     """
     files = {
-        key: path
-        for key, path in score_files(directory).items()
-        if (machine_types is None or key[0] in machine_types) and (not rated_only or _gives_auc(path))
+        key: path for key, path in score_files(directory).items() if machine_types is None or key[0] in machine_types
     }
     faults = _file_faults(directory, files, truth) if truth is not None else []
     scored: dict[Key, LabelledScores] = {}
@@ -338,18 +436,22 @@ def read_folder(
     for key, path in files.items():
         if truth is not None and key not in truth:
             continue  # named in faults
-        scores, rows, faults_of_file = _parse_scores(path)
-        labels = _labels_of_names(scores) if truth is None else truth[key]
-        unlabelled = {name: rows[name] for name in scores if labels.get(name) is None}
-        missing = [name for name in labels if name not in rows]
+        scores, rows, faults_of_file = _parse(path, _score, any_names=any_names)
         faults += faults_of_file
-        if truth is None:
-            nameless += unlabelled
-        else:
-            faults += _pairing_faults(path, unlabelled, missing)
-        names = tuple(name for name in scores if name not in unlabelled)
+        labels = {name: label_of(name, any_names=any_names) for name in scores} if truth is None else truth[key]
+        without = {name: rows[name] for name in scores if labels.get(name) is None}
+        if truth is not None:
+            faults += _pairing_faults(path, without, [name for name in labels if name not in rows])
+        elif not unlabelled:
+            nameless += without
+        names = tuple(name for name in scores if name not in without or (unlabelled and truth is None))
+        decisions, faults_of_file = _read_decisions(decision_path(directory, *key), scores, any_names=any_names)
+        faults += faults_of_file
         scored[key] = LabelledScores(
-            np.array([labels[name] for name in names]), np.array([scores[name] for name in names]), names
+            np.array([-1 if labels[name] is None else labels[name] for name in names], int),
+            np.array([scores[name] for name in names]),
+            names,
+            None if decisions is None else np.array([decisions[name] for name in names]),
         )
     if nameless:
         fault = f"{directory}: {len(nameless)} names do not say normal or anomaly ({some(nameless)}); {LABELS_ADVICE}"
@@ -362,15 +464,24 @@ def read_folder(
     return {key: scored[key] for key in truth or scored if key in scored}
 
 
-def _gives_auc(path: Path) -> bool:
-    """True where the names in a CSV say of each clip what it is, and there are both kinds."""
-    labels = set()
-    for row in _csv_rows(path):
-        try:
-            labels.add(common.parse_clip_name(row[0])[1])
-        except (ValueError, IndexError):  # a name of one's own
-            labels.add(None)
-    return labels == {0, 1}
+def _read_decisions(
+    path: Path, scores: Mapping[str, float], *, any_names: bool
+) -> tuple[dict[str, float] | None, list[str]]:
+    """Clip name -> decision, None where there is no such CSV or it is at fault; and its faults."""
+    if not path.exists():
+        return None, []
+    decisions, _, faults = _parse(path, _decision, any_names=any_names)
+    if not faults and decisions.keys() != scores.keys():
+        faults = [f"{path}: other clips than in the score file beside it"]
+    return (None if faults else decisions), faults
+
+
+def label_of(name: str, *, any_names: bool) -> int | None:
+    """Label that a clip's name says, None where it says none."""
+    if any_names:
+        match = common.CLIP_OF_FOLDER.fullmatch(name)
+        return common.FOLDER_LABELS[match[1].lower()] if match else None
+    return common.parse_clip_name(name)[1]
 
 
 def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Truth) -> list[str]:
@@ -391,11 +502,6 @@ def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Truth) -> li
     if absent:
         logger.warning("%s: no scores of %s; the figures are of the other machine types", directory, ", ".join(absent))
     return faults
-
-
-def _labels_of_names(names: Sequence[str]) -> dict[str, int | None]:
-    """Labels that clip names begin with; None where a name has none."""
-    return {name: common.parse_clip_name(name)[1] for name in names}
 
 
 def _pairing_faults(path: Path, unlabelled: Mapping[str, int], missing: Sequence[str]) -> list[str]:
@@ -421,6 +527,20 @@ def write_result(path: Path, performance: Performance) -> None:
             [machine_id.removeprefix("id_"), auc, pauc] for machine_id, (auc, pauc) in performance_of_a_type.items()
         ]
         rows += [["Average", *averages(performance_of_a_type)], []]
+    common.write_text(path, _csv_text(rows))
+
+
+def write_decision_result(path: Path, figures: Mapping[str, Mapping[str, Decisions]]) -> None:
+    """Write the figures of the decisions in the form of result.csv; what is not known stays empty."""
+
+    def row(name: str, figures_of_one: Decisions) -> list:
+        return [name, *("" if math.isnan(value) else value for value in figures_of_one)]
+
+    rows: list[list] = []
+    for machine_type, ids in figures.items():
+        rows += [[machine_type], ["id", "precision", "recall", "F1", "false alarm rate"]]
+        rows += [row(machine_id.removeprefix("id_"), of_id) for machine_id, of_id in ids.items()]
+        rows += [row("Average", decision_averages(ids.values())), []]
     common.write_text(path, _csv_text(rows))
 
 

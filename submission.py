@@ -13,7 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -36,8 +36,19 @@ MAX_BYTES = {".pdf": 100 * 2**20, ".yaml": 2**16}  # the real meta files have 6 
 MAX_BYTES_OF_OTHERS = 4 * 2**20  # the longest official score file has 555 rows, 20 kB
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same package gives the same bytes
 
-AUTOENCODERS = {"dense_ae": "AE", "vae": "VAE", "conv_ae": "convolutional AE"}  # by model type
-DETECTORS = {"lof": "CNN, LOF", "knn": "CNN, k-NN", "softmax": "CNN"}  # by what the classifier takes as its score
+METHODS = {  # by model type; None: nothing but a detector, or what the members say
+    "dense_ae": "AE",
+    "vae": "VAE",
+    "conv_ae": "convolutional AE",
+    "l2_softmax": "CNN",
+    "dense_l2_softmax": "MLP",
+    "neighbors": None,
+    "fusion": None,
+}
+DETECTORS = {"lof": "LOF", "knn": "k-NN", "density": "k-NN", "softmax": None}
+EMBEDDINGS = {"l2_softmax": "MobileNetV2", "dense_l2_softmax": "MLP"}
+FEATURES = {"modulation": "modulation spectrum", "statistics": "log-mel energies"}  # by part of a descriptor
+AGGREGATES = {"mean": "average", "median": "median", "std": "standard deviation", "max": "maximum"}
 DATA_USAGE = {"eval": "development", "dev+eval": "development, training"}
 
 Files = dict[str, bytes]  # path in the task2 folder, "/" between folders -> content
@@ -394,7 +405,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         try:
             results = config.result_directory / entry.training_data / system.name
             scores = scoring.score_files(results)
-            parameters, sample_rate = model_facts(config.model_directory / entry.training_data / system.name)
+            parameters, sample_rate = model_facts(config.model_directory / entry.training_data, system)
             result_record.check(results, config=config, system=system, required=True)
         except common.UserError as error:
             data = "" if entry.training_data == "eval" else f" --training-data {entry.training_data}"
@@ -418,25 +429,33 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
     return Package(files, [], True)
 
 
-def model_facts(directory: Path) -> tuple[int, int]:
-    """Number of parameters and sample rate [Hz] of a system, from the records in its model folder.
+def model_facts(directory: Path, system: System) -> tuple[int, int]:
+    """Number of parameters and sample rate [Hz] of a system, from the records in its model folder, or its members'.
 
     Where each machine type has its own model, the number is the size of one (the largest), not their sum: the
-    official baseline and its kin state 269,992.
+    official baseline and its kin state 269,992. Of the members of a fusion it is the sum; a detector has none.
+
+    Parameters
+    ----------
+    directory : folder of the models of all systems with the same training data
     """
+    if system.members:
+        parameters, sample_rates = zip(*(model_facts(directory, member) for member in system.members), strict=True)
+        return sum(parameters), max(sample_rates)
+    names = ("sample_rate",) if system.model_type == "neighbors" else ("parameters", "sample_rate")
     facts = []
-    for path in sorted(directory.glob("record_*.yaml")):
+    for path in sorted((directory / system.name).glob("record_*.yaml")):
         try:
             record = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise common.UserError(f"{path}: not readable as YAML: {error}") from error
-        for name in ("parameters", "sample_rate"):
+        for name in names:
             value = record.get(name) if isinstance(record, dict) else None
             if not is_count(value):
                 raise common.UserError(f"{path}: {name}: {value!r}; expected a whole number")
-        facts.append((record["parameters"], record["sample_rate"]))
+        facts.append((record.get("parameters", 0), record["sample_rate"]))
     if not facts:
-        raise common.UserError(f"{directory}: no record_<machine type>.yaml of a trained model")
+        raise common.UserError(f"{directory / system.name}: no record_<machine type>.yaml of a trained model")
     return max(facts)
 
 
@@ -456,25 +475,40 @@ def _system_block(
     system: System, training_data: str, sample_rate: int, parameters: int, source_code: str | None
 ) -> dict:
     """The meta file's ``system``, fields in the official order."""
-    model = system.model
-    is_autoencoder = system.model_type in AUTOENCODERS
+    parts = system.members or (system,)
+
+    def together(words: Callable[[System], str | None]) -> str | None:  # of the members of a fusion, each once
+        return ", ".join(dict.fromkeys(filter(None, map(words, parts)))) or None
+
     return {
         "description": {
             "input_sampling_rate": f"{sample_rate / 1000:g}kHz",
-            "data_augmentation": "mixup" if not is_autoencoder and model.mixup else None,
+            "data_augmentation": together(lambda part: "mixup" if getattr(part.model, "mixup", 0) else None),
             "front_end": None,
-            "acoustic_features": "log-mel energies",
-            "embeddings": None if is_autoencoder else "MobileNetV2",
-            "machine_learning_method": AUTOENCODERS[system.model_type] if is_autoencoder else DETECTORS[model.score],
-            "aggregation_method": "average" if is_autoencoder else None,  # of the frame errors
-            "ensemble_method_subsystem_count": None,
-            "decision_making": None,
-            "external_data_usage": "pre-trained model" if not is_autoencoder and model.weights else None,
+            "acoustic_features": together(_features),
+            "embeddings": together(lambda part: EMBEDDINGS.get(part.model_type)),
+            "machine_learning_method": together(_method),
+            "aggregation_method": together(lambda part: AGGREGATES.get(getattr(part.model, "aggregate", None))),
+            "ensemble_method_subsystem_count": len(system.members) or None,
+            "decision_making": "weighted sum of standardised log scores" if system.members else None,
+            "external_data_usage": together(
+                lambda part: "pre-trained model" if getattr(part.model, "weights", None) else None
+            ),
             "development_data_usage": DATA_USAGE[training_data],
         },
         "complexity": {"total_parameters": parameters},
         "source_code": source_code,
     }
+
+
+def _features(part: System) -> str:
+    """What a system looks at."""
+    return ", ".join(FEATURES[name] for name in part.descriptor.parts) if part.descriptor else "log-mel energies"
+
+
+def _method(part: System) -> str:
+    """Kind of network, and what scores its output."""
+    return ", ".join(filter(None, (METHODS[part.model_type], DETECTORS.get(getattr(part.model, "score", None)))))
 
 
 def dev_results(config: Config, system: System, machine_types: Sequence[str]) -> dict[str, dict[str, float | None]]:

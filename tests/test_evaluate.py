@@ -301,6 +301,83 @@ def test_help_is_quick_and_bad_rates_exit_with_2():
         assert error.value.code == 2
 
 
+# ---- decisions ----
+
+
+def test_decisions_by_hand():
+    figures = scoring.decision_figures([0, 0, 0, 0, 1, 1, 1], [1, 0, 0, 0, 1, 1, 0])
+    assert figures == pytest.approx((2 / 3, 2 / 3, 2 / 3, 1 / 4))
+    assert scoring.decision_figures([0, 0, 1], [0, 0, 0]) == (0, 0, 0, 0)  # nothing called: as the later baselines
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    labels, decisions = rng.integers(2, size=(2, 50))
+    expected = precision_recall_fscore_support(labels, decisions, average="binary")[:3]
+    assert scoring.decision_figures(labels, decisions)[:3] == pytest.approx(expected)
+
+
+def test_what_the_clips_do_not_tell_of_decisions_is_not_known():
+    nan = np.nan
+    assert scoring.decision_figures([0, 0], [1, 0]) == pytest.approx((nan, nan, nan, 0.5), nan_ok=True)
+    assert scoring.decision_figures([1, 1], [1, 0]) == pytest.approx((nan, 0.5, nan, nan), nan_ok=True)
+    averages = scoring.decision_averages([scoring.Decisions(nan, 1, nan, 0.5), scoring.Decisions(1, 0, nan, 0)])
+    assert averages == pytest.approx((1, 0.5, nan, 0.25), nan_ok=True)
+
+
+@pytest.fixture
+def decided(tmp_path):
+    """Folder of score files with decisions: anomalous above 0.5."""
+    folder = write_folder(tmp_path / "dev" / "tuned_ae", shift=1.0)
+    for key, path in scoring.score_files(folder).items():
+        scores = scoring.read_scores(path)
+        text = scoring.decisions_text(scores, [value > 0.5 for value in scores.values()])
+        common.write_text(scoring.decision_path(folder, *key), text)
+    return folder
+
+
+def test_decisions_are_told_beside_the_official_result(decided, tmp_path, capsys):
+    result = read(decided)[0][0]
+    values = result.scores["fan", "id_00"]
+    called, anomalies = values.scores > 0.5, values.labels == 1
+    precision, recall = np.mean(anomalies[called]), np.mean(called[anomalies])
+    expected = (precision, recall, 2 * precision * recall / (precision + recall), np.mean(called[~anomalies]))
+    assert result.decisions["fan"]["id_00"] == pytest.approx(expected)
+    evaluate.main([str(decided), "--report", str(tmp_path / "report.html")])
+    cells = [f"{100 * value:.2f}" for value in expected]
+    out = capsys.readouterr().out
+    assert ["fan", "id_00", *cells] in [line.split() for line in out.splitlines()]
+    assert "F1/false alarms [%]" in out
+    assert " / ".join(cells) in (tmp_path / "report.html").read_text()
+    rows = (decided / "decision_result.csv").read_text().splitlines()
+    assert rows[:2] == ["fan", "id,precision,recall,F1,false alarm rate"]
+    assert [float(cell) for cell in rows[2].split(",")[1:]] == pytest.approx(expected)
+    assert [row.split(",")[0] for row in rows[3:]] == ["02", "Average", "", "pump", "id", "00", "Average", ""]
+    before = (decided / "result.csv").read_bytes()
+    for path in decided.glob("decision_*"):
+        path.unlink()
+    evaluate.main([str(decided)])
+    assert (decided / "result.csv").read_bytes() == before  # official, whatever else there is
+    assert "false alarms" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("normal_id_00_00000001.wav,", "normal_id_00_00000001.wav,2", r"row 2: .*decision '2[01]'; expected 0 or 1"),
+        ("normal_id_00_00000001.wav", "normal_id_00_00000077.wav", "other clips than in the score file beside it"),
+        (
+            "normal_id_00_00000001.wav",
+            "normal_id_02_00000001.wav",
+            "row 2: .* is a clip of id_02; the file is of ",
+        ),
+    ],
+)
+def test_decisions_that_do_not_fit_the_scores_are_named(decided, old, new, message):
+    edit(scoring.decision_path(decided, "fan", "id_00"), old, new)
+    with pytest.raises(common.UserError, match=f"decision_result_fan_id_00.csv(, |: ){message}"):
+        evaluate.main([str(decided)])
+
+
 # ---- differences and their intervals ----
 
 

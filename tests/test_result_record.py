@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=
         for machine_id in machine_ids
     }
     models = result_record.model_digests([model_record], settings.model_directory)
-    record = result_record.record_of(settings, system, "dev", clips, models=models, texts=texts)
+    record = result_record.record_of(settings, system, "dev", clips, models=models, thresholds={}, texts=texts)
     folder = settings.result_directory / "dev" / "tuned_ae"
     result_record.write(folder, record, texts)
     return folder
@@ -235,6 +236,50 @@ def test_evaluating_the_yamls_results_looks_at_its_models(tmp_path, settings, fo
         evaluate.main(options)
     shutil.copytree(folder, tmp_path / "kept")
     evaluate.main([str(tmp_path / "kept"), *options[1:]])  # a copy is of the models of its time
+
+
+def rewrite(folder, machine_type, names):
+    """Give a machine type's id_00 other clips, with decisions; the record of the machine type says so."""
+    (record,) = [record for record in result_record.read_all(folder)[0] if record.machine_type == machine_type]
+    texts = {name: (folder / name).read_text() for name in record.files if "_id_02" in name}
+    texts[f"anomaly_score_{machine_type}_id_00.csv"] = scoring.scores_text(names, range(len(names)))
+    texts[f"decision_result_{machine_type}_id_00.csv"] = scoring.decisions_text(names, [1] + [0] * (len(names) - 1))
+    files = {name: result_record.digest(text.encode()) for name, text in texts.items()}
+    result_record.write(folder, dataclasses.replace(record, files=files), texts)
+
+
+def test_ids_without_auc_are_passed_over_and_told(folder, tmp_path, capsys, caplog):
+    """Of one's own machines there may be clips of one kind alone, or without labels."""
+    rewrite(folder, "fan", ["normal_id_00_0.wav", "normal_id_00_1.wav"])
+    rewrite(folder, "pump", ["id_00_0.wav"])
+    other = shutil.copytree(folder, tmp_path / "other")
+    arguments = [str(folder), str(other), "--rank", "--against", str(other), "--report", str(tmp_path / "report.html")]
+    evaluate.main(arguments)
+    out = capsys.readouterr().out
+    assert "no AUC: fan id_00: 2 normal clips; 1 called anomalous\n" in out
+    assert "no AUC: pump id_00: 1 clips without a label; 1 called anomalous\n" in out
+    assert ["fan", "id_00", "-", "-", "-", "50.00"] in [line.split() for line in out.splitlines()]
+    assert "Without AUC, left out of the comparison: fan id_00, pump id_00" in caplog.text
+    rows = (folder / "result.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["fan", "id", "02", "Average", "", "pump", "id", "02", "Average", ""]
+    assert (folder / "decision_result.csv").read_text().splitlines()[2] == "00,,,,0.5"
+    text = (tmp_path / "report.html").read_text()
+    assert "fan id_00: 2 normal clips; 1 called anomalous<br>pump id_00: 1 clips without a label" in text
+
+
+def test_nothing_gives_an_auc(folder):
+    for machine_type in ("fan", "pump"):
+        (folder / f"anomaly_score_{machine_type}_id_02.csv").unlink()
+        path = result_record.record_path(folder, machine_type)
+        path.write_text(re.sub(".*_id_02.csv.*\n", "", path.read_text()))
+        rewrite(folder, machine_type, ["id_00_0.wav"])
+    other = shutil.copytree(folder, folder.with_name("other"))
+    with pytest.raises(common.UserError, match="no machine ID gives an AUC; nothing to rank by"):
+        evaluate.main([str(folder), str(other), "--rank"])
+    with pytest.raises(common.UserError, match="no machine ID in common that has an AUC"):
+        evaluate.main([str(folder), "--against", str(other)])
+    evaluate.main([str(folder)])
+    assert not (folder / "result.csv").exists()
 
 
 def test_runs_over_all_types_refuse_what_the_dataset_has_not(folder):

@@ -5,11 +5,13 @@ import importlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,12 +21,18 @@ from conftest import MACHINE_TYPES, OPTIONS, SHIPPED, merge, tiny_settings
 from sklearn.metrics import roc_auc_score
 
 import common
+import config
+import decision
 import process
+import records
+import result_record
+import scoring
 
 ROOT = Path(common.__file__).parent
 DEV_IDS = {"ToyCar": ("id_01", "id_02"), "fan": ("id_00", "id_02")}
 EVAL_IDS = {"ToyCar": ("id_05",), "fan": ("id_01",)}
 
+evaluate = importlib.import_module("02_evaluate")
 train = importlib.import_module("00_train")
 score = importlib.import_module("01_test")
 
@@ -71,7 +79,8 @@ def check_score_file(path: Path, names: list[str]) -> list[float]:
 
 def test_development_scores_are_official_to_the_byte(dev_work):
     folder = dev_work / "result" / "dev" / "small"
-    expected = {f"anomaly_score_{name}_{machine_id}.csv" for name, ids in DEV_IDS.items() for machine_id in ids}
+    keys = [f"{name}_{machine_id}" for name, ids in DEV_IDS.items() for machine_id in ids]
+    expected = {f"{kind}_{key}.csv" for kind in ("anomaly_score", "decision_result") for key in keys}
     records = {f"record_{machine_type}.yaml" for machine_type in DEV_IDS}
     assert {path.name for path in folder.iterdir()} == expected | records | {"result.csv"}
     lines = []
@@ -87,6 +96,34 @@ def test_development_scores_are_official_to_the_byte(dev_work):
         auc, pauc = np.mean(figures, axis=0)
         lines += [f"Average,{float(auc)!r},{float(pauc)!r}", ""]
     assert (folder / "result.csv").read_bytes().decode("ascii") == "".join(f"{line}\n" for line in lines)
+
+
+def test_decisions_are_the_scores_against_the_recorded_thresholds(dev_work):
+    import training
+
+    settings = config.load_config(dev_work / "settings.yaml")
+    system = settings.systems["small"]
+    folder = dev_work / "result" / "dev" / "small"
+    for machine_type, ids in DEV_IDS.items():
+        record = result_record.read(folder / f"record_{machine_type}.yaml")
+        assert list(record.thresholds) == list(ids)
+        trained = system.module.training_scores(training.Run(settings, "dev", None), system, machine_type)
+        for machine_id in ids:
+            threshold = decision.threshold(trained.of(machine_id), quantile=0.9, method="gamma")
+            assert record.thresholds[machine_id] == threshold
+            scores = scoring.read_scores(folder / f"anomaly_score_{machine_type}_{machine_id}.csv")
+            text = "".join(f"{name},{int(value > threshold)}\n" for name, value in scores.items())
+            assert (folder / f"decision_result_{machine_type}_{machine_id}.csv").read_bytes().decode() == text
+
+
+def test_an_id_without_training_clips_has_the_threshold_of_its_machine_type():
+    trained = records.TrainingScores(("a", "b", "c"), np.array(["id_00", "id_00", "id_02"]), np.array([1.0, 2.0, 9.0]))
+    module = SimpleNamespace(training_scores=lambda *_: trained)
+    run = SimpleNamespace(config=SimpleNamespace(decision_quantile=0.5, decision="empirical"))
+    thresholds = score.thresholds_of(
+        run, SimpleNamespace(module=module, model=None), "fan", ["id_00", "id_02", "id_04"]
+    )
+    assert thresholds == {"id_00": 1.5, "id_02": 9.0, "id_04": 2.0}
 
 
 def test_models_stand_beside_their_records(dev_work):
@@ -113,7 +150,8 @@ def test_evaluation_after_development_trains_anew(trained, tmp_path, capsys):
         assert (tmp_path / "model/eval" / name).read_bytes() != dev_models[name]
     score.main(["-e", "--config", str(path)])
     folder = tmp_path / "result" / "eval" / "small"
-    expected = {f"anomaly_score_{n}_{i[0]}.csv" for n, i in EVAL_IDS.items()} | {f"record_{n}.yaml" for n in EVAL_IDS}
+    expected = {f"{kind}_{n}_{i[0]}.csv" for n, i in EVAL_IDS.items() for kind in ("anomaly_score", "decision_result")}
+    expected |= {f"record_{n}.yaml" for n in EVAL_IDS}
     assert {p.name for p in folder.iterdir()} == expected
     for machine_type, (machine_id,) in EVAL_IDS.items():
         names = [f"{machine_id}_{number:08d}.wav" for number in range(2 * OPTIONS.test_clips)]
@@ -129,7 +167,7 @@ def test_training_on_both_sets(yaml_file, tmp_path):
     record = yaml.safe_load((folder / "record_fan.yaml").read_text())
     assert (record["training_data"], record["clips"]) == ("dev+eval", 3 * OPTIONS.clips)
     score.main(options)
-    files = list((tmp_path / "result").rglob("*.csv"))
+    files = list((tmp_path / "result").rglob("anomaly_score_*.csv"))
     assert files == [tmp_path / "result" / "dev+eval" / "small" / "anomaly_score_fan_id_01.csv"]
     check_score_file(files[0], [f"id_01_{number:08d}.wav" for number in range(2 * OPTIONS.test_clips)])
 
@@ -217,7 +255,7 @@ def test_official_models_score_clips(yaml_file, tmp_path, dataset):
         model.save(tmp_path / f"model_{machine_type}.hdf5")
     score.main(["-d", "--official-model", str(tmp_path), "--config", str(tmp_path / "settings.yaml")])
     folder = tmp_path / "result" / "dev" / "official"
-    assert len(list(folder.iterdir())) == 7
+    assert len(list(folder.iterdir())) == 7  # no decisions: an official model has no scores of training clips
     waveform, rate = common.load_wav(dataset / "dev_data" / "fan" / "test" / "normal_id_00_00000000.wav")
     log_mel = common.log_mel_energies(waveform, rate, n_mels=32, n_fft=1024, hop_length=512, power=2.0)
     vectors = common.stack_frames(log_mel, frames=5)
@@ -349,6 +387,12 @@ def test_machines_of_ones_own(dataset, yaml_file, tmp_path, capsys):
     assert f"small: anomaly scores of 4 clips -> {folder}" in out
     assert "of:\n  press id_00: clips without a label\n" in out
     assert not (folder / "result.csv").exists()
+    evaluate.main([str(folder), "--report", str(tmp_path / "report.html"), "--config", str(path)])
+    out = capsys.readouterr().out
+    assert re.search(r"\nno AUC: press id_00: 4 clips without a label; \d called anomalous\n", out)
+    assert "AUC [%]" not in out
+    assert "No AUC: press id_00: 4 clips without a label" in (tmp_path / "report.html").read_text()
+    assert not list(folder.glob("*result.csv"))
     with (folder / "anomaly_score_press_id_00.csv").open(encoding="utf-8", newline="") as stream:
         unlabelled = dict(csv.reader(stream))
     assert len(unlabelled) == 4
@@ -363,6 +407,11 @@ def test_machines_of_ones_own(dataset, yaml_file, tmp_path, capsys):
     assert {name.split("/")[1]: value for name, value in labelled.items()} == unlabelled
     assert [name.split("/")[0] for name in labelled] == 2 * ["normal"] + 2 * ["abnormal"]
     assert (folder / "result.csv").read_text().startswith("press\nid,AUC,pAUC\n00,")
+    before = (folder / "result.csv").read_bytes()
+    evaluate.main([str(folder), "--config", str(path), "--report", str(tmp_path / "report.html")])
+    assert (folder / "result.csv").read_bytes() == before
+    figures = (folder / "decision_result.csv").read_text()
+    assert figures.startswith("press\nid,precision,recall,F1,false alarm rate\n00,")
 
 
 def test_a_missing_model_is_named_with_what_to_do(trained, tmp_path):

@@ -72,6 +72,7 @@ def write_scores(directory, entry, clips):
             entry.training_data,
             test_clips,
             models=result_record.model_digests([model], settings.model_directory),
+            thresholds={},
             texts=texts,
         )
         result_record.write(settings.result_directory / entry.training_data / entry.system, record, texts)
@@ -190,9 +191,39 @@ def test_description_of_the_classifier():
 
 
 def test_every_model_and_detector_has_its_words():
-    assert set(config.MODELS) - {"l2_softmax"} <= set(submission.AUTOENCODERS)
+    assert set(config.MODELS) == set(submission.METHODS)
     (score,) = [field for field in dataclasses.fields(config.L2Softmax) if field.name == "score"]
     assert set(score.metadata["choices"]) == set(submission.DETECTORS)
+    assert set(config.Descriptor.PARTS) == set(submission.FEATURES)
+    assert set(config.AGGREGATES) == set(submission.AGGREGATES)
+
+
+def test_every_system_of_the_yaml_has_a_description():
+    settings = config.load_config(ROOT / "baseline.yaml")
+    for system in settings.systems.values():
+        description = submission._system_block(system, "eval", 16_000, 1, None)["description"]
+        assert description["machine_learning_method"], system.name
+        assert description["acoustic_features"], system.name
+    neighbors = settings.systems["neighbors"]
+    description = submission._system_block(neighbors, "eval", 16_000, 0, None)["description"]
+    assert description["machine_learning_method"] == "k-NN"
+    assert description["acoustic_features"] == "modulation spectrum, log-mel energies"
+    assert (description["embeddings"], description["aggregation_method"]) == (None, None)
+    fusion = dataclasses.replace(settings.systems["tuned_ae"], members=(settings.systems["tuned_ae"], neighbors))
+    description = submission._system_block(fusion, "eval", 16_000, 1, None)["description"]
+    assert description["machine_learning_method"] == "AE, k-NN"
+    assert description["ensemble_method_subsystem_count"] == 2
+    assert (description["aggregation_method"], description["decision_making"][:12]) == ("average", "weighted sum")
+
+
+def test_parameters_of_a_detector_and_of_a_fusion(tmp_path):
+    systems = config.load_config(ROOT / "baseline.yaml").systems
+    for name, text in (("neighbors", ""), ("tuned_ae", "parameters: 7\n"), ("baseline_ae", "parameters: 5\n")):
+        common.write_text(tmp_path / name / "record_fan.yaml", f"{text}sample_rate: 16000\n")
+    members = tuple(systems[name] for name in ("neighbors", "tuned_ae", "baseline_ae"))
+    assert submission.model_facts(tmp_path, systems["neighbors"]) == (0, 16_000)
+    fusion = dataclasses.replace(systems["tuned_ae"], name="fusion", members=members)
+    assert submission.model_facts(tmp_path, fusion) == (12, 16_000)
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path, run):
@@ -288,7 +319,8 @@ def test_a_report_that_is_no_pdf(tmp_path, run):
 def test_parameters_of_the_largest_model(tmp_path, run):
     path = tmp_path / "model/eval/baseline_ae/record_fan.yaml"
     path.write_text("parameters: 300_000\nsample_rate: 16000\n")
-    assert submission.model_facts(path.parent) == (300_000, 16_000)
+    system = config.load_config(Path(run[3])).systems["baseline_ae"]
+    assert submission.model_facts(path.parent.parent, system) == (300_000, 16_000)
 
 
 def test_a_dataset_without_test_clips(tmp_path):
