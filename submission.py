@@ -47,7 +47,11 @@ METHODS = {  # by model type; None: nothing but a detector, or what the members 
 }
 DETECTORS = {"lof": "LOF", "knn": "k-NN", "density": "k-NN", "softmax": None}
 EMBEDDINGS = {"l2_softmax": "MobileNetV2", "dense_l2_softmax": "MLP"}
-FEATURES = {"modulation": "modulation spectrum", "statistics": "log-mel energies"}  # by part of a descriptor
+FEATURES = {  # by part of a descriptor
+    "slow": "modulation spectrum",
+    "fast": "modulation spectrum",
+    "statistics": "log-mel energies",
+}
 AGGREGATES = {"mean": "average", "median": "median", "std": "standard deviation", "max": "maximum"}
 DATA_USAGE = {"eval": "development", "dev+eval": "development, training"}
 
@@ -503,7 +507,8 @@ def _system_block(
 
 def _features(part: System) -> str:
     """What a system looks at."""
-    return ", ".join(FEATURES[name] for name in part.descriptor.parts) if part.descriptor else "log-mel energies"
+    names = [name for group in part.descriptor.parts for name in group] if part.descriptor else ["statistics"]
+    return ", ".join(dict.fromkeys(FEATURES[name] for name in names))
 
 
 def _method(part: System) -> str:

@@ -194,7 +194,8 @@ def test_every_model_and_detector_has_its_words():
     assert set(config.MODELS) == set(submission.METHODS)
     (score,) = [field for field in dataclasses.fields(config.L2Softmax) if field.name == "score"]
     assert set(score.metadata["choices"]) == set(submission.DETECTORS)
-    assert set(config.Descriptor.PARTS) == set(submission.FEATURES)
+    (parts,) = [field for field in dataclasses.fields(config.Descriptor) if field.name == "parts"]
+    assert set(parts.metadata["choices"]) == set(submission.FEATURES)
     assert set(config.AGGREGATES) == set(submission.AGGREGATES)
 
 
