@@ -188,7 +188,6 @@ class Classifier(Detector):
 
     classes: str = key(choices=("machine_type", "machine_id"))  # what the network learns to tell apart
     alpha: float | str = key(above=0, choices=("trained",))  # norm of the embeddings
-    margin: float = key(low=0, below=1.5)  # [rad] of ArcFace; 0: the report's L2-softmax
     mixup: float = key(low=0)  # parameter of the Beta distribution; 0: none
     mixup_share: float = key(low=0, high=1, default=1.0)  # of the examples that are mixed
     score: str = key(choices=(*Detector.SCORES, "softmax"))
@@ -198,6 +197,7 @@ class Classifier(Detector):
 class L2Softmax(Classifier):
     """MobileNetV2 on windows of log-mel energies (report, section 3)."""
 
+    margin: float = key(low=0, below=1.5)  # [rad] of ArcFace; 0: the report's L2-softmax
     width: float = key(above=0)  # of MobileNetV2, which calls it alpha
     weights: str | None = key()  # null: random; imagenet; or the path of a file
     input_size: int | None = key(low=32)  # side of the square that the input is resized to; null: it is not
@@ -209,8 +209,11 @@ class L2Softmax(Classifier):
 class DenseL2Softmax(Classifier):
     """Dense layers on the descriptor of a clip: the report's L2-softmax on another input."""
 
+    networks: int = key(low=1, high=64)  # of different start weights; each has detectors of its own, scores are summed
     units: tuple[int, ...] = key(low=1)  # of the layers, Dense + BN + ReLU each
     embedding: int = key(low=2)  # numbers of an embedding
+    exchange: float = key(low=0, high=1)  # share of the examples whose lower bands are those of another clip
+    min_steps: int = key(low=0)  # training steps; with few clips there are more epochs than fit.epochs
 
 
 @dataclass(frozen=True, kw_only=True)

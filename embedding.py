@@ -43,7 +43,8 @@ def log_mel_examples(log_mels: Iterable[np.ndarray], frames: int) -> Iterator[np
 def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (n_clips, n_numbers) and logarithms of the class probabilities (n_clips, n_classes) of clips.
 
-    Both are means over a clip's windows; an embedding is brought back to the norm that its windows have.
+    Embeddings of several networks stand one after the other; of the logarithms it is their mean. Both are means over a
+    clip's windows; an embedding is brought back to the norm that its windows have.
 
     Parameters
     ----------
@@ -54,7 +55,10 @@ def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndar
     @tf.function
     def outputs(windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         vectors, logits = both([tf.cast(windows, tf.float32)], training=False)
-        return vectors, tf.nn.log_softmax(logits)
+        log_probabilities = tf.nn.log_softmax(logits)
+        if len(logits.shape) == 3:  # of several networks
+            log_probabilities = tf.reduce_mean(log_probabilities, axis=1)
+        return tf.reshape(vectors, (EMBEDDING_BATCH, -1)), log_probabilities
 
     def batches() -> Iterator[np.ndarray]:
         waiting: list[np.ndarray] = []

@@ -198,6 +198,20 @@ def parts(descriptor: Descriptor, feature: Feature) -> list[dict[str, Quantity]]
     return [{name: quantities[name] for name in group} for group in descriptor.parts]
 
 
+def band_positions(descriptor: Descriptor, feature: Feature) -> np.ndarray:
+    """Which band each number of a descriptor is of, from 0 (the lowest) to 1; shape (n_numbers,)."""
+
+    def centres(n_bands: int) -> np.ndarray:
+        return (np.arange(n_bands) + 0.5) / n_bands
+
+    positions = {
+        "slow": np.repeat(centres(descriptor.slow.n_bands), descriptor.slow.n_modulations),
+        "fast": np.repeat(centres(descriptor.fast.n_bands), descriptor.fast.n_modulations),
+        "statistics": np.tile(centres(feature.n_mels), N_STATISTICS),
+    }
+    return np.concatenate([positions[part] for group in descriptor.parts for part in group])
+
+
 def check_descriptor(descriptor: Descriptor, feature: Feature, sample_rate: int) -> None:
     """Raise UserError where clips of this sample rate cannot have the descriptor."""
     for group in parts(descriptor, feature):

@@ -1,6 +1,8 @@
 """What an outlier detector remembers of a machine type: one vector of each training clip, by machine ID."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,10 +10,15 @@ from typing import ClassVar
 import numpy as np
 
 import detectors
+import fusion
 import records
-import training
 from common import Clip, UserError
 from config import Detector, System
+
+if typing.TYPE_CHECKING:
+    import training
+
+LARGEST = 700.0  # logarithm of the largest score: exp of more is no number
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,46 @@ class Memory:
             scores[members] = of_group[members[self.group(detector, machine_id)]]
         return scores
 
+    def joint_scores(
+        self,
+        detector: Detector,
+        vectors: np.ndarray,
+        machine_ids: Sequence[str],
+        *,
+        widths: Sequence[int],
+        combine: str,
+    ) -> np.ndarray:
+        """One score by several detectors, each on a part of the vectors, shape (n,), float64.
+
+        Parameters
+        ----------
+        widths : numbers of each part, one after the other
+        combine : ``max`` or ``sum`` of the detectors' standardised log scores
+        """
+        if len(widths) == 1:
+            return self.scores(detector, vectors, machine_ids)
+        machine_ids = np.asarray(machine_ids)
+        found = []
+        for part, remembered in self._parts(widths):
+            own, scores = remembered.own_scores(detector), remembered.scores(detector, vectors[:, part], machine_ids)
+            found.append(fusion.standardised_by_id(scores, machine_ids, own, self.machine_ids))
+        return combined(found, combine)
+
+    def joint_own_scores(self, detector: Detector, *, widths: Sequence[int], combine: str) -> np.ndarray:
+        """:meth:`joint_scores` of the training clips, each as if the detectors did not remember it."""
+        if len(widths) == 1:
+            return self.own_scores(detector)
+        owns = [remembered.own_scores(detector) for _, remembered in self._parts(widths)]
+        return combined(
+            [fusion.standardised_by_id(own, self.machine_ids, own, self.machine_ids) for own in owns], combine
+        )
+
+    def _parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
+        """Where each part of the vectors is, and what its detector remembers."""
+        for start, width in zip(np.cumsum([0, *widths]), widths, strict=False):
+            part = slice(start, start + width)
+            yield part, dataclasses.replace(self, vectors=self.vectors[:, part])
+
     def _reference(self, detector: Detector, machine_id: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         """Vectors that a machine ID's clips are compared with, as they are compared, and what brings others to it."""
         train = self.vectors[self.group(detector, machine_id)]
@@ -100,6 +147,18 @@ class Memory:
         return faults
 
 
+def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
+    """One score of several standardised log scores, shape (n,); above 0, as the scores of one detector.
+
+    Parameters
+    ----------
+    standardised : of each detector, (n,)
+    rule : ``max`` or ``sum``
+    """
+    together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
+    return np.exp(np.minimum(together, LARGEST))
+
+
 def settings(detector: Detector) -> dict:
     """Arguments of :func:`detectors.outlier_scores`."""
     return {
@@ -115,7 +174,7 @@ def file_name(kind: str, machine_type: str) -> str:
     return f"{kind}_{machine_type}.npz"
 
 
-def load(run: training.Run, system: System, record_name: str, kind: str, machine_type: str) -> Memory:
+def load(run: "training.Run", system: System, record_name: str, kind: str, machine_type: str) -> Memory:
     """What :meth:`Memory.write` has written.
 
     Parameters

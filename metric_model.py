@@ -4,8 +4,10 @@ One network learns to tell machine types (or machine IDs) apart; the detectors a
 the embeddings of the normal training clips.
 """
 
+import dataclasses
 import itertools
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -62,11 +64,14 @@ def build(
         h = layers.Resizing(*size, interpolation=model.resize, dtype="float32")(h)
     h = layers.Concatenate(dtype="float32")([h, h, h])  # (n, *size, 3)
     h = backbone.mobilenet(model, size)(h)  # (n, 1280)
-    return keras.Model(inputs, l2_softmax(model, h, n_classes))
+    h = l2_constraint(model)(h)
+    if model.margin:
+        return keras.Model(inputs, CosineLogits(n_classes, name="logits")(h))
+    return keras.Model(inputs, layers.Dense(n_classes, dtype="float32", name="logits")(h))
 
 
 def build_dense(model: DenseL2Softmax, *, n_classes: int, mean: np.ndarray, deviation: np.ndarray) -> keras.Model:
-    """The same head on dense layers.
+    """The same L2-softmax on dense layers; several networks that share nothing but their input.
 
     Parameters
     ----------
@@ -74,13 +79,24 @@ def build_dense(model: DenseL2Softmax, *, n_classes: int, mean: np.ndarray, devi
 
     Returns
     -------
-    keras.Model : descriptors (n, n_numbers) -> logits (n, n_classes); the output of its layer ``embedding`` is
-        (n, model.embedding)
+    keras.Model : descriptors (n, n_numbers) -> logits (n, model.networks, n_classes); the output of its layer
+        ``embedding`` is (n, model.networks, model.embedding)
     """
     inputs = layers.Input((len(mean),))
-    h = backbone.dense(scaled(inputs, mean, deviation), model.units)
-    h = layers.Dense(model.embedding)(h)
-    return keras.Model(inputs, l2_softmax(model, h, n_classes))
+    h = scaled(inputs, mean, deviation)
+    networks = [layers.Dense(model.embedding)(backbone.dense(h, model.units)) for _ in range(model.networks)]
+    h = layers.Concatenate(axis=1)([layers.Reshape((1, model.embedding))(network) for network in networks])
+    h = l2_constraint(model)(h)
+    limit = math.sqrt(6 / (model.embedding + n_classes))  # Glorot's, of each network
+    logits = layers.EinsumDense(
+        "nke,kec->nkc",
+        (model.networks, n_classes),
+        bias_axes="kc",
+        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
+        dtype="float32",
+        name="logits",
+    )
+    return keras.Model(inputs, logits(h))
 
 
 def scaled(inputs: keras.KerasTensor, mean: np.ndarray, deviation: np.ndarray) -> keras.KerasTensor:
@@ -92,20 +108,17 @@ def scaled(inputs: keras.KerasTensor, mean: np.ndarray, deviation: np.ndarray) -
     )(inputs)
 
 
-def l2_softmax(model: Classifier, h: keras.KerasTensor, n_classes: int) -> keras.KerasTensor:
-    """L2-constrained embeddings of (n, n_numbers), and the logits of the classes, (n, n_classes)."""
+def l2_constraint(model: Classifier) -> L2Constraint:
+    """Layer whose outputs are the embeddings."""
     trained = model.alpha == "trained"
-    h = L2Constraint(ALPHA_START if trained else float(model.alpha), trained, name="embedding")(h)
-    if model.margin:
-        return CosineLogits(n_classes, name="logits")(h)
-    return layers.Dense(n_classes, dtype="float32", name="logits")(h)
+    return L2Constraint(ALPHA_START if trained else float(model.alpha), trained, name="embedding")
 
 
 # ---- the functions that the scripts call ----
 
 
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes: each clip is read, seen once an epoch, and embedded.
+    """Progress steps that ``train`` takes.
 
     The scripts ask before any system is trained: clips that cannot be trained on are refused here.
     """
@@ -113,7 +126,22 @@ def work(system: System, clips: dict[str, list[Clip]]) -> int:
     check_trainable(system.model, all_clips)
     if isinstance(system.model, DenseL2Softmax):
         features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
-    return sum(map(len, clips.values())) * (2 + system.fit.epochs)
+    return len(all_clips) * passes(system, len(all_clips))
+
+
+def passes(system: System, n_clips: int) -> int:
+    """How often training goes over each clip: it is read, seen once an epoch, and embedded."""
+    return 2 + prolonged(system, n_clips).fit.epochs
+
+
+def prolonged(system: System, n_clips: int) -> System:
+    """The system with the epochs that ``n_clips`` training clips take: networks need steps, and few clips give few."""
+    fit = system.fit
+    if not isinstance(system.model, DenseL2Softmax):
+        return system
+    per_epoch = math.ceil(n_clips * (1 - fit.validation_split) / fit.batch_size)
+    epochs = max(fit.epochs, math.ceil(system.model.min_steps / per_epoch))
+    return dataclasses.replace(system, fit=dataclasses.replace(fit, epochs=epochs))
 
 
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -130,17 +158,18 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         )
     job = training.Job(run, system, NAME, [clip for train_clips in clips.values() for clip in train_clips])
     if job.is_done():
-        job.skip(2 + system.fit.epochs)
+        job.skip(passes(system, len(job.clips)))
         return
+    job.system = system = prolonged(system, len(job.clips))
     keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.config.set_dtype_policy(system.fit.precision)
     keras.utils.set_random_seed(run.config.seed)
     names = class_names(system.model, job.clips)
     classes = sorted(set(names))
+    labels = np.searchsorted(classes, names)
     order, n_train = stratified_order(names, system.fit.validation_split, run.config.seed)
     prepare = descriptor_training if isinstance(system.model, DenseL2Softmax) else window_training
-    network, source, examples = prepare(job, clips, len(classes), order)
-    labels = np.searchsorted(classes, names)
+    network, source, examples = prepare(job, clips, labels, order)
     trainer = metric_trainer.make_trainer(network, system, source, labels[order], run.config.seed)
     validation = None
     if n_train < len(job.clips):
@@ -153,7 +182,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
 
 
 def window_training(
-    job: training.Job, clips: dict[str, list[Clip]], n_classes: int, order: np.ndarray
+    job: training.Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
 ) -> tuple[keras.Model, metric_trainer.LogMelWindows, Iterator[np.ndarray]]:
     """Network with its start weights, the windows to train it on, and each clip's inputs in inference."""
     feature = job.system.feature
@@ -169,7 +198,7 @@ def window_training(
         job.system.model,
         n_mels=feature.n_mels,
         frames=feature.frames,
-        n_classes=n_classes,
+        n_classes=int(labels.max()) + 1,
         mean=mean,
         deviation=deviation,
     )
@@ -179,13 +208,17 @@ def window_training(
 
 
 def descriptor_training(
-    job: training.Job, clips: dict[str, list[Clip]], n_classes: int, order: np.ndarray
+    job: training.Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
 ) -> tuple[keras.Model, metric_trainer.Descriptors, Iterator[np.ndarray]]:
-    """The same on descriptors."""
+    """The same on descriptors; examples whose bands were exchanged are of classes of their own, behind the others."""
+    model = job.system.model
     vectors = np.concatenate([job.run.descriptors(job.system, own) for own in clips.values()])
     mean, deviation = detectors.standardisation(vectors)
-    network = build_dense(job.system.model, n_classes=n_classes, mean=mean, deviation=deviation)
-    return network, metric_trainer.Descriptors(vectors, order), iter(vectors[:, None])
+    n_classes = (int(labels.max()) + 1) * (2 if model.exchange else 1)
+    network = build_dense(model, n_classes=n_classes, mean=mean, deviation=deviation)
+    bands = features.band_positions(job.system.descriptor, job.system.feature)
+    source = metric_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange)
+    return network, source, iter(vectors[:, None])
 
 
 def memories(clips: dict[str, list[Clip]], embeddings: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Memory]:
@@ -267,7 +300,7 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
             embeddings,
             clips,
         )
-    return remembered.scores(system.model, embeddings, [clip.machine_id for clip in clips])
+    return remembered.joint_scores(system.model, embeddings, [clip.machine_id for clip in clips], **networks(system))
 
 
 def clip_inputs(run: training.Run, system: System, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
@@ -285,5 +318,12 @@ def training_scores(run: training.Run, system: System, machine_type: str) -> rec
     if system.model.score == "softmax":
         scores = -remembered.log_probabilities.astype(np.float64)
     else:
-        scores = remembered.own_scores(system.model)
+        scores = remembered.joint_own_scores(system.model, **networks(system))
     return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+
+
+def networks(system: System) -> dict:
+    """Numbers of each network's embeddings, and how their scores become one."""
+    if isinstance(system.model, DenseL2Softmax):
+        return {"widths": system.model.networks * [system.model.embedding], "combine": "sum"}
+    return {"widths": [0], "combine": "sum"}  # one network: all of them

@@ -9,10 +9,11 @@ from keras import layers
 
 import training
 from backbone import BATCH_NORM_MOMENTUM
-from config import Classifier, System
+from config import Classifier, L2Softmax, System
 from metric_layers import margin_softmax_loss
 
 FRAME_TYPE = np.float16  # of the frames that are held, at half the memory: 2^-11 off, 0.03 dB where they are not silent
+MIXUP_DRAW, EXCHANGE_DRAW = 2**40, 2**41  # added to the number of the step: draws that have nothing in common
 STATISTICS_BATCHES = 100  # at most, for the statistics that are taken after training
 
 
@@ -79,16 +80,53 @@ class LogMelWindows:
         windows = tf.gather(self.log_mel, tf.gather(self.firsts, indices)[:, None] + within)
         return tf.cast(tf.transpose(windows, (0, 2, 1))[..., None], tf.float32)
 
+    def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs and labels as they are."""
+        return inputs, labels
+
 
 class Descriptors:
-    """The descriptor of each clip; ``vectors``, shape (n_clips, n_numbers), in the ``order`` of their indices."""
+    """The descriptor of each clip.
 
-    def __init__(self, vectors: np.ndarray, order: np.ndarray):
-        self.vectors = tf.constant(vectors[order], tf.float32)
+    Parameters
+    ----------
+    vectors : ndarray, shape (n_clips, n_numbers), in the order of the clips' indices
+    labels : ndarray, shape (n_clips,), their classes
+    bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
+    exchange : float, share of the examples whose lower bands are exchanged
+    """
+
+    def __init__(self, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, *, exchange: float):
+        self.vectors, self.bands, self.exchange = tf.constant(vectors), tf.constant(bands, tf.float32), exchange
+        self.by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
+        self.counts = tf.constant(np.bincount(labels), tf.int32)
+        self.firsts = tf.cumsum(self.counts, exclusive=True)
 
     def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         """Descriptors (n, n_numbers); there is one of a clip, wherever the place."""
         return tf.gather(self.vectors, indices)
+
+    def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs of which some have the lower bands of another clip of their class, and are then of a class beside it.
+
+        What belongs together is so learnt without anomalies. Wilkinghoff, Self-supervised learning for anomalous sound
+        detection, ICASSP 2024 (feature exchange), exchanges the inputs of a network's branches.
+
+        Parameters
+        ----------
+        labels : (n,), int32
+        """
+        if not self.exchange:
+            return inputs, labels
+        chosen, cut, other = tf.unstack(
+            tf.random.stateless_uniform((3, tf.shape(labels)[0]), seed + [0, EXCHANGE_DRAW])
+        )
+        counts = tf.gather(self.counts, labels)
+        place = tf.gather(self.firsts, labels) + tf.cast(other * tf.cast(counts, tf.float32), tf.int32)
+        partners = tf.gather(self.vectors, tf.gather(self.by_class, place))
+        yes = chosen < self.exchange
+        lower = yes[:, None] & (self.bands[None] < cut[:, None])
+        return tf.where(lower, partners, inputs), tf.where(yes, labels + tf.size(self.counts), labels)
 
 
 class ClipTrainer(keras.Model):
@@ -112,31 +150,43 @@ class ClipTrainer(keras.Model):
         self.network, self.source, self.seed = network, source, seed
         self.labels = tf.constant(labels, tf.int32)
         self.n_classes = network.output_shape[-1]
-        self.mixup, self.mixup_share, self.margin = model.mixup, model.mixup_share, model.margin
+        self.mixup, self.mixup_share = model.mixup, model.mixup_share
+        self.margin = model.margin if isinstance(model, L2Softmax) else 0
 
     def call(self, inputs, training=False):
         """Logits."""
         return self.network(inputs, training=training)
 
     def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Inputs of the network, (n, ...), and one-hot labels, (n, n_classes)."""
-        return self.source.take(indices, places), tf.one_hot(tf.gather(self.labels, indices), self.n_classes)
+        """Inputs of the network, (n, ...), and classes, (n,)."""
+        return self.source.take(indices, places), tf.gather(self.labels, indices)
+
+    def one_hot(self, labels: tf.Tensor) -> tf.Tensor:
+        """(n,) -> (n, n_classes)."""
+        return tf.one_hot(labels, self.n_classes)
 
     def train_step(self, indices):
         """One step; all that is drawn at random follows from the seed and the number of the step."""
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
         places = tf.random.stateless_uniform(tf.shape(indices), seed)
-        inputs, labels = self.examples(indices, places)
+        inputs, labels = self.source.augmented(*self.examples(indices, places), seed)
+        labels = self.one_hot(labels)
         if self.mixup:
             inputs, labels = self.mixed(inputs, labels, seed)
-        return super().train_step((inputs, labels))
+        return super().train_step((inputs, self.for_each_network(labels)))
+
+    def for_each_network(self, labels: tf.Tensor) -> tf.Tensor:
+        """Labels (n, n_classes) as the logits are: (n, n_networks, n_classes) where there are several networks."""
+        if len(self.network.output_shape) == 2:
+            return labels
+        return tf.repeat(labels[:, None], self.network.output_shape[1], axis=1)
 
     def mixed(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mixup (Zhang et al. 2018): each example with its mirror image in the batch, in parts of Beta(a, a)."""
         gammas = tf.random.stateless_gamma((2, tf.shape(labels)[0]), seed, alpha=self.mixup)
         part = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
         if self.mixup_share < 1:
-            chosen = tf.random.stateless_uniform(tf.shape(part), seed + [0, 2**40]) < self.mixup_share
+            chosen = tf.random.stateless_uniform(tf.shape(part), seed + [0, MIXUP_DRAW]) < self.mixup_share
             part = tf.where(chosen, part, 1.0)
         of_input, of_label = tf.reshape(part, (-1, *[1] * (len(inputs.shape) - 1))), part[:, None]
         inputs = of_input * inputs + (1 - of_input) * inputs[::-1]
@@ -144,7 +194,8 @@ class ClipTrainer(keras.Model):
 
     def test_step(self, indices):
         """Loss and accuracy of a validation batch, at the middle of each clip."""
-        return super().test_step(self.examples(indices, tf.fill(tf.shape(indices), 0.5)))
+        inputs, labels = self.examples(indices, tf.fill(tf.shape(indices), 0.5))
+        return super().test_step((inputs, self.for_each_network(self.one_hot(labels))))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Softmax cross-entropy; with a margin, that of ArcFace."""

@@ -6,14 +6,12 @@ Each group of a descriptor's parts has a detector of its own, since an anomaly i
 over all, or a sum, those that hear nothing dilute it.
 """
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 import features
-import fusion
 import memory
 import records
 import training
@@ -21,8 +19,6 @@ from classes import check_enough_clips
 from common import Clip, fault_list
 from config import System
 from memory import Memory
-
-LARGEST = 700.0  # logarithm of the largest score: exp of more is no number
 
 
 def work(system: System, clips: dict[str, list[Clip]]) -> int:
@@ -78,42 +74,19 @@ def load_memory(run: training.Run, system: System, machine_type: str) -> Memory:
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
     vectors = run.descriptors(system, clips)
-    machine_ids = np.array([clip.machine_id for clip in clips])
-    found = []
-    for group, memory_of_group in groups(system, load_memory(run, system, machine_type)):
-        own = memory_of_group.own_scores(system.model)
-        scores = memory_of_group.scores(system.model, vectors[:, group], machine_ids)
-        found.append(fusion.standardised_by_id(scores, machine_ids, own, memory_of_group.machine_ids))
-    return combined(found, system.model.combine)
+    remembered = load_memory(run, system, machine_type)
+    return remembered.joint_scores(system.model, vectors, [clip.machine_id for clip in clips], **groups(system))
 
 
 def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
     """Scores of the training clips of a machine type, each as if the detectors did not remember it."""
     remembered = load_memory(run, system, machine_type)
-    found = []
-    for _, memory_of_group in groups(system, remembered):
-        own = memory_of_group.own_scores(system.model)
-        found.append(fusion.standardised_by_id(own, remembered.machine_ids, own, remembered.machine_ids))
-    scores = combined(found, system.model.combine)
+    scores = remembered.joint_own_scores(system.model, **groups(system))
     return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
 
 
-def groups(system: System, remembered: Memory) -> Iterator[tuple[slice, Memory]]:
-    """Where each group of a descriptor's parts is, and what its detector remembers."""
-    start = 0
-    for quantities in features.parts(system.descriptor, system.feature):
-        group = slice(start, start + sum(quantity.width for quantity in quantities.values()))
-        yield group, dataclasses.replace(remembered, vectors=remembered.vectors[:, group])
-        start = group.stop
-
-
-def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
-    """One score of those of the groups, shape (n_clips,), above 0 as those of all detectors.
-
-    Parameters
-    ----------
-    standardised : log scores of each group, (n_clips,)
-    rule : ``max`` or ``sum``
-    """
-    together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
-    return np.exp(np.minimum(together, LARGEST))
+def groups(system: System) -> dict:
+    """Numbers of each group of a descriptor's parts, and how their scores become one."""
+    of_groups = features.parts(system.descriptor, system.feature)
+    widths = [sum(quantity.width for quantity in quantities.values()) for quantities in of_groups]
+    return {"widths": widths, "combine": system.model.combine}

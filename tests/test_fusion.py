@@ -43,8 +43,8 @@ def test_each_system_has_its_training_scores_and_weight():
 NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
 NEAR["combine"] = "max"
 DENSE = {
-    **{"classes": "machine_id", "alpha": 16, "margin": 0, "mixup": 1.0, "mixup_share": 0.5},
-    **{"units": [16, 8], "embedding": 4},
+    **{"classes": "machine_id", "alpha": 16, "mixup": 1.0, "mixup_share": 0.5},
+    **{"networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.5, "min_steps": 5},
     **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"},
 }
 COMPILE = {"loss": "categorical_crossentropy", "optimizer": "adamw", "learning_rate": 1.0e-3}
@@ -92,8 +92,9 @@ def test_members_are_trained_and_summed(yaml_file, tmp_path):
             by_hand = 0
             for name, weight in (("near", 1), ("dense", 0.5), ("small", 0.5)):
                 system = settings.systems[name]
-                own = np.log(system.module.training_scores(run, system, machine_type).of(machine_id))
-                by_hand += weight * (np.log(of[name][file_name]) - own.mean()) / own.std()
+                own = system.module.training_scores(run, system, machine_type).of(machine_id)
+                logs = np.log(np.maximum(of[name][file_name], 1e-3 * own.min()))
+                by_hand += weight * (logs - np.log(own).mean()) / np.log(own).std()
             assert np.allclose(fused, by_hand)
         own = fusion.training_scores(run, settings.systems["both"], "fan")
         assert own.scores.shape == (6,) and set(own.machine_ids) == {"id_00", "id_02"}

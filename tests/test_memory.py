@@ -1,11 +1,13 @@
 """memory.py: which training clips a detector remembers, its scores, what is told of clips it cannot score."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import config
 import detectors
-from memory import Memory
+from memory import Memory, combined
 
 PER_ID = config.Neighbors(
     score="density", lof_per="machine_id", n_neighbors=4, n_nearest=3, metric="manhattan", combine="max"
@@ -53,7 +55,15 @@ def test_scores_are_those_of_the_detector_on_standardised_vectors(memory):
 def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
     keys = {"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"}
     model = config.DenseL2Softmax(
-        classes="machine_id", alpha=16.0, margin=0.0, mixup=0.0, units=(4,), embedding=8, **keys
+        classes="machine_id",
+        alpha=16.0,
+        mixup=0.0,
+        networks=1,
+        units=(4,),
+        embedding=8,
+        exchange=0.0,
+        min_steps=0,
+        **keys,
     )
     new = memory.vectors[:2] + [[3, 0, 0, 0, 0, 0, 0, 0]]
     nearest = np.linalg.norm(memory.vectors[:30, None] - new, axis=2).min(axis=0)
@@ -78,3 +88,23 @@ def test_clips_that_cannot_be_scored(memory):
     assert memory.faults(detector(lof_per="machine_type"), ["id_04"]) == []
     too_many = detector(n_neighbors=30)
     assert memory.faults(too_many, ["id_02"]) == ["id_02: 30 training clips, no more than model.n_neighbors"]
+
+
+def test_scores_of_parts_are_combined_by_hand(memory):
+    new, ids = memory.vectors[:4] + 1.0, ["id_00"] * 4
+    logs = []
+    for part in (slice(0, 3), slice(3, 8)):
+        alone = dataclasses.replace(memory, vectors=memory.vectors[:, part])
+        own = np.log(alone.own_scores(PER_ID)[:30])
+        logs.append((np.log(alone.scores(PER_ID, new[:, part], ids)) - own.mean()) / own.std())
+    for rule, by_hand in (("max", np.maximum(*logs)), ("sum", (logs[0] + logs[1]) / 2)):
+        found = memory.joint_scores(PER_ID, new, ids, widths=[3, 5], combine=rule)
+        assert np.allclose(found, np.exp(by_hand))
+        assert memory.joint_own_scores(PER_ID, widths=[3, 5], combine=rule).shape == (60,)
+    one = memory.joint_scores(PER_ID, new, ids, widths=[8], combine="max")
+    assert np.array_equal(one, memory.scores(PER_ID, new, ids))
+    assert np.array_equal(memory.joint_own_scores(PER_ID, widths=[8], combine="max"), memory.own_scores(PER_ID))
+
+
+def test_combined_scores_are_finite():
+    assert np.isfinite(combined([np.array([1e5])], "max")).all()

@@ -384,14 +384,14 @@ def test_training_windows_lie_within_their_clip():
         assert np.allclose(windows[0, 0, :, 0], 2 + np.arange(first, first + FRAMES) / 128, atol=1e-5)
         assert np.allclose(windows[1, 0, :, 0], 3 + np.arange(FRAMES) % 7 / 128, atol=1e-5)
         assert np.array_equal(windows[2, 0, :, 0], np.ones(FRAMES))
-        assert np.array_equal(np.argmax(labels, axis=1), [1, 2, 0])
+        assert np.array_equal(labels, [1, 2, 0])
 
 
 def test_mixup_mixes_inputs_and_labels_alike():
     log_mels = [np.full((FRAMES, N_MELS), value, np.float32) for value in (0, 1)]
     trainer = make_trainer(build(n_classes=2), model_with(mixup=1.0), log_mels, np.array([0, 1]))
     windows, labels = trainer.examples(tf.constant([0, 1]), tf.zeros(2))
-    mixed, mixed_labels = trainer.mixed(windows, labels, tf.constant([0, 5], tf.int64))
+    mixed, mixed_labels = trainer.mixed(windows, trainer.one_hot(labels), tf.constant([0, 5], tf.int64))
     assert np.allclose(mixed[:, 0, 0, 0], mixed_labels[:, 1], atol=1e-6)
     assert np.allclose(np.sum(mixed_labels, axis=1), 1) and 0.001 < mixed_labels[0, 0] < 0.999
 
@@ -418,6 +418,114 @@ def test_network_that_gives_nan_is_refused():
     network.get_layer("logits").set_weights([np.full((1280, 3), np.nan), np.zeros(3)])
     with pytest.raises(common.UserError, match="not finite"):
         embed(network, striped_log_mels(1, FRAMES, 3, seed=0)[0])
+
+
+# ---- dense networks on descriptors ----
+
+DENSE = config.DenseL2Softmax(
+    classes="machine_id",
+    alpha=16.0,
+    mixup=0.0,
+    networks=3,
+    units=(16, 8),
+    embedding=4,
+    exchange=0.5,
+    min_steps=0,
+    score="density",
+    lof_per="machine_id",
+    n_neighbors=1,
+    metric="euclidean",
+)
+
+
+def build_dense(model=DENSE, n_numbers=10, n_classes=6):
+    keras.utils.set_random_seed(0)
+    return metric_model.build_dense(model, n_classes=n_classes, mean=np.zeros(n_numbers), deviation=np.ones(n_numbers))
+
+
+def test_networks_share_nothing_but_their_input():
+    network = build_dense()
+    inputs = np.random.default_rng(0).normal(size=(5, 10)).astype(np.float32)
+    assert network.output_shape == (None, 3, 6)
+    vectors = keras.Model(network.inputs, network.get_layer("embedding").output)([inputs])
+    assert vectors.shape == (5, 3, 4) and np.allclose(np.linalg.norm(vectors, axis=-1), 16, atol=1e-3)
+    before = network(inputs).numpy()
+    kernel, bias = network.get_layer("logits").get_weights()
+    assert np.allclose(before, np.einsum("nke,kec->nkc", vectors, kernel) + bias, atol=1e-3)
+    first = next(layer for layer in network.layers if isinstance(layer, keras.layers.Dense))
+    first.set_weights([weights * 2 for weights in first.get_weights()])
+    first.kernel.assign(first.kernel[:, ::-1])
+    changed = np.abs(network(inputs).numpy() - before).max(axis=(0, 2))
+    assert changed[0] > 0.01 and np.all(changed[1:] == 0)
+
+
+def test_embeddings_of_several_networks_stand_one_after_the_other():
+    network = build_dense()
+    inputs = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32)
+    embeddings, log_probabilities = embedding.embed(network, iter(inputs[:, None]))
+    vectors = keras.Model(network.inputs, network.get_layer("embedding").output)([inputs]).numpy()
+    assert np.allclose(embeddings, vectors.reshape(40, 12), atol=1e-4)
+    own = tf.nn.log_softmax(network(inputs)).numpy().mean(axis=1)
+    assert np.allclose(log_probabilities, own, atol=1e-5)
+
+
+def test_a_number_that_never_changes_in_training_has_no_say():
+    deviation = np.ones(10)
+    deviation[3] = np.inf
+    network = metric_model.build_dense(DENSE, n_classes=6, mean=np.zeros(10), deviation=deviation)
+    inputs = np.random.default_rng(0).normal(size=(5, 10)).astype(np.float32)
+    other = inputs.copy()
+    other[:, 3] += 100
+    assert np.allclose(network(inputs), network(other), atol=1e-4)
+
+
+def test_exchanged_examples_are_of_classes_of_their_own():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    vectors = (100 * labels[:, None] + np.arange(60)[:, None] / 100 + np.zeros(10)).astype(np.float32)
+    bands = (np.arange(10) + 0.5) / 10
+    source = metric_trainer.Descriptors(vectors, labels, bands, exchange=0.5)
+    indices = tf.constant(rng.permutation(60))
+    inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
+    mixed, found = source.augmented(inputs, classes_of, tf.constant([0, 7], tf.int64))
+    exchanged = found.numpy() >= 3
+    assert 15 < exchanged.sum() < 45
+    assert np.array_equal(found.numpy() % 3, classes_of)  # the class of the clip, or the one beside it
+    assert np.array_equal(mixed[~exchanged], inputs[~exchanged])
+    assert np.array_equal(np.floor(mixed / 100)[:, 0], np.floor(inputs / 100)[:, 0])  # from a clip of the same class
+    differs = np.asarray(mixed != inputs)[exchanged]
+    assert np.all(differs[:, :-1] >= differs[:, 1:]) and differs.any()  # the lower bands, up to a cut
+    again, _ = source.augmented(inputs, classes_of, tf.constant([0, 7], tf.int64))
+    assert np.array_equal(mixed, again)
+
+
+def test_mixup_of_a_share_of_the_examples():
+    model = dataclasses.replace(DENSE, mixup=1.0, mixup_share=0.3, exchange=0.0)
+    vectors = np.repeat(np.arange(400.0)[:, None], 10, axis=1).astype(np.float32)
+    source = metric_trainer.Descriptors(vectors, np.zeros(400, int), np.zeros(10), exchange=0.0)
+    fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", 1e-3))
+    system = types.SimpleNamespace(model=model, fit=fit)
+    trainer = metric_trainer.make_trainer(build_dense(model), system, source, np.zeros(400, int), 0)
+    mixed, _ = trainer.mixed(
+        tf.constant(vectors), trainer.one_hot(tf.zeros(400, tf.int32)), tf.constant([0, 5], tf.int64)
+    )
+    assert 0.2 < np.mean(np.asarray(mixed)[:, 0] != vectors[:, 0]) < 0.4
+
+
+def test_few_clips_are_seen_more_often():
+    fit = config.Fit(
+        config.Compile("adam", "categorical_crossentropy"),
+        epochs=30,
+        batch_size=128,
+        shuffle=True,
+        validation_split=0.0,
+        verbose=0,
+    )
+    system = config.System("dense", dataclasses.replace(DENSE, min_steps=1000), None, fit)
+    assert metric_model.prolonged(system, 100).fit.epochs == 1000  # a step each
+    assert metric_model.prolonged(system, 1300).fit.epochs == 91  # 11 steps each
+    assert metric_model.prolonged(system, 20000).fit.epochs == 30
+    assert metric_model.passes(system, 100) == 1002
 
 
 # ---- refusals before training ----

@@ -11,27 +11,15 @@ import common
 import config
 import features
 import neighbor_model
-from memory import Memory
 
 KEYS = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
 SYSTEM = {"model": {"type": "neighbors", **KEYS, "combine": "max"}}
 
 
-def test_parts_are_combined_by_hand():
-    standardised = [np.array([0.0, 3.0, -1.0]), np.array([1.0, -2.0, -4.0])]
-    assert np.allclose(neighbor_model.combined(standardised, "max"), np.exp([1, 3, -1]))
-    assert np.allclose(neighbor_model.combined(standardised, "sum"), np.exp([0.5, 0.5, -2.5]))
-    assert np.isfinite(neighbor_model.combined([np.array([1e5])], "max")).all()
-
-
 def test_each_group_of_a_descriptor_has_its_place():
     settings = config.load_config(config.Path(config.__file__).with_name("baseline.yaml"))
-    system = settings.systems["neighbors"]
-    names = np.array(["a", "b"])
-    numbers = np.arange(2 * 488.0).reshape(2, 488)
-    found = list(neighbor_model.groups(system, Memory(names, names, numbers, np.zeros(2))))
-    assert [(group.start, group.stop) for group, _ in found] == [(0, 240), (240, 488)]  # 60 x 4; 30 x 4 and 2 x 64
-    assert np.array_equal(np.concatenate([group.vectors for _, group in found], axis=1), numbers)
+    groups = neighbor_model.groups(settings.systems["neighbors"])
+    assert groups == {"widths": [240, 248], "combine": "max"}  # 60 x 4; 30 x 4 and 2 x 64
 
 
 @pytest.fixture
