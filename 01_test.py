@@ -79,17 +79,39 @@ def thresholds_of(run, system: config.System, machine_type: str, machine_ids: Se
     }
 
 
-def check_folder(folder: Path, settings: config.Config, system: config.System) -> list[result_record.Record]:
-    """Records of all that is in a result folder; UserError if something in it is not of the models of this YAML.
+def check_folder(
+    folder: Path, settings: config.Config, system: config.System, split: str
+) -> list[result_record.Record]:
+    """Records of all that is in a result folder.
 
+    Raises
+    ------
+    UserError : if something in it is not of the models of this YAML, or of other clips than there are now.
+
+    Notes
+    -----
     What does not fit is looked at again: a job that scores another machine type may be writing at this moment.
     """
     for pause in PAUSES:
         try:
-            return result_record.check(folder, config=settings, system=system, required=True)
+            return check_once(folder, settings, system, split)
         except common.UserError:
             time.sleep(pause)
-    return result_record.check(folder, config=settings, system=system, required=True)
+    return check_once(folder, settings, system, split)
+
+
+def check_once(folder: Path, settings: config.Config, system: config.System, split: str) -> list[result_record.Record]:
+    """As ``check_folder``, without a second look."""
+    records = result_record.check(folder, config=settings, system=system, required=True)
+    faults = []
+    for record in records:
+        test_folder = settings.directory(split) / record.machine_type / "test"
+        clips = common.clip_names(record.machine_type, test_folder, names=settings.names)
+        if clips and clips != result_record.clip_names(folder, record):
+            faults.append(f"{scoring.some(list(record.files))}: of other clips than {test_folder} has now")
+    if faults:
+        raise common.fault_list(f"{folder}: scores of other clips", faults, result_record.ADVICE)
+    return records
 
 
 def report(folder: Path, machine_types: Sequence[str], settings: config.Config, system: config.System) -> None:
@@ -105,7 +127,7 @@ def report(folder: Path, machine_types: Sequence[str], settings: config.Config, 
         published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
         print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
     written = None
-    while written != (records := check_folder(folder, settings, system)):
+    while written != (records := check_folder(folder, settings, system, "dev")):
         scores = scoring.read_folder(folder, **options)
         everything = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
         if everything:
@@ -121,6 +143,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=Path,
         metavar="DIR",
         help="score with model_<machine type>.hdf5 of the official baseline",
+    )
+    parser.add_argument(
+        "--scores-only",
+        action="store_true",
+        help="no result.csv, and no look at what else is in its folder: for jobs that score a machine type each, at "
+        "the same time; 02_evaluate.py adds them up",
     )
     args = common.parse_arguments(parser, argv)
     if args.official_model and args.system:
@@ -152,12 +180,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for system in systems:
         folder = run.result_folder(system.name)
         try:
-            if args.split == "eval" or unrated:
+            if args.split == "eval" or unrated or args.scores_only:
                 print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
+            if args.scores_only:
+                continue
             if args.split == "dev":
                 report(folder, list(clips), settings, system)
             else:
-                check_folder(folder, settings, system)
+                check_folder(folder, settings, system, "eval")
         except common.UserError as error:  # to name the faults of all folders at once
             faults.append(str(error))
     if unrated:

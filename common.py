@@ -443,6 +443,12 @@ def clip_folders(machine_type: str, folder: Path, *, names: str, normal_only: bo
     ] or [ClipFolder(machine_type, folder, names)]
 
 
+def clip_names(machine_type: str, folder: Path, *, names: str) -> set[str]:
+    """Names of the clips of a machine type's test folder, as they stand in the score CSVs."""
+    sources = clip_folders(machine_type, folder, names=names, normal_only=False)
+    return {f"{s.shown}/{path.name}" if s.shown else path.name for s in sources for path in wav_paths(s.path)}
+
+
 def not_taken(folder: Path, taken: Sequence[Path]) -> str:
     """What else is in a folder: ``12 .flac files, 2 folders``; hidden files are not counted."""
     entries = folder.iterdir() if folder.is_dir() else ()

@@ -224,6 +224,12 @@ def check(
     return found
 
 
+def clip_names(folder: Path, record: Record) -> set[str]:
+    """Names of all clips in the score CSVs of a record that fits."""
+    paths = [folder / name for name in record.files if scoring.SCORE_FILE.fullmatch(name)]
+    return {name for path in paths for name in scoring.read_scores(path, any_names=record.any_names)}
+
+
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
     """Raise UserError if a result folder has CSVs of other machine types than a run over all of ``directory``."""
     others = [path.name for (machine_type, _), path in csv_files(folder) if machine_type not in machine_types]

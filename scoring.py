@@ -228,14 +228,14 @@ def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> N
     common.write_text(path, scores_text(names, scores))
 
 
-def read_scores(path: Path) -> dict[str, float]:
+def read_scores(path: Path, *, any_names: bool = False) -> dict[str, float]:
     """Clip name -> score, in the file's order.
 
     Raises
     ------
     UserError : naming the rows that are malformed, not finite, repeated or of another machine ID.
     """
-    scores, _, faults = _parse(path, _score)
+    scores, _, faults = _parse(path, _score, any_names=any_names)
     if faults:
         raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
     return scores

@@ -5,7 +5,8 @@
 #   jobs=$(sbatch --parsable slurm_array.sh)
 #   sbatch --dependency=afterok:$jobs --wrap "python 02_evaluate.py result/dev --rank"
 #
-# The second line collects: when all jobs are done, it writes result.csv of every system from all score files.
+# The second line collects: when all jobs are done, it writes result.csv of every system from all score files, once they
+# all fit each other and the models. (Scores of an earlier configuration are written over job by job.)
 # The jobs may run at the same time: each has model and score files of its own, files appear whole or not at all, and
 # the cache is shared. Do not run two jobs of the same system and machine type. A job that was killed goes on after its
 # last epoch when the array is handed in again; finished models are kept.
@@ -31,4 +32,4 @@ else
     options=(--system l2_softmax)
 fi
 python 00_train.py -d "${options[@]}"
-python 01_test.py -d "${options[@]}"
+python 01_test.py -d --scores-only "${options[@]}"

@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib
+import os
 import re
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -299,12 +301,12 @@ def test_a_job_waits_for_another_that_is_writing(settings, folder, monkeypatch):
         path.write_bytes(content)
 
     monkeypatch.setattr(score.time, "sleep", sleep)
-    assert len(score.check_folder(folder, settings, settings.systems["tuned_ae"])) == 2
+    assert len(score.check_folder(folder, settings, settings.systems["tuned_ae"], "dev")) == 2
     assert pauses == [score.PAUSES[0]]
     path.unlink()
     monkeypatch.setattr(score.time, "sleep", pauses.append)
     with pytest.raises(common.UserError, match="missing"):
-        score.check_folder(folder, settings, settings.systems["tuned_ae"])
+        score.check_folder(folder, settings, settings.systems["tuned_ae"], "dev")
 
 
 def test_jobs_side_by_side_lose_no_entry(settings, monkeypatch):
@@ -326,6 +328,24 @@ def test_jobs_side_by_side_lose_no_entry(settings, monkeypatch):
         thread.join()
     rows = (folder / "result.csv").read_text().splitlines()
     assert [row for row in rows if row in types] == types
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script for bash")
+def test_the_jobs_of_the_slurm_array_are_every_machine_type_and_system(tmp_path):
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    jobs = []
+    for number in range(13):
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(number)}
+        script = SHIPPED.with_name("slurm_array.sh")
+        out = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=True).stdout
+        first, second = out.splitlines()
+        assert first.startswith("00_train.py -d --system")
+        assert second == first.replace("00_train.py -d", "01_test.py -d --scores-only")
+        jobs.append(first.partition("--system ")[2])
+    types = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
+    wanted = [f"{system} --machine-type {name}" for system in ("baseline_ae", "tuned_ae") for name in types]
+    assert jobs == [*wanted, "l2_softmax"]
 
 
 # ---- end to end ----
@@ -351,7 +371,7 @@ def test_retrained_and_scored_for_one_machine_type_alone(yaml_file, tmp_path, mo
 
 
 @pytest.mark.usefixtures("without_xla")
-def test_clips_of_an_id_removed_and_scored_again(yaml_file, dataset, tmp_path):
+def test_clips_of_an_id_removed_and_scored_again(yaml_file, dataset, tmp_path, monkeypatch):
     shutil.copytree(dataset, tmp_path / "data")
     path = yaml_file({"dev_directory": str(tmp_path / "data" / "dev_data"), "fit": {"epochs": 1}})
     options = ["-d", "--config", str(path)]
@@ -366,6 +386,13 @@ def test_clips_of_an_id_removed_and_scored_again(yaml_file, dataset, tmp_path):
     assert [line[:3] for line in before.splitlines()[6:]] == ["fan", "id,", "00,", "Ave", ""]
     evaluate.main([str(folder)])
     assert (folder / "result.csv").read_text() == before
+    for clip in (tmp_path / "data" / "dev_data" / "ToyCar" / "test").glob("normal_id_01_00000000*"):
+        clip.unlink()  # of another machine type than the one that is scored
+    monkeypatch.setattr(score, "PAUSES", ())
+    with pytest.raises(common.UserError, match="ToyCar_id_02.csv: of other clips than .*ToyCar.test has now"):
+        score.main([*options, "--machine-type", "fan"])
+    assert not (folder / "result.csv").exists()
+    score.main([*options, "--machine-type", "fan", "--scores-only"])
     shutil.rmtree(tmp_path / "data" / "dev_data" / "fan")
     with pytest.raises(common.UserError, match=r"does not have:\s+anomaly_score_fan_id_00.csv"):
         score.main(options)
