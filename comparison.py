@@ -20,7 +20,7 @@ REPLICATES = 2000  # bootstrap samples per machine ID
 SEED = 0
 CONFIDENCE = 0.95
 DECISION_COLUMNS = ("precision [%]", "recall [%]", "F1 [%]", "false alarms [%]")
-RANKED_DECIMALS = 12  # of an average; further ones are rounding errors
+DECIMALS = 12  # of an average or a difference; further ones are rounding errors
 ROWS_AT_ONCE = 100  # of bootstrap samples; bounds the memory to some MB
 
 logger = logging.getLogger(__name__)
@@ -379,9 +379,9 @@ def _differences(a: Result, b: Result, ids: dict[str, dict[str, np.ndarray]]) ->
 
 
 def interval(differences: np.ndarray) -> np.ndarray:
-    """Percentile interval of bootstrap differences, (replicates, 2) -> (2, 2)."""
+    """Percentile interval of bootstrap differences, (replicates, 2) -> (2, 2); an end that is 0 is so to the bit."""
     tail = (1 - CONFIDENCE) / 2
-    return np.quantile(differences, [tail, 1 - tail], axis=0)
+    return np.round(np.quantile(differences, [tail, 1 - tail], axis=0), DECIMALS) + 0.0
 
 
 def rank_correlation(scores_a: np.ndarray, scores_b: np.ndarray) -> float | None:
@@ -429,7 +429,7 @@ def rank(performances: dict[str, Performance]) -> list[Ranked]:
     machine_types = list(performances[names[0]])
     # (systems, machine types, 2)
     figures = np.array([[scoring.averages(performances[n][t]) for t in machine_types] for n in names])
-    figures = np.round(figures, RANKED_DECIMALS)
+    figures = np.round(figures, DECIMALS)
     ranks = 1 + np.sum(figures[None] > figures[:, None], axis=1)
     means = figures.mean(axis=1)
     mean_ranks = ranks.mean(axis=(1, 2))

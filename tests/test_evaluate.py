@@ -465,6 +465,14 @@ def test_interval_hangs_on_the_seed_alone_not_on_the_order_of_rows_or_ids(tmp_pa
     assert (first[0].interval != other_seed[0].interval).any()
 
 
+def test_an_interval_that_ends_at_nought_but_for_rounding_errors_does_not_leave_it_out():
+    differences = np.full((100, 2), -1e-17)
+    differences[:50] = -0.3
+    ends = comparison.interval(differences)
+    assert ends.tolist() == [[-0.3, -0.3], [0.0, 0.0]]
+    assert not np.signbit(ends[1]).any()
+
+
 def test_scores_are_compared_by_hand(tmp_path):
     names = [f"{label}_id_00_{k}.wav" for label in ("normal", "anomaly") for k in range(2)]
     for folder, scores in (("a", [1, 2, 3, 4]), ("b", [1, 3, 2, 40]), ("c", [5, 5, 5, 5])):
