@@ -1,6 +1,7 @@
 """What an outlier detector remembers of a machine type: one vector of each training clip, by machine ID."""
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ if typing.TYPE_CHECKING:
 LARGEST = 700.0  # logarithm of the largest score: exp of more is no number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Memory:
     """Vectors of the training clips of one machine type, and the scores that they give others."""
 
@@ -103,8 +104,10 @@ class Memory:
             return self.scores(detector, vectors, machine_ids)
         machine_ids = np.asarray(machine_ids)
         found = []
-        for part, remembered in self._parts(widths):
-            own, scores = remembered.own_scores(detector), remembered.scores(detector, vectors[:, part], machine_ids)
+        for (part, remembered), own in zip(
+            self._parts(widths), _own_scores(self, detector, tuple(widths)), strict=True
+        ):
+            scores = remembered.scores(detector, vectors[:, part], machine_ids)
             found.append(fusion.standardised_by_id(scores, machine_ids, own, self.machine_ids))
         return combined(found, combine)
 
@@ -145,6 +148,14 @@ class Memory:
             elif n_clips <= detector.n_neighbors:
                 faults.append(f"{machine_id}: {n_clips} training clips, no more than model.n_neighbors")
         return faults
+
+
+@functools.lru_cache(maxsize=16)
+def _own_scores(remembered: Memory, detector: Detector, widths: tuple[int, ...]) -> list[np.ndarray]:
+    """Scores of the training clips by the detector of each part; a run asks for them several times."""
+    if len(widths) == 1:
+        return [remembered.own_scores(detector)]
+    return [of_part.own_scores(detector) for _, of_part in remembered._parts(widths)]
 
 
 def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
@@ -192,5 +203,10 @@ def load(run: "training.Run", system: System, record_name: str, kind: str, machi
             f"{folder / name}: missing; {system.name} was trained without clips of {machine_type}. Train it on all "
             "machine types that are to be scored, or name others with --machine-type"
         )
-    path = records.checked_file(folder, record, name)
+    return _read(records.checked_file(folder, record, name), record["files"][name])
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: Path, digest: str) -> Memory:
+    """Memory of a file whose SHA-256 has been found to be ``digest``."""
     return Memory(**records.read_arrays(path, Memory.ARRAYS))
