@@ -69,8 +69,9 @@ def yaml_file(dataset, tmp_path) -> Callable[..., Path]:
 
 
 NEAREST = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
-CLASSIFIER = {"classes": "machine_id", "alpha": 16, "margin": 0, "mixup": 0, **NEAREST, "score": "knn"}
-WINDOWS = {"width": 0.35, "weights": None, "input_size": None, "resize": "bilinear", "scaling": "standard"}
+CLASSIFIER = {"classes": "machine_id", "alpha": 16, "mixup": 0, **NEAREST, "score": "knn"}
+WINDOWS = {"margin": 0, "width": 0.35, "weights": None, "input_size": None, "resize": "bilinear", "scaling": "standard"}
+DENSE = {"networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.25, "min_steps": 1}
 OF_CLASSIFIERS = {"epochs": 2, "batch_size": 4, "validation_split": 0}
 OF_CLASSIFIERS |= {"compile": {"loss": "categorical_crossentropy", "optimizer": "adam", "learning_rate": 1e-3}}
 FAMILIES = {  # a small system of each model family
@@ -81,10 +82,10 @@ FAMILIES = {  # a small system of each model family
         "fit": OF_CLASSIFIERS,
     },
     "dense": {
-        "model": {"type": "dense_l2_softmax", **CLASSIFIER, "units": [16, 8], "embedding": 4},
+        "model": {"type": "dense_l2_softmax", **CLASSIFIER, **DENSE},
         "fit": OF_CLASSIFIERS,
     },
-    "near": {"model": {"type": "neighbors", **NEAREST}},
+    "near": {"model": {"type": "neighbors", "combine": "max", **NEAREST}},
     "all": {"model": {"type": "fusion", "members": {"near": 1, "dense": 0.5, "small": 0.5}}},
 }
 
