@@ -137,10 +137,16 @@ def whole_batches(used: tf.distribute.Strategy, batches: tf.data.Dataset) -> tf.
 def own_part(batch: tf.Tensor) -> tf.Tensor:
     """The part of a whole batch that this replica works on; all of it outside of a distributed step."""
     batch = tf.cast(batch, tf.int32)  # Keras builds a model with a mean over replicas
+    number, n_replicas = replica()
+    return batch[number::n_replicas]
+
+
+def replica() -> tuple[int | tf.Tensor, int]:
+    """Number of this replica and how many there are; 0 and 1 outside of a distributed step."""
     context = tf.distribute.get_replica_context()
     if context is None:
-        return batch
-    return batch[context.replica_id_in_sync_group :: context.num_replicas_in_sync]
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync
 
 
 def share(batch: tf.Tensor) -> tf.Tensor:

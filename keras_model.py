@@ -21,6 +21,7 @@ from keras import layers
 import distribution
 import features
 import process
+import records
 import training
 from common import Clip, UserError, fault_list, stack_frames
 from config import AGGREGATES, ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
@@ -126,7 +127,10 @@ class GaussianLatent(layers.Layer):
         self.add_loss(self.weight * keras.ops.mean(divergence(mean, log_variance)))
         if not training:
             return mean
-        noise = keras.random.normal(keras.ops.shape(mean), dtype=mean.dtype, seed=self.noise)
+        # Drawn for the whole batch, of which each replica takes its own part, as of the windows.
+        replica, n_replicas = distribution.replica()
+        n, size = keras.ops.shape(mean)
+        noise = keras.random.normal((n * n_replicas, size), dtype=mean.dtype, seed=self.noise)[replica::n_replicas]
         return mean + keras.ops.exp(log_variance / 2) * noise
 
     def get_config(self):
@@ -156,7 +160,7 @@ def conv_autoencoder(model: ConvAutoencoder, feature: Feature) -> keras.Model:
     keras.Model : (n, frames * n_mels) -> (n, frames * n_mels)
     """
     inputs = layers.Input(shape=(feature.frames * feature.n_mels,))
-    h = layers.Reshape((feature.frames, feature.n_mels))(inputs)
+    h = layers.Reshape((feature.frames, feature.n_mels), dtype="float32")(inputs)  # dB do not fit into 16 bits
     h = layers.Reshape((feature.frames, feature.n_mels, 1))(BandScale(dtype="float32")(h))
     for filters, (kernel, strides) in zip(model.filters, model.LAYERS, strict=True):
         h = _normalised(layers.Conv2D(filters, kernel, strides, padding="same")(h))
@@ -263,7 +267,7 @@ class WindowTrainer(keras.Model):
         steps_per_call: int = 1,
         hop: int = 1,
     ):
-        super().__init__()
+        super().__init__(autocast=False)  # under mixed precision, the layers cast what they are given themselves
         self.autoencoder, self.batch_size, self.steps_per_call = autoencoder, batch_size, steps_per_call
         self.initial_values = [np.asarray(variable) for variable in autoencoder.variables]
         self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
@@ -363,7 +367,8 @@ class DistributedTrainer(WindowTrainer):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Loss of this replica's part; Keras weights what it reports by the length of ``x``, the whole batch."""
         vectors = self.vectors(distribution.own_part(x))
-        return super().compute_loss(vectors, vectors, y_pred, training=training) * distribution.share(x)
+        loss = super().compute_loss(vectors, vectors, y_pred, training=training)
+        return tf.math.multiply_no_nan(loss, distribution.share(x))  # the mean over an empty part is no number
 
     def train_step(self, indices):
         """One step; the windows are cut out in ``call`` and ``compute_loss``."""
@@ -404,7 +409,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         distribution.synchronise(trainer.autoencoder, distribution.is_distributed(run.strategy))
         history, errors = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
-        name = training.scores_path(job.folder, machine_type).name
+        name = records.scores_path(job.folder, machine_type).name
         training.save_model(trainer.autoencoder, job, history, {name: errors.save})
 
 
@@ -468,14 +473,14 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
         if isinstance(system.model, OfficialModel):
             load_official(official_path(system, machine_type))
             continue
-        training.check_sample_rate(training.require_trained(run, system, machine_type), test_clips)
+        records.check_sample_rate(records.require_trained(run, system, machine_type), test_clips)
 
 
 def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
     """Files that stand for what scores the clips of a machine type: the model's record, or the official model."""
     if isinstance(system.model, OfficialModel):
         return [official_path(system, machine_type)]
-    return [training.record_path(run.model_folder(system), machine_type)]
+    return [records.record_path(run.model_folder(system), machine_type)]
 
 
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
@@ -487,12 +492,12 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
     return score_clips(model, run, system, clips)
 
 
-def training_scores(run: training.Run, system: System, machine_type: str) -> training.TrainingScores:
+def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
     """Scores of the clips that the machine type's model was trained on."""
     folder = run.model_folder(system)
-    record = training.require_trained(run, system, machine_type)
+    record = records.require_trained(run, system, machine_type)
     return TrainingErrors.read(
-        training.checked_file(folder, record, training.scores_path(folder, machine_type).name)
+        records.checked_file(folder, record, records.scores_path(folder, machine_type).name)
     ).scores(system.model.aggregate)
 
 
@@ -655,13 +660,13 @@ class TrainingErrors:
     def read(cls, path: Path) -> "TrainingErrors":
         """What :meth:`save` has written."""
         kinds = {"names": ("U", 1), "machine_ids": ("U", 1), "counts": ("i", 1)}
-        stored = training.read_arrays(path, kinds | dict.fromkeys(AGGREGATES, ("f", 1)))
+        stored = records.read_arrays(path, kinds | dict.fromkeys(AGGREGATES, ("f", 1)))
         return cls(*(stored.pop(name) for name in kinds), stored)
 
-    def scores(self, aggregate: str) -> training.TrainingScores:
+    def scores(self, aggregate: str) -> records.TrainingScores:
         """Those of one way of aggregating."""
         check_counts(self.counts, aggregate)
-        return training.TrainingScores(tuple(self.names.tolist()), self.machine_ids, self.errors[aggregate])
+        return records.TrainingScores(tuple(self.names.tolist()), self.machine_ids, self.errors[aggregate])
 
 
 def official_path(system: System, machine_type: str) -> Path:

@@ -174,7 +174,9 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     validation = None
     if n_train < len(job.clips):
         validation = tf.data.Dataset.range(n_train, len(job.clips)).batch(system.fit.batch_size)
-    history = training.train(network, trainer, job, n_train=n_train, validation=validation)
+    history = training.train(
+        network, trainer, job, n_train=n_train, validation=validation, steps_taken=trainer.steps_taken
+    )
     metric_trainer.settle_statistics(trainer, n_train=n_train, batch_size=system.fit.batch_size, seed=run.config.seed)
     embeddings, log_probabilities = embedding.embed(network, job.watch(examples))
     own = log_probabilities[np.arange(len(labels)), labels]

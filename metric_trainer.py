@@ -146,8 +146,9 @@ class ClipTrainer(keras.Model):
         labels: np.ndarray,
         seed: int,
     ):
-        super().__init__()
+        super().__init__(autocast=False)  # under mixed precision, the layers cast what they are given themselves
         self.network, self.source, self.seed = network, source, seed
+        self.steps_taken = tf.Variable(0, dtype=tf.int64, trainable=False)  # the optimiser counts those that moved it
         self.labels = tf.constant(labels, tf.int32)
         self.n_classes = network.output_shape[-1]
         self.mixup, self.mixup_share = model.mixup, model.mixup_share
@@ -167,7 +168,7 @@ class ClipTrainer(keras.Model):
 
     def train_step(self, indices):
         """One step; all that is drawn at random follows from the seed and the number of the step."""
-        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.optimizer.iterations, tf.int64)])
+        seed = tf.stack([tf.constant(self.seed, tf.int64), self.steps_taken.assign_add(1) - 1])
         places = tf.random.stateless_uniform(tf.shape(indices), seed)
         inputs, labels = self.source.augmented(*self.examples(indices, places), seed)
         labels = self.one_hot(labels)

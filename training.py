@@ -22,17 +22,21 @@ import process
 from common import Clip, UserError, by_machine_type, fingerprint, write_whole
 from config import Config, Fit, System
 from features import Cache
-from records import SHOWN, UNREADABLE, configuration, differences, model_path, require_writable, resume_path
-from records import TrainingScores as TrainingScores  # what the model families use as well
-from records import check_sample_rate as check_sample_rate
-from records import checked_file as checked_file
-from records import file_faults as file_faults
-from records import finish as finish
-from records import read_arrays as read_arrays
-from records import read_record as read_record
-from records import record_path as record_path
-from records import require_trained as require_trained
-from records import scores_path as scores_path
+from records import (
+    SHOWN,
+    UNREADABLE,
+    checked_file,
+    configuration,
+    differences,
+    file_digest,
+    file_faults,
+    finish,
+    model_path,
+    read_record,
+    require_trained,
+    require_writable,
+    resume_path,
+)
 
 with process.lean_import():
     import keras
@@ -271,6 +275,16 @@ def reset_optimizer(optimizer: keras.optimizers.Optimizer, model: keras.Model) -
         variable.assign(start)
 
 
+def start_weights(system: System) -> dict[str, str]:
+    """Digest of the file with the weights that a network starts from, nothing where it starts from no such file."""
+    path = getattr(system.model, "weights", None)
+    if path in (None, "imagenet"):
+        return {}
+    if not Path(path).is_file():
+        raise UserError(f"model.weights: no file {path} (looked for {Path(path).resolve()})")
+    return {"weights": file_digest(Path(path))}
+
+
 class Job:
     """One network to be trained: what decides it, where its files go, how far it is.
 
@@ -291,6 +305,7 @@ class Job:
             "clips": len(clips),
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,
+            **start_weights(system),
             "n_samples": {name: max(clip.n_samples for clip in own) for name, own in by_machine_type(clips).items()},
         }
 
@@ -336,6 +351,7 @@ def train(
     n_train: int,
     validation: tf.data.Dataset | None,
     steps_per_call: int = 1,
+    steps_taken: tf.Variable | None = None,
 ) -> dict[str, list[float]]:
     """Fit the compiled ``trainee``, going on from the last finished epoch of a training of the same ``job.record``.
 
@@ -345,6 +361,11 @@ def train(
     trainee : the model whose ``fit`` takes batches of indices below ``n_train``
     validation : batches of indices, None where there are none
     steps_per_call : int, batches that the trainee's ``train_step`` is given at once
+    steps_taken : the trainee's own count of steps, from which it draws at random; brought to where the training goes on
+
+    Raises
+    ------
+    UserError : if the loss is no number, or no step has changed the network.
 
     Returns
     -------
@@ -362,11 +383,14 @@ def train(
         n_call = fit.batch_size * steps_per_call
         batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
         callbacks = [state, *([falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [])]
+        n_calls = math.ceil(n_train / n_call)
+        if steps_taken is not None:
+            steps_taken.assign(first_epoch * n_calls)
         process.release_memory()
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
-                steps_per_epoch=math.ceil(n_train / n_call),
+                steps_per_epoch=n_calls,
                 initial_epoch=first_epoch,
                 epochs=fit.epochs,
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
@@ -375,6 +399,11 @@ def train(
                 callbacks=callbacks,
                 verbose=0,
             )
+    if int(trainee.optimizer.iterations) == 0:  # under mixed_float16, steps whose gradients overflow are left out
+        raise UserError(
+            f"{job.system.name} {job.name}: fit.precision: {fit.precision}: the gradients of every step were too large "
+            "for 16 bits, so that nothing was learnt. Train for more epochs, or set fit.precision: float32."
+        )
     with strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
         trainee.optimizer.finalize_variable_values(model.trainable_variables)
     return state.history

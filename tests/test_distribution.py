@@ -21,6 +21,8 @@ TIMEOUT = 240  # [s] no process of these tests outlives it
 # 168 windows, 151 to train on: batches of 47 windows and a last one of 10, in parts of 24 and 23, and of 5.
 COMPILE = {"optimizer": "sgd", "learning_rate": 0.001, "learning_rate_schedule": "cosine", "use_ema": True}
 FIT = {"epochs": 12, "batch_size": 47, "compile": COMPILE}
+# 151 is 3 * 50 + 1: of the last batch, the second of two replicas gets nothing.
+VAE = {"model": {"type": "vae", "units": [16], "latent": 3, "kl_weight": 1}, "fit": {"batch_size": 50}}
 TWO_DEVICES = """
 import importlib, sys
 import common, training
@@ -70,32 +72,34 @@ def output(yaml: Path) -> str:
     return (yaml.parent / "output.txt").read_text(encoding="utf-8", errors="replace")
 
 
-def model_folder(yaml: Path) -> Path:
-    return yaml.parent / "model" / "dev" / "small"
+def model_folder(yaml: Path, system: str = "small") -> Path:
+    return yaml.parent / "model" / "dev" / system
 
 
 @pytest.fixture(scope="module")
 def alone(dataset, tmp_path_factory) -> Path:
-    """Model folder of the training on one device."""
+    """YAML file of the training on one device."""
     import keras
     from conftest import merge, tiny_settings
 
     keras.utils.clear_session()  # layer names count from the start again, as in the other processes
 
     work = tmp_path_factory.mktemp("alone")
-    settings = merge(tiny_settings(dataset, work), {"fit": FIT})
+    both = {"fit": FIT, "systems": {"vae": VAE}, "system": ["small", "vae"]}
+    settings = merge(tiny_settings(dataset, work), both)
     common.write_text(work / "settings.yaml", json.dumps(settings))
     importlib.import_module("00_train").main(["-d", "--config", str(work / "settings.yaml"), "--machine-type", "fan"])
-    return model_folder(work / "settings.yaml")
+    return work / "settings.yaml"
 
 
 @pytest.fixture
 def yaml_of(yaml_file, tmp_path) -> Callable[..., Path]:
     """Writer of a process's YAML, in a folder of its own."""
 
-    def write(distribution: str, name: str = "run") -> Path:
+    def write(distribution: str, name: str = "run", system: tuple[str, ...] = ("small",)) -> Path:
         (tmp_path / name).mkdir()
-        return yaml_file({"distribution": distribution, "fit": FIT}, work=tmp_path / name)
+        changes = {"distribution": distribution, "fit": FIT, "systems": {"vae": VAE}, "system": list(system)}
+        return yaml_file(changes, work=tmp_path / name)
 
     return write
 
@@ -111,22 +115,24 @@ def log_mels(dataset) -> list[np.ndarray]:
 def assert_same_model(folder: Path, expected: Path, log_mels: list[np.ndarray]) -> None:
     """The same records, and the same scores within rounding."""
     import keras_model
+    import records
     import training
 
-    records = [training.read_record(path, "fan") for path in (folder, expected)]
-    assert records[0].pop("files").keys() == records[1].pop("files").keys()  # the weights differ within rounding
-    assert records[0] == records[1]
-    models = [training.load_model(training.model_path(path, "fan")) for path in (folder, expected)]
+    both = [records.read_record(path, "fan") for path in (folder, expected)]
+    assert both[0].pop("files").keys() == both[1].pop("files").keys()  # the weights differ within rounding
+    assert both[0] == both[1]
+    models = [training.load_model(records.model_path(path, "fan")) for path in (folder, expected)]
     assert models[0].get_config() == models[1].get_config()  # how it was trained does not show
     scores = [keras_model.reconstruction_errors(model, log_mels, frames=5) for model in models]
     np.testing.assert_allclose(*scores, rtol=BOUND)
 
 
 def test_two_devices_train_what_one_does(yaml_of, alone, log_mels):
-    yaml = yaml_of("mirrored")
+    yaml = yaml_of("mirrored", system=("small", "vae"))
     assert finish(start(["-c", TWO_DEVICES], yaml)) == 0, output(yaml)
     assert "it trains alone" not in output(yaml)
-    assert_same_model(model_folder(yaml), alone, log_mels)
+    for system in ("small", "vae"):
+        assert_same_model(model_folder(yaml, system), model_folder(alone, system), log_mels)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="workers are tested on Unix alone")
@@ -145,7 +151,7 @@ def test_workers_go_on_after_one_was_killed(yaml_of, alone, log_mels):
     codes = [finish(worker) for worker in start_workers(yamls)]
     assert codes == [0, 0], output(yamls[0]) + output(yamls[1])
     assert "going on after epoch" in output(yamls[0])
-    assert_same_model(model_folder(yamls[0]), alone, log_mels)
+    assert_same_model(model_folder(yamls[0]), model_folder(alone), log_mels)
     assert not state.exists()
     assert not model_folder(yamls[1]).exists()  # the chief alone writes
 

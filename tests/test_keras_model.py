@@ -20,6 +20,7 @@ import config
 import features
 import keras_model
 import process
+import records
 import training
 
 
@@ -145,7 +146,7 @@ def test_losses_are_those_of_plain_keras(start, train_clips, monkeypatch, xla, s
     trainer = keras_model.make_trainer(system, 0)
     job = training.Job(run, system, "fan", clips)
     keras_model._train_one(job, trainer)
-    with np.load(training.resume_path(job.folder, "fan")) as stored:
+    with np.load(records.resume_path(job.folder, "fan")) as stored:
         ours = json.loads(str(stored["header"]))["history"]
 
     vectors = stacked(run, system, clips)
@@ -185,11 +186,11 @@ def test_the_training_pass_is_kerass(network, n):
 def test_a_second_machine_type_does_not_feel_the_first(start, train_clips):
     run, system = start({"fit": {"epochs": 1}})
     keras_model.train(run, system, train_clips)
-    both = training.load_model(training.model_path(run.model_folder(system), "fan")).get_weights()
+    both = training.load_model(records.model_path(run.model_folder(system), "fan")).get_weights()
     for path in run.model_folder(system).iterdir():
         path.unlink()
     keras_model.train(run, system, {"fan": train_clips["fan"]})
-    alone = training.load_model(training.model_path(run.model_folder(system), "fan")).get_weights()
+    alone = training.load_model(records.model_path(run.model_folder(system), "fan")).get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(both, alone, strict=True))
 
 
@@ -226,7 +227,7 @@ def test_mixed_precision_trains_and_scores(start, train_clips, precision):
         scores = keras_model.anomaly_scores(run, system, "fan", train_clips["fan"])
     finally:
         keras.config.set_dtype_policy("float32")
-    model = training.load_model(training.model_path(run.model_folder(system), "fan"))
+    model = training.load_model(records.model_path(run.model_folder(system), "fan"))
     assert model.layers[1].compute_dtype == precision.removeprefix("mixed_")
     assert np.isfinite(scores).all()
 

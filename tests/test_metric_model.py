@@ -396,6 +396,21 @@ def test_mixup_mixes_inputs_and_labels_alike():
     assert np.allclose(np.sum(mixed_labels, axis=1), 1) and 0.001 < mixed_labels[0, 0] < 0.999
 
 
+@pytest.mark.parametrize("steps_left_out", [False, True])
+def test_each_step_draws_anew_also_after_one_that_was_left_out(monkeypatch, steps_left_out):
+    log_mels, labels = striped_log_mels(16, FRAMES + 30, 3, seed=0)
+    trainer = make_trainer(build(), model_with(mixup=1.0), log_mels, labels)
+    if steps_left_out:  # as under mixed_float16 when gradients overflow
+        monkeypatch.setattr(training.FusedAdam, "apply", lambda *_, **__: None)
+    places, take = [], trainer.source.take
+    trainer.source.take = lambda indices, where: places.append(where.numpy()) or take(indices, where)
+    trainer.run_eagerly = True
+    fit_epochs(trainer, 16, epochs=4)
+    assert len({tuple(each) for each in places}) == 4
+    expected = [tf.random.stateless_uniform((16,), tf.constant([0, step], tf.int64)) for step in range(4)]
+    np.testing.assert_array_equal(places, expected)
+
+
 # ---- embeddings ----
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from conftest import SHIPPED
 from tqdm import tqdm
 
 import common
 import config
 import keras_model
+import records
 import training
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -44,7 +46,7 @@ def job_of(run, system, clips):
 
 
 def trained_weights(run, system):
-    return training.load_model(training.model_path(run.model_folder(system), "fan")).get_weights()
+    return training.load_model(records.model_path(run.model_folder(system), "fan")).get_weights()
 
 
 def assert_same_weights(weights, others):
@@ -174,7 +176,7 @@ def test_averaged_weights_by_hand(start, fan, monkeypatch):
     averages = weights[0]
     for later in weights[1:]:
         averages = [0.75 * average + 0.25 * now for average, now in zip(averages, later, strict=True)]
-    model = training.load_model(training.model_path(run.model_folder(system), "fan"))
+    model = training.load_model(records.model_path(run.model_folder(system), "fan"))
     for average, kept in zip(averages, model.trainable_variables, strict=True):
         np.testing.assert_allclose(kept.numpy(), average, rtol=1e-5, atol=1e-7)
 
@@ -205,18 +207,18 @@ def test_the_record_says_what_a_model_was_trained_on(start, fan):
     assert (settings["fit"]["epochs"], settings["fit"]["batch_size"]) == (2, 64)
     assert "verbose" not in settings["fit"]
     assert record["files"].keys() == {"model_fan.keras", "scores_fan.npz"}
-    assert training.read_record(folder, "fan") == record
+    assert records.read_record(folder, "fan") == record
 
 
 def test_differences_name_the_keys():
     old = {"clips": 3, "versions": 1, "configuration": {"fit": {"epochs": 2, "gone": 1}, "seed": 0}}
     new = {"clips": 3, "configuration": {"fit": {"epochs": 5, "added": 2}, "seed": 0}}
-    assert training.differences(old, new) == [
+    assert records.differences(old, new) == [
         "configuration.fit.added: None -> 2",
         "configuration.fit.epochs: 2 -> 5",
         "configuration.fit.gone: 1 -> None",
     ]
-    assert training.differences(new, new) == []
+    assert records.differences(new, new) == []
 
 
 def test_a_model_is_kept_only_for_the_same_files_and_settings(start, fan, caplog):
@@ -233,13 +235,13 @@ def test_a_model_is_kept_only_for_the_same_files_and_settings(start, fan, caplog
     assert "configuration.fit.epochs: 2 -> 3" in caplog.text
     louder = dataclasses.replace(system, fit=dataclasses.replace(system.fit, verbose=2))
     assert job_of(run, louder, fan).is_done()
-    training.record_path(run.model_folder(system), "fan").unlink()
+    records.record_path(run.model_folder(system), "fan").unlink()
     assert not job_of(run, system, fan).is_done()  # without its record a model does not count
 
 
 def test_a_spoilt_record_is_named(start, fan):
     run, system = start()
-    for path in (training.model_path, training.record_path):
+    for path in (records.model_path, records.record_path):
         common.write_text(path(run.model_folder(system), "fan"), "clips: [6\n")
     with pytest.raises(common.UserError, match=r"(?s)record_fan.yaml: unreadable .*delete it to train anew"):
         job_of(run, system, fan).is_done()
@@ -270,13 +272,13 @@ def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, 
             keras_model.train(run, system, fan)
     folder = run.model_folder(system)
     assert [path.name for path in folder.iterdir()] == ["resume_fan.npz"]
-    with np.load(training.resume_path(folder, "fan")) as stored:
+    with np.load(records.resume_path(folder, "fan")) as stored:
         kept = json.loads(str(stored["header"]))
     assert kept["epoch"] == len(kept["history"]["loss"]) == (2 if before_saving else 3)
     keras_model.train(run, system, fan)
     assert f"going on after epoch {kept['epoch']} of 4" in caplog.text
     assert_same_weights(trained_weights(run, system), unbroken)
-    assert not training.resume_path(folder, "fan").exists()
+    assert not records.resume_path(folder, "fan").exists()
 
 
 @pytest.mark.parametrize("compile_", [{}, CALM], ids=["shipped", "calm"])
@@ -453,7 +455,32 @@ def test_a_training_that_diverges_saves_nothing(start, fan):
     run, system = start({"fit": {"epochs": 5, "compile": {"optimizer": "sgd", "learning_rate": 1e30}}})
     with pytest.raises(common.UserError, match=r"diverged.\nLower fit.compile.learning_rate"):
         keras_model.train(run, system, fan)
-    assert not training.model_path(run.model_folder(system), "fan").exists()
+    assert not records.model_path(run.model_folder(system), "fan").exists()
+
+
+def test_a_training_without_a_step_saves_nothing(start, fan, monkeypatch):
+    monkeypatch.setattr(training.FusedAdam, "apply", lambda *_, **__: None)  # as a LossScaleOptimizer that overflows
+    run, system = start()
+    with pytest.raises(common.UserError, match=r"small fan: fit.precision: .*nothing was learnt"):
+        keras_model.train(run, system, fan)
+    assert not records.model_path(run.model_folder(system), "fan").exists()
+
+
+def test_the_weights_that_a_network_starts_from_are_in_the_record(start, fan, tmp_path):
+    run, _ = start()
+    system = config.load_config(SHIPPED).systems["l2_softmax"]
+    path = tmp_path / "start.weights.h5"
+    system = dataclasses.replace(system, model=dataclasses.replace(system.model, weights=str(path)))
+    with pytest.raises(common.UserError, match=r"model.weights: no file .*start.weights.h5"):
+        job_of(run, system, fan)
+    digests = []
+    for content in (b"one", b"another"):
+        path.write_bytes(content)
+        digests.append(job_of(run, system, fan).record["weights"])
+    assert digests[0] != digests[1]
+    for weights in (None, "imagenet"):
+        other = dataclasses.replace(system, model=dataclasses.replace(system.model, weights=weights))
+        assert "weights" not in job_of(run, other, fan).record
 
 
 def test_plots_show_each_loss(tmp_path):
