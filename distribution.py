@@ -149,6 +149,19 @@ def replica() -> tuple[int | tf.Tensor, int]:
     return context.replica_id_in_sync_group, context.num_replicas_in_sync
 
 
+def own_tensors(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Those of ``tensors`` that are on this replica's device; all of them outside of a distributed step."""
+    if replica()[1] == 1:
+        return tensors
+
+    def place(device: str) -> tuple:
+        spec = tf.DeviceSpec.from_string(device)
+        return spec.device_type, spec.device_index
+
+    own = {place(device) for device in tf.nest.flatten(tf.distribute.get_replica_context().devices)}
+    return [tensor for tensor in tensors if place(tensor.device) in own]
+
+
 def share(batch: tf.Tensor) -> tf.Tensor:
     """By what a mean over this replica's part counts in the mean over the replicas; 1 where parts are of equal size."""
     context = tf.distribute.get_replica_context()

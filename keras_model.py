@@ -364,6 +364,11 @@ class DistributedTrainer(WindowTrainer):
         """Reconstruct this replica's part of the windows."""
         return self.autoencoder(self.vectors(distribution.own_part(indices)), training=training)
 
+    @property
+    def losses(self):
+        """What layers add to this replica's loss; they are shared, and hold what they add to that of the others."""
+        return distribution.own_tensors(super().losses)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Loss of this replica's part; Keras weights what it reports by the length of ``x``, the whole batch."""
         vectors = self.vectors(distribution.own_part(x))

@@ -399,7 +399,9 @@ def train(
                 callbacks=callbacks,
                 verbose=0,
             )
-    if int(trainee.optimizer.iterations) == 0:  # under mixed_float16, steps whose gradients overflow are left out
+    if (
+        np.asarray(trainee.optimizer.iterations) == 0
+    ):  # under mixed_float16, steps whose gradients overflow are left out
         raise UserError(
             f"{job.system.name} {job.name}: fit.precision: {fit.precision}: the gradients of every step were too large "
             "for 16 bits, so that nothing was learnt. Train for more epochs, or set fit.precision: float32."
