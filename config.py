@@ -60,13 +60,13 @@ class Modulation:
     n_bands: int = key(low=1)
     low_frequency: float = key(above=0)  # [Hz]
     high_frequency: float | None = key(above=0)  # [Hz]; null: half the sample rate
-    window: float = key(above=0)  # [s]
-    hop: float = key(above=0)  # [s]
+    window: float = key(above=0, high=10)  # [s]
+    hop: float = key(above=0, high=10)  # [s]
     power: int = key(choices=(1, 2))  # of the envelopes
     n_modulations: int = key(low=1)
     low_modulation: float = key(above=0)  # [Hz]
     high_modulation: float = key(above=0)  # [Hz]
-    segment: float = key(above=0)  # [s]
+    segment: float = key(above=0, high=60)  # [s]
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,11 @@ def modulation_spectrum(
         raise ValueError(f"expected a waveform of shape (n_samples,), got {waveform.shape}")
     nyquist = sample_rate / 2
     top = nyquist if high_frequency is None else high_frequency
-    _require(top <= nyquist, "high_frequency", top, nyquist, f"clips of {sample_rate} Hz have nothing above it")
-    _require(low_frequency < top, "low_frequency", low_frequency, top, "it is below the highest band")
+    _require(top <= nyquist, "high_frequency", top, nyquist, f"clips of {sample_rate} Hz have nothing above that")
+    _require(low_frequency < top, "low_frequency", low_frequency, top, "where the highest band is")
     hop_length = max(1, round(hop * sample_rate))
     rate = sample_rate / hop_length  # [Hz] of the envelopes
-    _require(high_modulation <= rate / 2, "high_modulation", high_modulation, rate / 2, "or make hop shorter")
+    _require(high_modulation <= rate / 2, "high_modulation", high_modulation, rate / 2, "or a shorter hop")
 
     window_length = max(2, round(window * sample_rate))
     weights = _gammatone_weights(sample_rate, window_length, n_bands, low_frequency, top)
@@ -119,10 +119,10 @@ def modulation_spectrum(
     return np.log(energies + sys.float_info.epsilon**power).astype(np.float32)
 
 
-def _require(holds: bool, key: str, value: float, limit: float, advice: str) -> None:
+def _require(holds: bool, key: str, value: float, limit: float, reason: str) -> None:
     """Raise UserError unless a frequency is within its limit."""
     if not holds:
-        raise UserError(f"{key}: {value:g} Hz; expected at most {limit:g} Hz: {advice}")
+        raise UserError(f"{key}: {value:g} Hz; lower it: expected at most {limit:g} Hz, {reason}")
 
 
 def _segment_starts(n_frames: int, length: int) -> np.ndarray:
