@@ -166,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
 
-    with training.progress_bar(sum(map(len, clips.values())) * len(systems), settings.fit.verbose) as bar:
+    passes = sum(len(system.members) or 1 for system in systems)  # over the clips
+    with training.progress_bar(sum(map(len, clips.values())) * passes, settings.fit.verbose) as bar:
         run = training.Run(settings, args.training_data, bar)
         run.require_writable(systems, models=False)
         for system in systems:

@@ -14,6 +14,7 @@ import numpy as np
 
 import common
 import decision
+import fonts
 import records
 from common import Clip, UserError, fault_list
 from config import TRAINING_DATA, Config, Feature, System
@@ -306,10 +307,20 @@ def plot(path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature
     verdicts : of its windows
     clips : these windows
     """
+    from figures import DPI
+
+    title = f"{verdicts[0].recording}: {verdicts[0].machine_type} {verdicts[0].machine_id}"
+    with fonts.for_texts([title]):
+        figure = _figure(fonts.drawable(title), verdicts, clips, feature)
+        with common.write_whole(path) as beside:
+            figure.savefig(beside, dpi=DPI)
+
+
+def _figure(title: str, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature: Feature):
     from matplotlib.figure import Figure
 
     import features
-    from figures import COLOURS, DPI
+    from figures import COLOURS
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
@@ -322,8 +333,7 @@ def plot(path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature
         above.plot([], [], color=colour, linewidth=3, label=kind)
     above.plot([], [], color="black", linestyle="--", linewidth=1, label="threshold")
     above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    first = verdicts[0]
-    above.set_title(f"{first.recording}: {first.machine_type} {first.machine_id}", loc="left")
+    above.set_title(title, loc="left")
     above.set_ylabel("anomaly score")
     edges, columns = _columns(features.log_mel_clips(clips, feature, None), verdicts)
     image = below.pcolormesh(edges, np.arange(feature.n_mels + 1), columns.T, rasterized=True)
@@ -332,8 +342,7 @@ def plot(path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature
     frequencies = _band_centres(feature, clips[0].sample_rate)[bands]
     below.set_yticks(bands + 0.5, [f"{frequency / 1000:.1f}" for frequency in frequencies])
     below.set(xlabel="time [s]", ylabel="frequency [kHz]", xlim=(edges[0], edges[-1]))
-    with common.write_whole(path) as beside:
-        figure.savefig(beside, dpi=DPI)
+    return figure
 
 
 def _columns(log_mels, verdicts: Sequence[Verdict]) -> tuple[np.ndarray, np.ndarray]:

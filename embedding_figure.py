@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+import fonts
 from common import Clip, write_whole
 from figures import COLOURS, DPI
 
@@ -72,6 +73,7 @@ def write_figure(
     path: Path, title: str, train: np.ndarray, train_ids: np.ndarray, test: np.ndarray, clips: Sequence[Clip]
 ) -> None:
     """Draw :func:`embedding_figure` and write it as PNG."""
-    figure = embedding_figure(title, train, train_ids, test, clips)
-    with write_whole(path) as beside:
-        figure.savefig(beside, dpi=DPI)
+    with fonts.for_texts([title]):
+        figure = embedding_figure(fonts.drawable(title), train, train_ids, test, clips)
+        with write_whole(path) as beside:
+            figure.savefig(beside, dpi=DPI)

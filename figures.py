@@ -119,7 +119,6 @@ def _legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
     for axes in all_axes:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     handles |= plain or {}
-    handles = {fonts.drawable(label): handle for label, handle in handles.items()}
     labels = sorted(handles, key=lambda label: label in (CHANCE, PAUC_RANGE))
     widths = [TextPath((0, 0), label, LEGEND_SIZE).get_extents().width + LEGEND_GAPS for label in labels]
     room = 72 * figure.get_figwidth()  # [pt]
@@ -170,7 +169,8 @@ def bar_figure(
     upright = len(series) > 2  # bars too narrow for their figures
     for index, (label, colour, hatch, heights) in enumerate(series):
         places = np.array([names.index(name) for name in heights]) + width * (index - (len(series) - 1) / 2)
-        bars = axes.bar(places, list(heights.values()), 0.92 * width, color=colour, hatch=hatch, label=label)
+        shown = fonts.drawable(label)
+        bars = axes.bar(places, list(heights.values()), 0.92 * width, color=colour, hatch=hatch, label=shown)
         texts = [f"{100 * height:.1f}" for height in heights.values()]
         halo = [withStroke(linewidth=2.5, foreground="white")]  # the line of chance does not cross out the digits
         axes.bar_label(bars, texts, padding=2, fontsize=8, rotation=90 if upright else 0, path_effects=halo)
@@ -233,13 +233,13 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
             same = [other for other in curves if np.array_equal(curves[other], curve)]
             turn = (STRIPE * same.index(name), (STRIPE, STRIPE * (len(same) - 1)))
             styles = plain[name] | ({"linestyle": turn} if len(same) > 1 else {})
-            axes.plot(*curve, label=name, **styles)
+            axes.plot(*curve, label=fonts.drawable(name), **styles)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_xlabel("false positive rate [%]")
         _in_percent(axes.xaxis)
         _in_percent(axes.yaxis)
     all_axes[0].set_ylabel("true positive rate [%]")
-    _legend(figure, all_axes, {name: Line2D([], [], **styles) for name, styles in plain.items()})
+    _legend(figure, all_axes, {fonts.drawable(name): Line2D([], [], **styles) for name, styles in plain.items()})
     return figure
 
 

@@ -1,4 +1,7 @@
-"""Fonts for figures whose labels have characters that matplotlib's own font lacks, such as Chinese folder names."""
+"""Labels of figures that are names of files and folders: fonts that have their characters, nothing taken for a formula.
+
+matplotlib's own font has no Chinese, Japanese or Korean characters.
+"""
 
 import contextlib
 import logging
@@ -32,8 +35,13 @@ def for_texts(texts: Iterable[str]) -> Iterator[None]:
 
 
 def drawable(text: str) -> str:
-    """The text, with code points (U+88C5) in place of characters that no font has."""
-    return "".join(f"U+{ord(character):04X} " if character in _missing else character for character in text).strip()
+    """The text as matplotlib is to be given it: names of files and folders may hold anything.
+
+    Characters that no font has become code points (U+88C5), dollars do not begin a formula, and a name that begins with
+    an underscore is not left out of legends.
+    """
+    shown = "".join(f"U+{ord(character):04X} " if character in _missing else character for character in text)
+    return " " * shown.startswith("_") + shown.strip().replace("$", r"\$")
 
 
 def choose(characters: set[str]) -> tuple[list[str], set[str]]:

@@ -489,7 +489,7 @@ def _system_block(
             "input_sampling_rate": f"{sample_rate / 1000:g}kHz",
             "data_augmentation": together(lambda part: "mixup" if getattr(part.model, "mixup", 0) else None),
             "front_end": None,
-            "acoustic_features": together(_features),
+            "acoustic_features": ", ".join(dict.fromkeys(name for part in parts for name in _features(part))),
             "embeddings": together(lambda part: EMBEDDINGS.get(part.model_type)),
             "machine_learning_method": together(_method),
             "aggregation_method": together(lambda part: AGGREGATES.get(getattr(part.model, "aggregate", None))),
@@ -505,10 +505,10 @@ def _system_block(
     }
 
 
-def _features(part: System) -> str:
+def _features(part: System) -> list[str]:
     """What a system looks at."""
     names = [name for group in part.descriptor.parts for name in group] if part.descriptor else ["statistics"]
-    return ", ".join(dict.fromkeys(FEATURES[name] for name in names))
+    return [FEATURES[name] for name in names]
 
 
 def _method(part: System) -> str:

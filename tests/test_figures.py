@@ -177,6 +177,20 @@ def test_characters_that_no_font_has_are_written_as_code_points(tmp_path, caplog
     assert fonts.drawable("装 a") == "装 a"
 
 
+def test_names_that_matplotlib_would_take_for_formulas_or_leave_out(tmp_path):
+    """A formula that is none would end the run; labels with an underscore in front are not shown in legends."""
+    names = [r"a$\foo$b", "_hidden", "cost $5"]
+    results = [make_result(name, 1.0 + n, tmp_path, keys=[("$x^$", "id_00")]) for n, name in enumerate(names)]
+    figures.write_figures(tmp_path / "figures", results, max_fpr=0.1, published=None)
+    performances = {result.name: result.performance for result in results}
+    for figure in (
+        figures.bar_figure(performances, names, 0, published=None),
+        figures.roc_figure(results, "$x^$", max_fpr=0.1),
+    ):
+        shown = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+        assert shown[:3] == [name.replace("$", r"\$") for name in names]
+
+
 def test_scores_at_the_end_of_the_range_of_numbers(tmp_path):
     results = [make_result(name, 1.0, tmp_path, keys=[("fan", "id_00")]) for name in ("a", "b")]
     for result in results:
