@@ -126,6 +126,10 @@ def report(folder: Path, machine_types: Sequence[str], settings: config.Config, 
     if performance:
         published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
         print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
+    for (machine_type, machine_id), clips in scores.items():
+        if machine_id not in performance.get(machine_type, {}) and clips.decisions is not None:
+            n_called = int(clips.decisions.sum())
+            print(f"{machine_type} {machine_id}: {n_called} of {len(clips.names)} clips are called anomalous")
     written = None
     while written != (records := check_folder(folder, settings, system, "dev")):
         scores = scoring.read_folder(folder, **options)

@@ -154,9 +154,9 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
 
 def csv_files(folder: Path) -> Iterator[tuple[scoring.Key, Path]]:
     """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
-    for path in sorted(folder.glob("*.csv")):
-        if match := scoring.SCORE_FILE.fullmatch(path.name) or scoring.DECISION_FILE.fullmatch(path.name):
-            yield match.groups(), path
+    matches = {path: scoring.SCORE_FILE.fullmatch(path.name) for path in folder.glob("*.csv")}
+    matches |= {path: scoring.DECISION_FILE.fullmatch(path.name) for path, match in matches.items() if not match}
+    yield from sorted((match.groups(), path) for path, match in matches.items() if match)
 
 
 # ---- read back and check ----

@@ -201,7 +201,7 @@ def score_files(directory: Path) -> dict[Key, Path]:
         )
     if not paths:
         raise common.UserError(f"{directory}: no file anomaly_score_<machine type>_id_<NN>.csv; run 01_test.py first")
-    return {match.groups(): path for path, match in matches.items()}
+    return dict(sorted((match.groups(), path) for path, match in matches.items()))
 
 
 def scores_text(names: Sequence[str], scores: Sequence[float]) -> str:

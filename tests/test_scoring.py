@@ -143,6 +143,12 @@ def test_folder_without_usable_score_files_is_an_error(tmp_path):
         scoring.score_files(tmp_path)
 
 
+def test_files_are_in_the_order_of_machine_types_not_of_their_names(tmp_path):
+    for name in ("a_b_id_00", "a_id_02", "a_id_00"):
+        (tmp_path / f"anomaly_score_{name}.csv").touch()
+    assert list(scoring.score_files(tmp_path)) == [("a", "id_00"), ("a", "id_02"), ("a_b", "id_00")]
+
+
 # ---- result.csv ----
 
 

@@ -386,6 +386,8 @@ def test_machines_of_ones_own(dataset, yaml_file, tmp_path, capsys):
     folder = tmp_path / "result" / "dev" / "small"
     assert f"small: anomaly scores of 4 clips -> {folder}" in out
     assert "of:\n  press id_00: clips without a label\n" in out
+    decisions = (folder / "decision_result_press_id_00.csv").read_text().splitlines()
+    assert f"\npress id_00: {sum(line.endswith(',1') for line in decisions)} of 4 clips are called anomalous\n" in out
     assert not (folder / "result.csv").exists()
     evaluate.main([str(folder), "--report", str(tmp_path / "report.html"), "--config", str(path)])
     out = capsys.readouterr().out
