@@ -17,7 +17,7 @@ from metric_layers import FusedBatchNormalization
 IMAGENET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 IMAGENET_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 IMAGENET_SIZES = (96, 128, 160, 192, 224)
-# The moving statistics of training serve the validation loss alone; Keras's 0.999 takes thousands of steps to settle.
+# Of the moving statistics of training, which metric_trainer.settle_statistics replaces.
 BATCH_NORM_MOMENTUM = 0.9
 MIN_SIZE = 32  # [bands, frames] MobileNetV2 halves its input five times
 

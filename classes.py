@@ -36,7 +36,8 @@ def stratified_order(classes: Sequence[str], validation_split: float, seed: int)
         validation.append(np.sort(members[:n_validation]))
         train.append(np.sort(members[n_validation:]))
     n_train = sum(map(len, train))
-    return np.concatenate(train + validation), n_train
+    mixed = rng.permutation(np.concatenate(validation))  # batches of several classes, as those of training
+    return np.concatenate([*train, mixed]), n_train
 
 
 def alpha_lower_bound(n_classes: int, probability: float) -> float:

@@ -155,8 +155,12 @@ class ClipTrainer(keras.Model):
         self.margin = model.margin if isinstance(model, L2Softmax) else 0
 
     def call(self, inputs, training=False):
-        """Logits."""
-        return self.network(inputs, training=training)
+        """Logits by the statistics of the batch, in validation as well.
+
+        The moving statistics lag behind the weights: by them, what has been learnt would look like chance. The network
+        gets statistics of its own when it is trained, see :func:`settle_statistics`.
+        """
+        return self.network(inputs, training=True)
 
     def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Inputs of the network, (n, ...), and classes, (n,)."""

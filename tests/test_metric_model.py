@@ -253,6 +253,8 @@ def test_inference_separates_what_training_mode_separates_after_few_steps(monkey
         return np.mean(np.argmax(embed(network, new)[1], axis=1) == new_labels)
 
     assert inference_accuracy() < 0.7  # the moving statistics are near their start
+    clips = tf.data.Dataset.range(96).batch(16)
+    assert trainer.evaluate(clips, verbose=0, return_dict=True)["accuracy"] > 0.9  # what a history shows
     weights = network.get_weights()
     in_training = np.argmax(network(np.stack(new).transpose(0, 2, 1)[..., None], training=True), axis=1)
     network.set_weights(weights)
