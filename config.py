@@ -209,6 +209,7 @@ class L2Softmax(Classifier):
 class DenseL2Softmax(Classifier):
     """Dense layers on the descriptor of a clip: the report's L2-softmax on another input."""
 
+    network_per: str = key(choices=("all", "machine_type"))  # whose machine IDs one network learns to tell apart
     networks: int = key(low=1, high=64)  # of different start weights; each has detectors of its own, scores are summed
     units: tuple[int, ...] = key(low=1)  # of the layers, Dense + BN + ReLU each
     embedding: int = key(low=2)  # numbers of an embedding

@@ -32,7 +32,7 @@ from config import Classifier, DenseL2Softmax, L2Softmax, System
 from memory import Memory
 from metric_layers import CosineLogits, L2Constraint
 
-NAME = "classifier"  # of the network's files; it is one for all machine types
+NAME = "classifier"  # of a network's files that is one for all machine types
 ALPHA_START = 16.0  # of a trained alpha
 UNSEEN = 1e9  # deviation of an input that never changes in training: it stays near zero whatever it does
 
@@ -122,11 +122,28 @@ def work(system: System, clips: dict[str, list[Clip]]) -> int:
 
     The scripts ask before any system is trained: clips that cannot be trained on are refused here.
     """
-    all_clips = [clip for train_clips in clips.values() for clip in train_clips]
-    check_trainable(system.model, all_clips)
-    if isinstance(system.model, DenseL2Softmax):
-        features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
-    return len(all_clips) * passes(system, len(all_clips))
+    total = 0
+    for of_network in networks(system, clips).values():
+        all_clips = [clip for train_clips in of_network.values() for clip in train_clips]
+        check_trainable(system.model, all_clips)
+        if isinstance(system.model, DenseL2Softmax):
+            features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
+        total += len(all_clips) * passes(system, len(all_clips))
+    return total
+
+
+def network_name(system: System, machine_type: str) -> str:
+    """Name of the files of the network that hears clips of a machine type."""
+    alone = isinstance(system.model, DenseL2Softmax) and system.model.network_per == "machine_type"
+    return machine_type if alone else NAME
+
+
+def networks(system: System, clips: dict[str, list[Clip]]) -> dict[str, dict[str, list[Clip]]]:
+    """Name of each network's files -> machine type -> the clips that it hears."""
+    found: dict[str, dict[str, list[Clip]]] = {}
+    for machine_type, own in clips.items():
+        found.setdefault(network_name(system, machine_type), {})[machine_type] = own
+    return found
 
 
 def passes(system: System, n_clips: int) -> int:
@@ -145,7 +162,7 @@ def prolonged(system: System, n_clips: int) -> System:
 
 
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
-    """Train one network on the clips of all machine types, except where there is one trained on just these.
+    """Train a network on the clips of all machine types, or one for each, but those trained on just these clips.
 
     Parameters
     ----------
@@ -156,10 +173,17 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
             f"distribution: {run.config.distribution}: {system.name} trains on one device. Set distribution: none for "
             "it, or name other systems with --system"
         )
-    job = training.Job(run, system, NAME, [clip for train_clips in clips.values() for clip in train_clips])
-    if job.is_done():
-        job.skip(passes(system, len(job.clips)))
-        return
+    for name, of_network in networks(system, clips).items():
+        job = training.Job(run, system, name, [clip for train_clips in of_network.values() for clip in train_clips])
+        if job.is_done():
+            job.skip(passes(system, len(job.clips)))
+        else:
+            _train_one(job, of_network)
+
+
+def _train_one(job: training.Job, clips: dict[str, list[Clip]]) -> None:
+    """Train one network, or go on where an interrupted run got to."""
+    run, system = job.run, job.system
     job.system = system = prolonged(system, len(job.clips))
     keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.config.set_dtype_policy(system.fit.precision)
@@ -252,9 +276,9 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
     ----------
     clips : machine type -> test clips
     """
-    record = records.require_trained(run, system, NAME)
     faults = []
     for machine_type, test_clips in clips.items():
+        record = records.require_trained(run, system, network_name(system, machine_type))
         records.check_sample_rate(record, test_clips)
         if system.model.score == "softmax":
             unknown = sorted(set(class_names(system.model, test_clips)) - set(record["classes"]))
@@ -272,13 +296,13 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
 
 
 def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
-    """Files that stand for what scores the clips of a machine type: the record of the network over all of them."""
-    return [records.record_path(run.model_folder(system), NAME)]
+    """Files that stand for what scores the clips of a machine type: the record of the network that hears them."""
+    return [records.record_path(run.model_folder(system), network_name(system, machine_type))]
 
 
 def load_memory(run: training.Run, system: System, machine_type: str) -> Memory:
     """What the detectors of a machine type remember."""
-    return memory.load(run, system, NAME, "embeddings", machine_type)
+    return memory.load(run, system, network_name(system, machine_type), "embeddings", machine_type)
 
 
 def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
@@ -286,10 +310,10 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
 
     With ``softmax`` the score is minus the logarithm of the probability of the clip's own class.
     """
-    network = training.load_finished(run, system, NAME)
+    network = training.load_finished(run, system, network_name(system, machine_type))
     embeddings, log_probabilities = embedding.embed(network, clip_inputs(run, system, clips))
     if system.model.score == "softmax":
-        record = records.require_trained(run, system, NAME)
+        record = records.require_trained(run, system, network_name(system, machine_type))
         columns = [record["classes"].index(name) for name in class_names(system.model, clips)]
         return -log_probabilities[np.arange(len(clips)), columns].astype(np.float64)
     remembered = load_memory(run, system, machine_type)
@@ -302,7 +326,7 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
             embeddings,
             clips,
         )
-    return remembered.joint_scores(system.model, embeddings, [clip.machine_id for clip in clips], **networks(system))
+    return remembered.joint_scores(system.model, embeddings, [clip.machine_id for clip in clips], **parts(system))
 
 
 def clip_inputs(run: training.Run, system: System, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
@@ -320,11 +344,11 @@ def training_scores(run: training.Run, system: System, machine_type: str) -> rec
     if system.model.score == "softmax":
         scores = -remembered.log_probabilities.astype(np.float64)
     else:
-        scores = remembered.joint_own_scores(system.model, **networks(system))
+        scores = remembered.joint_own_scores(system.model, **parts(system))
     return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
 
 
-def networks(system: System) -> dict:
+def parts(system: System) -> dict:
     """Numbers of each network's embeddings, and how their scores become one."""
     if isinstance(system.model, DenseL2Softmax):
         return {"widths": system.model.networks * [system.model.embedding], "combine": "sum"}

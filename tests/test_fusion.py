@@ -44,7 +44,7 @@ NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_neares
 NEAR["combine"] = "max"
 DENSE = {
     **{"classes": "machine_id", "alpha": 16, "mixup": 1.0, "mixup_share": 0.5},
-    **{"networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.5, "min_steps": 5},
+    **{"network_per": "all", "networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.5, "min_steps": 5},
     **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"},
 }
 COMPILE = {"loss": "categorical_crossentropy", "optimizer": "adamw", "learning_rate": 1.0e-3}
@@ -52,6 +52,10 @@ SYSTEMS = {
     "near": {"model": {"type": "neighbors", **NEAR}},
     "dense": {
         "model": {"type": "dense_l2_softmax", **DENSE},
+        "fit": {"epochs": 3, "batch_size": 4, "validation_split": 0, "compile": COMPILE},
+    },
+    "typed": {
+        "model": {"type": "dense_l2_softmax", **DENSE, "network_per": "machine_type"},
         "fit": {"epochs": 3, "batch_size": 4, "validation_split": 0, "compile": COMPILE},
     },
     "both": {"model": {"type": "fusion", "members": {"near": 1, "dense": 0.5, "small": 0.5}}},
@@ -136,3 +140,15 @@ def test_blocks_without_effect_are_refused(yaml_file):
     for name, block in (("near", "fit"), ("both", "feature"), ("both", "fit"), ("small", "descriptor")):
         with pytest.raises(common.UserError, match=f"systems.{name}.{block}: has no effect"):
             config.load_config(yaml_file({"systems": {**SYSTEMS, name: {**SYSTEMS.get(name, {}), block: {}}}}))
+
+
+def test_a_network_for_each_machine_type(yaml_file, tmp_path):
+    path = str(yaml_file({"systems": SYSTEMS}))
+    run_script("00_train", "-d", "--config", path, "--system", "typed", "--machine-type", "fan")
+    folder = tmp_path / "model/dev/typed"
+    fan = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert {"record_fan.yaml", "model_fan.keras", "embeddings_fan.npz"} <= set(fan)
+    run_script("00_train", "-d", "--config", path, "--system", "typed")
+    assert all((folder / name).read_bytes() == content for name, content in fan.items())  # kept
+    run_script("01_test", "-d", "--config", path, "--system", "typed")
+    assert len(scores_in(tmp_path / "result/dev/typed")) == 4

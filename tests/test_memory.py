@@ -58,6 +58,7 @@ def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
         classes="machine_id",
         alpha=16.0,
         mixup=0.0,
+        network_per="all",
         networks=1,
         units=(4,),
         embedding=8,

@@ -443,6 +443,7 @@ DENSE = config.DenseL2Softmax(
     classes="machine_id",
     alpha=16.0,
     mixup=0.0,
+    network_per="all",
     networks=3,
     units=(16, 8),
     embedding=4,
