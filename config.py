@@ -214,6 +214,7 @@ class DenseL2Softmax(Classifier):
     units: tuple[int, ...] = key(low=1)  # of the layers, Dense + BN + ReLU each
     embedding: int = key(low=2)  # numbers of an embedding
     exchange: float = key(low=0, high=1)  # share of the examples whose lower bands are those of another clip
+    noise: float = key(low=0, default=0.0)  # added to each number in training [its deviation]
     min_steps: int = key(low=0)  # training steps; with few clips there are more epochs than fit.epochs
 
 

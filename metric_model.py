@@ -243,7 +243,8 @@ def descriptor_training(
     n_classes = (int(labels.max()) + 1) * (2 if model.exchange else 1)
     network = build_dense(model, n_classes=n_classes, mean=mean, deviation=deviation)
     bands = features.band_positions(job.system.descriptor, job.system.feature)
-    source = metric_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange)
+    noise = model.noise * np.where(np.isfinite(deviation), deviation, 0)
+    source = metric_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange, noise=noise)
     return network, source, iter(vectors[:, None])
 
 

@@ -13,7 +13,11 @@ from config import Classifier, L2Softmax, System
 from metric_layers import margin_softmax_loss
 
 FRAME_TYPE = np.float16  # of the frames that are held, at half the memory: 2^-11 off, 0.03 dB where they are not silent
-MIXUP_DRAW, EXCHANGE_DRAW = 2**40, 2**41  # added to the number of the step: draws that have nothing in common
+MIXUP_DRAW, EXCHANGE_DRAW, NOISE_DRAW = (
+    2**40,
+    2**41,
+    2**42,
+)  # added to the number of the step: draws that have nothing in common
 STATISTICS_BATCHES = 100  # at most, for the statistics that are taken after training
 
 
@@ -94,10 +98,14 @@ class Descriptors:
     labels : ndarray, shape (n_clips,), their classes
     bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
     exchange : float, share of the examples whose lower bands are exchanged
+    noise : ndarray, shape (n_numbers,), deviation of the noise that is added to each number
     """
 
-    def __init__(self, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, *, exchange: float):
+    def __init__(
+        self, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, *, exchange: float, noise: np.ndarray
+    ):
         self.vectors, self.bands, self.exchange = tf.constant(vectors), tf.constant(bands, tf.float32), exchange
+        self.noise = tf.constant(noise, tf.float32) if np.any(noise) else None
         self.by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
         self.counts = tf.constant(np.bincount(labels), tf.int32)
         self.firsts = tf.cumsum(self.counts, exclusive=True)
@@ -107,6 +115,13 @@ class Descriptors:
         return tf.gather(self.vectors, indices)
 
     def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs with noise, and some of them exchanged."""
+        inputs, labels = self.exchanged(inputs, labels, seed)
+        if self.noise is not None:
+            inputs += self.noise * tf.random.stateless_normal(tf.shape(inputs), seed + [0, NOISE_DRAW])
+        return inputs, labels
+
+    def exchanged(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Inputs of which some have the lower bands of another clip of their class, and are then of a class beside it.
 
         What belongs together is so learnt without anomalies. Wilkinghoff, Self-supervised learning for anomalous sound

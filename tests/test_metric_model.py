@@ -502,7 +502,7 @@ def test_exchanged_examples_are_of_classes_of_their_own():
     labels = np.repeat([0, 1, 2], 20)
     vectors = (100 * labels[:, None] + np.arange(60)[:, None] / 100 + np.zeros(10)).astype(np.float32)
     bands = (np.arange(10) + 0.5) / 10
-    source = metric_trainer.Descriptors(vectors, labels, bands, exchange=0.5)
+    source = metric_trainer.Descriptors(vectors, labels, bands, exchange=0.5, noise=np.zeros(10))
     indices = tf.constant(rng.permutation(60))
     inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
     mixed, found = source.augmented(inputs, classes_of, tf.constant([0, 7], tf.int64))
@@ -517,10 +517,19 @@ def test_exchanged_examples_are_of_classes_of_their_own():
     assert np.array_equal(mixed, again)
 
 
+def test_noise_of_each_number():
+    vectors, labels = np.zeros((2000, 3), np.float32), np.zeros(2000, int)
+    source = metric_trainer.Descriptors(vectors, labels, np.zeros(3), exchange=0.0, noise=np.array([0, 1, 5]))
+    noisy, same = source.augmented(tf.constant(vectors), tf.constant(labels, tf.int32), tf.constant([0, 7], tf.int64))
+    assert np.allclose(np.std(noisy, axis=0), [0, 1, 5], rtol=0.1) and np.array_equal(same, labels)
+    other, _ = source.augmented(tf.constant(vectors), tf.constant(labels, tf.int32), tf.constant([0, 8], tf.int64))
+    assert not np.any(np.asarray(noisy == other)[:, 1:])
+
+
 def test_mixup_of_a_share_of_the_examples():
     model = dataclasses.replace(DENSE, mixup=1.0, mixup_share=0.3, exchange=0.0)
     vectors = np.repeat(np.arange(400.0)[:, None], 10, axis=1).astype(np.float32)
-    source = metric_trainer.Descriptors(vectors, np.zeros(400, int), np.zeros(10), exchange=0.0)
+    source = metric_trainer.Descriptors(vectors, np.zeros(400, int), np.zeros(10), exchange=0.0, noise=np.zeros(10))
     fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", 1e-3))
     system = types.SimpleNamespace(model=model, fit=fit)
     trainer = metric_trainer.make_trainer(build_dense(model), system, source, np.zeros(400, int), 0)
