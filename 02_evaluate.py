@@ -12,8 +12,8 @@ DESCRIPTION = """Evaluate folders of score files (anomaly_score_<machine type>_i
 
 AUC and pAUC of every machine ID are printed and written as result.csv into each folder; where 01_test.py has decided,
 so are precision, recall, F1 and false alarms, as decision_result.csv. CSVs that are not of one run and of the present
-models are named, and nothing is evaluated. A folder that holds folders
-of score files stands for all of them, so that `02_evaluate.py result/dev` evaluates every system."""
+models are named, and nothing is evaluated. A folder that holds folders of score files stands for all of them, so that
+`02_evaluate.py result/dev` evaluates every system."""
 
 EXAMPLES = """examples:
   02_evaluate.py result/dev --rank --report report.html
