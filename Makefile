@@ -1,10 +1,11 @@
 # make demo   makes .venv and a synthetic dataset, trains and scores every system on it, prints AUC and pAUC
 # make test   makes .venv and runs the tests
+# make torture   kills the scripts, fills their disk, flips bits of their files, by the hundred (half an hour)
 # make lint   makes .venv and runs the linter
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test torture lint benchmark clean
 
 # The stamp is newer than what it was made from: a changed dependency installs anew.
 .venv/installed: setup.py constraints.txt
@@ -29,6 +30,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+torture: .venv/installed
+	$(BIN)/python tests/torture.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -26,12 +26,17 @@ def dataset(tmp_path_factory) -> Path:
     Per ID there are 3 training clips, and 2 normal and 2 anomalous test clips, of 1 s each.
     """
     directory = tmp_path_factory.mktemp("dataset")
+    write_dataset(directory)
+    return directory
+
+
+def write_dataset(directory: Path) -> None:
+    """Write the clips of the ``dataset``."""
     for name, clip in demo.layout(OPTIONS)[0]:
         if clip.machine_type in MACHINE_TYPES:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             waveform = demo.synthesise(clip, seconds=OPTIONS.seconds, seed=OPTIONS.seed)
             soundfile.write(directory / name, waveform, demo.SAMPLE_RATE, subtype="PCM_16")
-    return directory
 
 
 def merge(block: dict, changes: dict) -> dict:
