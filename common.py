@@ -198,14 +198,22 @@ def write_whole(path: Path) -> Iterator[Path]:
     remove_leftovers_once(path.parent)
     beside = path_beside(path)
     try:
-        yield beside
-        beside.replace(path)
+        with errors_name(path):
+            yield beside
+            beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Give the errors of the file system that name no path this one: that of a full disk is one."""
+    try:
+        yield
     except OSError as error:
         if error.filename is None:
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def path_beside(path: Path) -> Path:

@@ -273,7 +273,8 @@ class Server:
                     offset += len(chunk)
                     if offset > (archive.bytes or archive.unpacked_bytes):
                         raise UserError(f"{response.url}: sends more than the archive has; {FETCH_BY_HAND}")
-                    stream.write(chunk)
+                    with common.errors_name(path):
+                        stream.write(chunk)
                     bar.update(len(chunk))
         if archive.bytes is not None and offset < archive.bytes:
             raise HindranceError("the connection broke off")
@@ -420,7 +421,8 @@ def _extract(archive: Archive, opened: zipfile.ZipFile, folder: Path) -> None:
                 left -= len(block)
                 if left < 0:
                     raise UnsafeArchiveError(f"unpacks to more than {_gigabytes(archive.unpacked_bytes)}")
-                stream.write(block)
+                with common.errors_name(target):
+                    stream.write(block)
     for place in archive.folders(folder):
         if is_empty(place):
             raise UnsafeArchiveError(f"no clips in {place.relative_to(folder).as_posix()}")

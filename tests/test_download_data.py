@@ -746,3 +746,25 @@ def test_the_disk_is_too_small(world, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 2 * unpacked - 1001))
     with pytest.raises(common.UserError, match="are needed"):
         download_data.check_space([unknown], world.dev, fetched=True, kept=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no bound on what a process writes")
+@pytest.mark.parametrize(
+    ("n_bytes", "words"), [(100_000, "dev_data_fan.zip.part"), (30_000, "normal_id_00_00000000.wav")]
+)
+def test_the_disk_is_full_after_all(world, n_bytes, words):
+    import resource
+
+    if n_bytes < 2 * SAMPLES:  # the archive is there
+        world.dev.mkdir()
+        (world.dev / "dev_data_fan.zip.part").write_bytes(world.mirror.files["dev_data_fan.zip"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        with pytest.raises(OSError, match=words):
+            world.run("--dev", "--machine-type", "fan")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert world.files() == {"dev_data/dev_data_fan.zip.part"}
+    world.run("--dev", "--machine-type", "fan")
+    assert world.files() == FAN
