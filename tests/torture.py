@@ -8,6 +8,7 @@ loads TensorFlow and forks for each run, so that kills hit the work and not the 
 
 import argparse
 import contextlib
+import importlib
 import io
 import multiprocessing
 import os
@@ -51,6 +52,8 @@ FAMILIES = {
     **SYSTEMS,  # near, dense, and both with small
 }
 FORK = multiprocessing.get_context("fork")
+SCRIPTS = ("00_train", "01_test", "02_evaluate", "03_submit")
+MODULES = ("fusion", "keras_model", "metric_model", "neighbor_model")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DISKS = (40, 80, 150, 300, 600)  # [kB]
 PATIENCE = 600  # [s] for one run
@@ -72,6 +75,11 @@ class Failures(list):
 def lines(system: str) -> list[str]:
     """The commands whose bytes are compared."""
     return [f"00_train -d --system {system}", f"01_test -d --system {system}"]
+
+
+def of_fan(system: str) -> list[str]:
+    """The same for one machine type."""
+    return [f"{line} --machine-type fan" for line in lines(system)]
 
 
 def start(place: Place, system: str, steps: slice = slice(None)) -> multiprocessing.Process:
@@ -340,26 +348,19 @@ def package(place: Place) -> dict[str, bytes]:
 PACK = "03_submit --authors authors.yaml --config settings.yaml --output package.zip"
 CHECK = "03_submit --check package.zip --truth eval_data_list.csv"
 EVALUATE = "02_evaluate result/dev/small --config settings.yaml"
-SMALL = ["01_test -d --system small"]
 # What is flipped, which commands read it, and what of theirs is compared.
 KINDS = {
-    "model of an autoencoder": ("model/dev/small/model_*.keras", ends(SMALL, csvs("small"))),
-    "model of a classifier": (
-        "model/dev/classifier/*.keras",
-        ends(["01_test -d --system classifier"], csvs("classifier")),
-    ),
-    "model of a dense classifier": ("model/dev/dense/*.keras", ends(["01_test -d --system dense"], csvs("dense"))),
-    "record of a model, tested": ("model/dev/small/record_*.yaml", ends(SMALL, csvs("small"))),
-    "record of a model, trained": ("model/dev/small/record_*.yaml", ends(lines("small"), csvs("small"))),
-    "scores of the training clips": ("model/dev/small/scores_*.npz", ends(["01_test -d --system both"], csvs("both"))),
-    "embeddings": ("model/dev/dense/embeddings_*.npz", ends(["01_test -d --system dense"], csvs("dense"))),
-    "descriptors": ("model/dev/near/descriptors_*.npz", ends(["01_test -d --system near"], csvs("near"))),
-    "state of a training": (
-        "model/dev/vae/resume_*.npz",
-        ends([f"{line} --machine-type fan" for line in lines("vae")], csvs("vae")),
-    ),
-    "cache": ("cache/*.npy", ends(SMALL, csvs("small"))),
-    "checksums of the clips": ("cache/*.json", ends(lines("small"), csvs("small"))),
+    "model of an autoencoder": ("model/dev/small/model_fan.keras", ends(of_fan("small")[1:], csvs("small"))),
+    "model of a classifier": ("model/dev/classifier/*.keras", ends(of_fan("classifier")[1:], csvs("classifier"))),
+    "model of a dense classifier": ("model/dev/dense/*.keras", ends(of_fan("dense")[1:], csvs("dense"))),
+    "record of a model, tested": ("model/dev/small/record_fan.yaml", ends(of_fan("small")[1:], csvs("small"))),
+    "record of a model, trained": ("model/dev/small/record_fan.yaml", ends(of_fan("small"), csvs("small"))),
+    "scores of the training clips": ("model/dev/small/scores_fan.npz", ends(of_fan("both")[1:], csvs("both"))),
+    "embeddings": ("model/dev/dense/embeddings_fan.npz", ends(of_fan("dense")[1:], csvs("dense"))),
+    "descriptors": ("model/dev/near/descriptors_fan.npz", ends(of_fan("near")[1:], csvs("near"))),
+    "state of a training": ("model/dev/vae/resume_fan.npz", ends(of_fan("vae"), csvs("vae"))),
+    "cache": ("cache/*.npy", ends(of_fan("small")[1:], csvs("small"))),
+    "checksums of the clips": ("cache/*.json", ends(of_fan("small"), csvs("small"))),
     "scores": ("result/dev/small/anomaly_score_*.csv", ends([EVALUATE], csvs("small"))),
     "decisions": ("result/dev/small/decision_result_*.csv", ends([EVALUATE], csvs("small"))),
     "record of scores": ("result/dev/small/record_*.yaml", ends([EVALUATE], csvs("small"))),
@@ -425,9 +426,8 @@ def main() -> None:
     args = parser.parse_args()
     wanted = args.only or ["kills", "pairs", "disks", "flips"]
 
-    import keras_model  # noqa: F401 loads TensorFlow, once for all
-    import metric_model  # noqa: F401
-
+    for module in (*SCRIPTS, *MODULES):  # TensorFlow with them, once for all
+        importlib.import_module(module)
     failures, rng = Failures(), random.Random(args.seed)
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
