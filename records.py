@@ -59,6 +59,7 @@ UNREADABLE = (
     zlib.error,
 )
 WRITTEN = (".keras", ".yaml", ".npz", ".png", ".csv")  # endings of what is written into model and result folders
+CHECKSUM = "# SHA-256 of the lines above: "  # begins the last line of a record
 SHOWN = 200  # characters of another library's message; it may quote the whole file
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def read_record(folder: Path, name: str) -> dict | None:
     """
     path = record_path(folder, name)
     try:
-        record = read_yaml(path, aliases=False)
+        record = read_checked(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -130,6 +131,26 @@ def read_record(folder: Path, name: str) -> dict | None:
     if fault:
         raise UserError(f"{path}: is not as it was written ({fault}); delete it to train anew")
     return record
+
+
+def read_checked(path: Path) -> typing.Any:
+    """Content of a record, as plain values; one without the line that ``record_text`` adds is taken as it is.
+
+    Raises
+    ------
+    OSError : if it cannot be read.
+    ValueError : if it is no YAML, or was changed after it was written.
+    """
+    text, found, digest = path.read_text(encoding="utf-8").rpartition(CHECKSUM)
+    if found and digest.strip() != hashlib.sha256(text.encode()).hexdigest():
+        raise ValueError("changed after it was written")
+    return read_yaml(path, aliases=False)
+
+
+def record_text(record: Mapping) -> str:
+    """A record as YAML, with a last line by which any change of it is found out."""
+    text = yaml.safe_dump(json.loads(json.dumps(record)), sort_keys=False, allow_unicode=True)
+    return f"{text}{CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def _record_fault(record: typing.Any) -> str | None:
@@ -334,7 +355,7 @@ def finish(job: "Job", writers: Mapping[str, Callable[[Path], object]], facts: d
             write(beside)
             files[name] = file_digest(beside)
     record = {**job.record, **facts, "versions": versions(), "files": files}
-    write_text(path, yaml.safe_dump(json.loads(json.dumps(record)), sort_keys=False))
+    write_text(path, record_text(record))
     resume_path(job.folder, job.name).unlink(missing_ok=True)
     logger.info("%s: trained on %d clips", path, len(job.clips))
 

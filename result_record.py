@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 import common
 import records
 import scoring
@@ -139,10 +137,7 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (record.result_file, scoring.decision_result_name(record.result_file)):
         (folder / name).unlink(missing_ok=True)
-    common.write_text(
-        record_path(folder, record.machine_type),
-        yaml.safe_dump(dataclasses.asdict(record), sort_keys=False, allow_unicode=True),
-    )
+    common.write_text(record_path(folder, record.machine_type), records.record_text(dataclasses.asdict(record)))
     for name, text in texts.items():
         common.write_text(folder / name, text)
         logger.debug("written: %s", folder / name)
@@ -170,8 +165,8 @@ def read(path: Path) -> Record:
     ValueError : if it is not one that ``write`` has written.
     """
     try:
-        block = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        block = records.read_checked(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"unreadable ({error})") from error
     kinds = {"settings": dict, "models": dict, "clips": int, "thresholds": dict, "max_fpr": float, "files": dict}
     fields = [field.name for field in dataclasses.fields(Record)]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import yaml
 
 import common
+import records
 import result_record
 import scoring
 from config import Config, System
@@ -450,8 +451,8 @@ def model_facts(directory: Path, system: System) -> tuple[int, int]:
     facts = []
     for path in sorted((directory / system.name).glob("record_*.yaml")):
         try:
-            record = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            record = records.read_checked(path)
+        except (OSError, ValueError) as error:
             raise common.UserError(f"{path}: not readable as YAML: {error}") from error
         for name in names:
             value = record.get(name) if isinstance(record, dict) else None

@@ -57,6 +57,19 @@ def test_the_record_has_the_digest_of_each_file(job):
     assert names(job.folder) == ["model_fan.keras", "record_fan.yaml", "scores_fan.npz"]
 
 
+@pytest.mark.parametrize("where", [0, 0.3, 0.9, 1])
+def test_a_changed_record_is_named(job, where):
+    records.finish(job, {"model_fan.keras": write(b"1")}, {"thresholds": {"a": 1.5}})
+    path = records.record_path(job.folder, "fan")
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 2))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        UserError, match="record_fan.yaml: unreadable .changed after it was written.; delete it to train"
+    ):
+        records.read_record(job.folder, "fan")
+
+
 def test_files_of_the_earlier_record_go_and_others_stay(job):
     records.finish(job, {"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
     common.write_text(job.folder / "own.txt", "of somebody else")

@@ -15,6 +15,7 @@ from conftest import SHIPPED
 
 import common
 import config
+import records
 import result_record
 import scoring
 
@@ -129,9 +130,15 @@ def test_one_model_over_all_types_must_be_in_the_same_state_for_all(settings, fo
         result_record.check(folder)
 
 
+def write_otherwise(path, pattern, text):
+    """Write a record in which a pattern is replaced, as if it had been written so."""
+    written = path.read_text(encoding="utf-8").rpartition(records.CHECKSUM)[0]
+    common.write_text(path, re.sub(pattern, text, written))
+
+
 def test_machine_types_of_two_systems_in_one_folder(settings, folder):
     path = result_record.record_path(folder, "pump")
-    path.write_text(path.read_text().replace("training_data: dev\n", "training_data: eval\n"))
+    write_otherwise(path, "training_data: dev\n", "training_data: eval\n")
     with pytest.raises(common.UserError, match="pump_id_00.csv, .*: of eval tuned_ae, beside dev tuned_ae"):
         result_record.check(folder)
 
@@ -148,21 +155,23 @@ def test_machine_types_of_two_systems_in_one_folder(settings, folder):
             lambda f: shutil.copy(f / "anomaly_score_fan_id_00.csv", f / "anomaly_score_valve_id_00.csv"),
             "valve_id_00.csv: no record says what made it",
         ),
+        (
+            lambda f: (f / "record_fan.yaml").write_text(
+                (f / "record_fan.yaml").read_text().replace("seed: 0", "seed: 1")
+            ),
+            "record_fan.yaml: unreadable .changed after it was written",
+        ),
         (lambda f: (f / "record_fan.yaml").unlink(), "fan_id_02.csv: no record says what made it"),
         (lambda f: (f / "record_fan.yaml").write_text("a: ["), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_bytes(b"\xff"), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_text("[" * 20_000), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_text("a: 1"), r"record_fan.yaml: expected the keys machine_type"),
         (
-            lambda f: (f / "record_fan.yaml").write_text(
-                (f / "record_fan.yaml").read_text().replace("clips: 12", "clips: many")
-            ),
+            lambda f: write_otherwise(f / "record_fan.yaml", "clips: 12", "clips: many"),
             r"record_fan.yaml: clips: 'many'; expected int",
         ),
         (
-            lambda f: (f / "record_fan.yaml").write_text(
-                (f / "record_fan.yaml").read_text().replace("anomaly_score_fan_id_00.csv: ", "anomaly_score: 1 #")
-            ),
+            lambda f: write_otherwise(f / "record_fan.yaml", "anomaly_score_fan_id_00.csv: ", "anomaly_score: 1 #"),
             r"record_fan.yaml: models and files; expected names with their digests",
         ),
         (
@@ -273,7 +282,7 @@ def test_nothing_gives_an_auc(folder):
     for machine_type in ("fan", "pump"):
         (folder / f"anomaly_score_{machine_type}_id_02.csv").unlink()
         path = result_record.record_path(folder, machine_type)
-        path.write_text(re.sub(".*_id_02.csv.*\n", "", path.read_text()))
+        write_otherwise(path, ".*_id_02.csv.*\n", "")
         rewrite(folder, machine_type, ["id_00_0.wav"])
     other = shutil.copytree(folder, folder.with_name("other"))
     with pytest.raises(common.UserError, match="no machine ID gives an AUC; nothing to rank by"):
