@@ -415,7 +415,8 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         history, errors = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
         name = records.scores_path(job.folder, machine_type).name
-        training.save_model(trainer.autoencoder, job, history, {name: errors.save})
+        thresholds = {machine_type: job.thresholds(errors.scores(system.model.aggregate))}
+        training.save_model(trainer.autoencoder, job, history, {name: errors.save}, {"thresholds": thresholds})
 
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:

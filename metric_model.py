@@ -267,7 +267,8 @@ def save(
 ) -> None:
     """Write the network and what the detectors remember; the record last."""
     writers = {memory.file_name("embeddings", name): one.write for name, one in remembered.items()}
-    training.save_model(network, job, history, writers, {"classes": classes})
+    thresholds = {name: job.thresholds(own_scores(job.system, one)) for name, one in remembered.items()}
+    training.save_model(network, job, history, writers, {"classes": classes, "thresholds": thresholds})
 
 
 def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -341,7 +342,11 @@ def clip_inputs(run: training.Run, system: System, clips: Sequence[Clip]) -> Ite
 
 def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
     """Scores of the training clips of a machine type, each as if the detector did not remember it."""
-    remembered = load_memory(run, system, machine_type)
+    return own_scores(system, load_memory(run, system, machine_type))
+
+
+def own_scores(system: System, remembered: Memory) -> records.TrainingScores:
+    """Scores of the clips that are remembered, each as if it were not."""
     if system.model.score == "softmax":
         scores = -remembered.log_probabilities.astype(np.float64)
     else:

@@ -43,7 +43,9 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
             continue
         vectors = run.descriptors(system, train_clips)
         remembered = Memory.of(train_clips, vectors)
-        records.finish(job, {memory.file_name("descriptors", machine_type): remembered.write}, {})
+        thresholds = {machine_type: job.thresholds(own_scores(system, remembered))}
+        writers = {memory.file_name("descriptors", machine_type): remembered.write}
+        records.finish(job, writers, {"thresholds": thresholds})
 
 
 def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -80,7 +82,11 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
 
 def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
     """Scores of the training clips of a machine type, each as if the detectors did not remember it."""
-    remembered = load_memory(run, system, machine_type)
+    return own_scores(system, load_memory(run, system, machine_type))
+
+
+def own_scores(system: System, remembered: Memory) -> records.TrainingScores:
+    """Scores of the clips that are remembered, each as if it were not."""
     scores = remembered.joint_own_scores(system.model, **groups(system))
     return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
 

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import decision
 import features
 import process
 from common import Clip, UserError, by_machine_type, fingerprint, write_whole
@@ -25,6 +26,7 @@ from features import Cache
 from records import (
     SHOWN,
     UNREADABLE,
+    TrainingScores,
     checked_file,
     configuration,
     differences,
@@ -332,6 +334,13 @@ class Job:
             return False
         logger.info("%s: kept, trained with the same configuration on the same %d clips", path, len(self.clips))
         return True
+
+    def thresholds(self, own: TrainingScores) -> dict[str, float]:
+        """Machine ID -> threshold by the YAML as it is now, for the record; scoring takes it anew from the scores."""
+        config = self.run.config
+        return decision.thresholds(
+            own.scores, own.machine_ids, quantile=config.decision_quantile, method=config.decision
+        )
 
     def watch(self, per_clip: Iterable) -> Iterator:
         """Hand on what comes clip by clip, with the progress shown."""

@@ -38,6 +38,8 @@ def test_one_machine_is_enough(settings_file, tmp_path):
     run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
     folder = tmp_path / "model/dev/near"
     assert sorted(p.name for p in folder.iterdir()) == ["descriptors_fan.npz", "record_fan.yaml"]
+    thresholds = yaml.safe_load((folder / "record_fan.yaml").read_text())["thresholds"]["fan"]
+    assert set(thresholds) == {"id_00", "id_02"} and min(thresholds.values()) > 0
     run_script("01_test", "-d", "--config", path, "--machine-type", "fan")
     assert len(list((tmp_path / "result/dev/near").glob("anomaly_score_fan_*.csv"))) == 2
     before = (folder / "record_fan.yaml").read_bytes()

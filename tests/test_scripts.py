@@ -133,6 +133,7 @@ def test_models_stand_beside_their_records(dev_work):
     for machine_type in MACHINE_TYPES:
         record = yaml.safe_load((folder / f"record_{machine_type}.yaml").read_text(encoding="utf-8"))
         assert record["clips"] == OPTIONS.clips * len(DEV_IDS[machine_type])
+        assert set(record["thresholds"][machine_type]) == set(DEV_IDS[machine_type])
     records = [(folder / f"record_{name}.yaml").read_text() for name in MACHINE_TYPES]
     assert len({yaml.safe_load(record)["fingerprint"] for record in records}) == 2
 
