@@ -326,6 +326,13 @@ def test_a_channel_of_several_is_read(tmp_path, subtype):
     assert len(marks) == 3
 
 
+@pytest.mark.parametrize("channel", [0, "mean"])
+def test_the_only_channel_may_be_asked_for(tmp_path, channel):
+    path = write(tmp_path / "normal_id_00_0.wav")
+    (clip,) = check(tmp_path, channel=channel, min_samples=8000)  # just as long as it must be
+    np.testing.assert_array_equal(common.load_clip(clip)[0], common.load_wav(path)[0])
+
+
 @pytest.mark.parametrize(
     ("channel", "message"),
     [(None, r"4 channels; expected one. Set channel in the YAML: 0 to 3, or mean"), (4, "no channel 4: it has 4")],

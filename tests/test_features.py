@@ -102,14 +102,18 @@ def test_without_a_cache_all_is_computed(folder, tmp_path, computed):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_what_is_cached_equals_what_is_computed(folder, cache, computed):
+def test_what_is_cached_equals_what_is_computed(folder, cache, computed, caplog):
     clips = checked(folder)
     first = log_mels(clips, cache)
     assert_equal(first, [by_hand(clip) for clip in clips])
     assert len(computed) == 3
     assert [path.name for path in cache.directory.iterdir()] == [cache.path(clips, features.log_mel(FEATURE)).name]
+    (path,) = cache.directory.iterdir()
+    written = path.stat()
     assert_equal(log_mels(clips, cache), first)
     assert len(computed) == 3
+    assert "damaged" not in caplog.text
+    assert path.stat().st_ino == written.st_ino
 
 
 def test_the_number_of_frames_in_a_window_is_no_matter_of_the_cache(folder, cache, computed):
