@@ -646,6 +646,22 @@ def test_train_and_score_with_the_scripts(settings_file, tmp_path):
         run_script("01_test", "-d", "--config", settings_file({"n_neighbors": 6}))
 
 
+def test_a_network_of_fewer_machine_types_leaves_nothing_of_the_others(settings_file, tmp_path):
+    path = settings_file({"classes": "machine_id"})
+    run_script("00_train", "-d", "--config", path)
+    folder = tmp_path / "model/dev/l2"
+    assert (folder / "embeddings_ToyCar.npz").exists()
+    before = (folder / "embeddings_ToyCar.npz").read_bytes()
+    run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
+    assert not (folder / "embeddings_ToyCar.npz").exists()
+    for content in (None, before):  # also where somebody puts them back
+        if content:
+            (folder / "embeddings_ToyCar.npz").write_bytes(content)
+        with pytest.raises(common.UserError, match="ToyCar"):
+            run_script("01_test", "-d", "--config", path)
+    run_script("01_test", "-d", "--config", path, "--machine-type", "fan")
+
+
 class PowerFailureError(Exception):
     """Ends a run in its middle."""
 
