@@ -531,6 +531,6 @@ def plot_history(history: dict[str, list[float]], path: Path) -> None:
         if f"val_{name}" in history:
             axis.plot(epochs, history[f"val_{name}"], label="Validation", marker="." if len(epochs) < 30 else None)
         axis.set(title=f"Model {name}", xlabel="Epoch", ylabel=name.capitalize())
-        axis.legend(loc="upper right")
+        axis.legend(loc="best")
     with write_whole(path) as beside:
         figure.savefig(beside, dpi=100)

@@ -502,11 +502,4 @@ def test_a_killed_training_ends_as_an_unbroken_one(yaml_file, tmp_path):
     for work in (broken, unbroken):
         score.main([*options, str(work / "settings.yaml")])
     assert contents(broken / "result", ".csv") == contents(unbroken / "result", ".csv")
-    weights = [weights_of(work / "model" / "dev" / "small" / "model_fan.keras") for work in (broken, unbroken)]
-    assert all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
-
-
-def weights_of(path: Path) -> list[np.ndarray]:
-    import training
-
-    return training.load_model(path).get_weights()
+    assert contents(broken / "model") == contents(unbroken / "model")
