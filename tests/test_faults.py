@@ -28,7 +28,7 @@ from test_fusion import SYSTEMS
 import common
 
 ROOT = Path(common.__file__).parent
-TRAIN, TEST, EVALUATE, SUBMIT = "00_train", "01_test", "02_evaluate", "03_submit"
+TRAIN, TEST, DETECT = "00_train", "01_test", "04_detect"
 MAX_LINES = 25  # of a message: one screen
 
 
@@ -91,7 +91,7 @@ def call(script: str, *arguments: str) -> int:
 def command(text: str) -> tuple[str, ...]:
     """A command of the table in full."""
     script, *arguments = text.split()
-    return script, *arguments, *(["--config", "settings.yaml"] if script in (TRAIN, TEST) else [])
+    return script, *arguments, *(["--config", "settings.yaml"] if script in (TRAIN, TEST, DETECT) else [])
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +319,7 @@ class Evil:
         return Path.touch, (Path("executed"),)
 
 
+CLIP_TO_HEAR = "dev_data/fan/test/anomaly_id_00_00000000.wav"
 NESTED = "[" * 20_000
 CLIP = "fan/train/normal_id_00_00000000.wav"
 MODEL, RECORD, RESUME, TRAINING_SCORES = (
@@ -578,6 +579,41 @@ CACHE = [
     }.items()
 ] + [Fault("a file as cache", file_instead_of("cache"), "01_test -d", ("cached",), code=0)]
 
+DETECTION = [
+    Fault("no recording", lambda place: None, "04_detect none.wav --machine-type fan", ("none.wav",)),
+    Fault(
+        "text as recording", put("a.wav", "sound"), "04_detect a.wav --machine-type fan --machine-id id_00", ("a.wav",)
+    ),
+    Fault("folder without recordings", put("a/b.txt", ""), "04_detect a --machine-type fan", ("a: no wav file",)),
+    Fault(
+        "recording of no known machine",
+        lambda place: shutil.copy(place.clip(), "a.wav"),
+        "04_detect a.wav --machine-type fan",
+        ("a.wav", "--machine-id"),
+    ),
+    Fault("unknown machine type", lambda place: None, "04_detect dev_data/fan/test --machine-type valve", ("valve",)),
+    Fault(
+        "recording at another rate",
+        sound(folder="dev_data/fan/test", rate=8000),
+        "04_detect dev_data/fan/test --machine-type fan",
+        ("anomaly_id_00_00000000.wav", "8000"),
+    ),
+    *(
+        Fault(f"{what}, detecting", spoil, f"04_detect {CLIP_TO_HEAR} --machine-type fan", (name,))
+        for what, spoil, name in (
+            ("flipped model", flip(MODEL), "model_fan.keras"),
+            ("no training scores", remove(TRAINING_SCORES), "scores_fan.npz"),
+            ("flipped record", flip(RECORD), "record_fan.yaml"),
+        )
+    ),
+    Fault(
+        "verdicts that cannot be written",
+        put("file", "a file"),
+        f"04_detect {CLIP_TO_HEAR} --machine-type fan --output file/x.csv",
+        ("file",),
+    ),
+]
+
 SETTINGS = [
     Fault("no YAML", remove("settings.yaml"), "00_train -d", ("settings.yaml",)),
     Fault("nested YAML", put("settings.yaml", NESTED), "00_train -d", ("settings.yaml",)),
@@ -636,7 +672,7 @@ PLACES = [
     ),
 ]
 
-FAULTS = PLACES + CLIPS + RESULTS + MODELS + CACHE + SETTINGS
+FAULTS = DETECTION + PLACES + CLIPS + RESULTS + MODELS + CACHE + SETTINGS
 
 
 def test_names_of_faults_differ():
