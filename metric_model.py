@@ -236,16 +236,32 @@ def window_training(
 def descriptor_training(
     job: training.Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
 ) -> tuple[keras.Model, metric_trainer.Descriptors, Iterator[np.ndarray]]:
-    """The same on descriptors; examples whose bands were exchanged are of classes of their own, behind the others."""
-    model = job.system.model
+    """The same on descriptors."""
     vectors = np.concatenate([job.run.descriptors(job.system, own) for own in clips.values()])
+    bands = features.band_positions(job.system.descriptor, job.system.feature)
+    return *descriptor_network(job.system.model, vectors, labels, bands, order), iter(vectors[:, None])
+
+
+def descriptor_network(
+    model: DenseL2Softmax, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, order: np.ndarray
+) -> tuple[keras.Model, metric_trainer.Descriptors]:
+    """Network with its start weights, and the descriptors to train it on.
+
+    Examples whose bands were exchanged are of classes of their own, behind the others.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (n_clips, n_numbers)
+    labels : ndarray, shape (n_clips,), their classes
+    bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
+    order : ndarray, shape (n_clips,), the clips in the order of the indices by which they are trained on
+    """
     mean, deviation = detectors.standardisation(vectors)
     n_classes = (int(labels.max()) + 1) * (2 if model.exchange else 1)
     network = build_dense(model, n_classes=n_classes, mean=mean, deviation=deviation)
-    bands = features.band_positions(job.system.descriptor, job.system.feature)
     noise = model.noise * np.where(np.isfinite(deviation), deviation, 0)
     source = metric_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange, noise=noise)
-    return network, source, iter(vectors[:, None])
+    return network, source
 
 
 def memories(clips: dict[str, list[Clip]], embeddings: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Memory]:
