@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import common
 import config
+from workload import workload
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,12 @@ def work(settings: config.Config, systems: Sequence[config.System], clips: dict[
     UserError : if a system cannot be trained on these clips, naming those of the YAML that can.
     """
     try:
-        return sum(system.module.work(system, clips) for system in systems)
+        return sum(workload(system, clips) for system in systems)
     except common.UserError as error:
         able = []
         for system in settings.systems.values():
             with contextlib.suppress(common.UserError):
-                system.module.work(system, clips)
+                workload(system, clips)
                 able.append(system.name)
         advice = f"\nOn these clips, --system {', '.join(able)} can be trained." if able else ""
         raise common.UserError(f"{error}{advice}") from error
@@ -71,9 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for machine_type, train_clips in clips.items():
         logger.info("%s: %d training clips", machine_type, len(train_clips))
 
+    total = work(settings, systems, clips)
+
     import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
 
-    total = work(settings, systems, clips)
     with training.progress_bar(total, settings.fit.verbose) as bar:
         run = training.Run(settings, args.training_data, bar)
         run.require_writable(systems, models=True)

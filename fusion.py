@@ -63,11 +63,6 @@ def fused(
 # ---- the functions that the scripts call ----
 
 
-def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes."""
-    return sum(member.module.work(member, clips) for member in system.members)
-
-
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Train the members that are not trained on just these clips."""
     for member in system.members:

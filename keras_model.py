@@ -25,6 +25,7 @@ import records
 import training
 from common import Clip, UserError, fault_list, stack_frames
 from config import AGGREGATES, ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
+from workload import passes
 
 STEPS_PER_CALL = 16  # training steps that TensorFlow takes before it is Keras's turn again, which costs a millisecond
 SCORING_BATCH = 2048  # vectors in one call of the model: six clips of 10 s; one clip alone takes the time of a call
@@ -384,16 +385,6 @@ class DistributedTrainer(WindowTrainer):
         return distribution.reducible(keras.Model.test_step(self, indices))
 
 
-def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes."""
-    return sum(map(len, clips.values())) * passes(system)
-
-
-def passes(system: System) -> int:
-    """How often training goes over each clip: it is read once, seen once an epoch, and scored."""
-    return 2 + system.fit.epochs
-
-
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Train one autoencoder per machine type, except where there is one trained on just this.
 
@@ -405,7 +396,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     for machine_type, train_clips in clips.items():
         job = training.Job(run, system, machine_type, train_clips)
         if job.is_done():
-            job.skip(passes(system))
+            job.skip(passes(system, len(train_clips)))
             continue
         if trainer is None:
             keras.utils.clear_session()  # layers are numbered from the start: the same file whatever was built before

@@ -4,7 +4,6 @@ One network learns to tell machine types (or machine IDs) apart; the detectors a
 the embeddings of the normal training clips.
 """
 
-import dataclasses
 import itertools
 import logging
 import math
@@ -26,13 +25,13 @@ import memory
 import metric_trainer
 import records
 import training
-from classes import check_trainable, class_names, stratified_order
+from classes import class_names, stratified_order
 from common import Clip, UserError, fault_list
 from config import Classifier, DenseL2Softmax, L2Softmax, System
 from memory import Memory
 from metric_layers import CosineLogits, L2Constraint
+from workload import network_name, networks, passes, prolonged
 
-NAME = "classifier"  # of a network's files that is one for all machine types
 ALPHA_START = 16.0  # of a trained alpha
 UNSEEN = 1e9  # deviation of an input that never changes in training: it stays near zero whatever it does
 
@@ -115,50 +114,6 @@ def l2_constraint(model: Classifier) -> L2Constraint:
 
 
 # ---- the functions that the scripts call ----
-
-
-def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes.
-
-    The scripts ask before any system is trained: clips that cannot be trained on are refused here.
-    """
-    total = 0
-    for of_network in networks(system, clips).values():
-        all_clips = [clip for train_clips in of_network.values() for clip in train_clips]
-        check_trainable(system.model, all_clips)
-        if isinstance(system.model, DenseL2Softmax):
-            features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
-        total += len(all_clips) * passes(system, len(all_clips))
-    return total
-
-
-def network_name(system: System, machine_type: str) -> str:
-    """Name of the files of the network that hears clips of a machine type."""
-    alone = isinstance(system.model, DenseL2Softmax) and system.model.network_per == "machine_type"
-    return machine_type if alone else NAME
-
-
-def networks(system: System, clips: dict[str, list[Clip]]) -> dict[str, dict[str, list[Clip]]]:
-    """Name of each network's files -> machine type -> the clips that it hears."""
-    found: dict[str, dict[str, list[Clip]]] = {}
-    for machine_type, own in clips.items():
-        found.setdefault(network_name(system, machine_type), {})[machine_type] = own
-    return found
-
-
-def passes(system: System, n_clips: int) -> int:
-    """How often training goes over each clip: it is read, seen once an epoch, and embedded."""
-    return 2 + prolonged(system, n_clips).fit.epochs
-
-
-def prolonged(system: System, n_clips: int) -> System:
-    """The system with the epochs that ``n_clips`` training clips take: networks need steps, and few clips give few."""
-    fit = system.fit
-    if not isinstance(system.model, DenseL2Softmax):
-        return system
-    per_epoch = math.ceil(n_clips * (1 - fit.validation_split) / fit.batch_size)
-    epochs = max(fit.epochs, math.ceil(system.model.min_steps / per_epoch))
-    return dataclasses.replace(system, fit=dataclasses.replace(fit, epochs=epochs))
 
 
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:

@@ -15,18 +15,9 @@ import features
 import memory
 import records
 import training
-from classes import check_enough_clips
 from common import Clip, fault_list
 from config import System
 from memory import Memory
-
-
-def work(system: System, clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that ``train`` takes: each clip is read once. Clips that cannot do are refused here."""
-    for train_clips in clips.values():
-        check_enough_clips(system.model, train_clips)
-        features.check_descriptor(system.descriptor, system.feature, train_clips[0].sample_rate)
-    return sum(map(len, clips.values()))
 
 
 def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:

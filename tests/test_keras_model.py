@@ -22,6 +22,7 @@ import keras_model
 import process
 import records
 import training
+import workload
 
 
 @pytest.fixture
@@ -308,7 +309,7 @@ def test_a_score_is_an_aggregate_of_the_errors_of_the_vectors(network, how):
 def test_training_scores_are_the_scores_of_the_training_clips(start, train_clips):
     run, system = start()
     clips = train_clips["fan"]
-    with tqdm(total=keras_model.work(system, {"fan": clips}), file=io.StringIO()) as run.progress:
+    with tqdm(total=workload.workload(system, {"fan": clips}), file=io.StringIO()) as run.progress:
         keras_model.train(run, system, {"fan": clips})
         assert run.progress.n == run.progress.total
     for how in config.AGGREGATES:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import logging
 import math
+import sys
 import types
 
 import keras
@@ -20,6 +21,7 @@ import metric_layers
 import metric_model
 import metric_trainer
 import training
+import workload
 
 MODEL = config.L2Softmax(
     classes="machine_type",
@@ -549,10 +551,10 @@ def test_few_clips_are_seen_more_often():
         verbose=0,
     )
     system = config.System("dense", dataclasses.replace(DENSE, min_steps=1000), None, fit)
-    assert metric_model.prolonged(system, 100).fit.epochs == 1000  # a step each
-    assert metric_model.prolonged(system, 1300).fit.epochs == 91  # 11 steps each
-    assert metric_model.prolonged(system, 20000).fit.epochs == 30
-    assert metric_model.passes(system, 100) == 1002
+    assert workload.prolonged(system, 100).fit.epochs == 1000  # a step each
+    assert workload.prolonged(system, 1300).fit.epochs == 91  # 11 steps each
+    assert workload.prolonged(system, 20000).fit.epochs == 30
+    assert workload.passes(system, 100) == 1002
 
 
 # ---- refusals before training ----
@@ -688,7 +690,8 @@ def test_resumed_training_gives_the_same_score_files(settings_file, tmp_path, mo
     assert found[0] == found[1]
 
 
-def test_scripts_refuse_what_cannot_be_trained(settings_file):
+def test_scripts_refuse_what_cannot_be_trained(settings_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "training", None)  # said before TensorFlow is loaded
     path = settings_file()
     with pytest.raises(common.UserError, match="one class, fan"):
         run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
