@@ -274,10 +274,16 @@ class System:
 
     @property
     def min_samples(self) -> int:
-        """Length of the shortest clip that can be used [samples]; a classifier repeats a clip that is too short."""
+        """Length of the shortest clip that can be used [samples]; a classifier repeats a clip that is too short.
+
+        A deviation takes two of an autoencoder's vectors.
+        """
         if isinstance(self.model, Fusion):
             return max(member.min_samples for member in self.members)
-        return 1 if isinstance(self.model, Detector) else self.feature.min_samples
+        if isinstance(self.model, Detector):
+            return 1
+        second = self.model.hop * self.feature.hop_length if self.model.aggregate == "std" else 0
+        return self.feature.min_samples + second
 
     @property
     def module(self) -> types.ModuleType:

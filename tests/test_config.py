@@ -232,6 +232,13 @@ def test_the_shortest_clip_gives_just_one_window(yaml_file):
     assert n_frames(shortest - 1, 512) == 4
 
 
+@pytest.mark.parametrize(("aggregate", "hops"), [("mean", 0), ("std", 1)])
+def test_a_deviation_takes_two_vectors(yaml_file, aggregate, hops):
+    system = config.load_config(yaml_file({"systems": {"small": {"model": {"aggregate": aggregate}}}})).systems["small"]
+    assert system.min_samples == (4 + hops) * 512
+    assert n_frames(system.min_samples, 512) == 5 + hops
+
+
 def test_a_key_with_a_default_may_be_left_out(tmp_path):
     settings = yaml.safe_load(Path(config.__file__).with_name("baseline.yaml").read_text(encoding="utf-8"))
     del settings["distribution"]
