@@ -29,14 +29,15 @@ WANDER = 0.004  # standard deviation of the speed within a clip, relative
 MARKER = "demo_data.txt"  # says that a folder is ours, and with which options it was written
 EVAL_LIST = "eval_data_list.csv"
 CONFIG = Path(__file__).with_name("baseline.yaml")
-SHORT_FIT = {"epochs": 8, "batch_size": 128}  # of the autoencoders: minutes on two cores
+SHORT_FIT = {"epochs": 6, "batch_size": 128}  # of the autoencoders: minutes on two cores
 SHORT_CLASSIFIER_FITS = {  # by type; the dataset is small, so that an epoch has few steps
-    "l2_softmax": {"epochs": 12, "batch_size": 16},
-    "dense_l2_softmax": {"epochs": 25, "batch_size": 16},
+    "l2_softmax": {"epochs": 10, "batch_size": 16},
+    "dense_l2_softmax": {"epochs": 25, "batch_size": 32},
 }
 SMALL_MODELS = {  # by type
     "l2_softmax": {"input_size": 96, "n_neighbors": 4},
-    "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 16},
+    "dense_l2_softmax": {"networks": 1, "min_steps": 300},
+    "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 32},
 }
 DEFAULT_IDS = {"dev": 2, "eval": 1}  # machine IDs per type; the official numbers are 3 or 4 and 3
 
@@ -454,7 +455,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--directory", type=Path, default=Path("demo"), metavar="PATH", help="default: %(default)s")
     add("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    add("--clips", type=int, default=16, metavar="N", help="train clips per machine ID (default: %(default)s)")
+    add("--clips", type=int, default=24, metavar="N", help="train clips per machine ID (default: %(default)s)")
     add(
         "--test-clips",
         type=int,
