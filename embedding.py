@@ -1,7 +1,7 @@
 """Embeddings of clips by a trained classifier."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -80,8 +80,17 @@ def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndar
     embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
     if not (np.isfinite(embeddings).all() and np.isfinite(log_probabilities).all()):
         raise UserError("the network gives values that are not finite numbers: delete it and train anew")
+    return clip_embeddings(embeddings, counts), clip_means(log_probabilities, counts)
+
+
+def clip_embeddings(embeddings: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Mean over the windows of each clip, ``counts`` of them, brought back to their norm; (n_clips, n_numbers)."""
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
-    mean_embeddings = np.add.reduceat(embeddings, firsts)
-    norms = np.linalg.norm(embeddings[firsts], axis=1) / np.linalg.norm(mean_embeddings, axis=1)
-    means = np.add.reduceat(log_probabilities.astype(np.float64), firsts) / np.array(counts)[:, None]
-    return mean_embeddings * norms[:, None], means
+    means = np.add.reduceat(embeddings, firsts)
+    return means * (np.linalg.norm(embeddings[firsts], axis=1) / np.linalg.norm(means, axis=1))[:, None]
+
+
+def clip_means(values: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Mean over the windows of each clip, (n_clips, n_numbers), float64."""
+    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    return np.add.reduceat(values.astype(np.float64), firsts) / np.array(counts)[:, None]

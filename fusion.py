@@ -17,15 +17,9 @@ from config import System
 FLOOR = 1e-3  # of the least training score
 
 
-def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
-    """Log scores in deviations from the mean of the training clips' log scores, shape (n,).
+def log_statistics(training_scores: np.ndarray) -> tuple[float, float, float]:
+    """Least score that counts as itself, and mean and deviation of the log scores, of training clips (n_train,).
 
-    Parameters
-    ----------
-    scores, training_scores : ndarray, shape (n,) and (n_train,), of one system and machine ID, at least 0
-
-    Notes
-    -----
     A score of 0 (a probability of one, an error of zero) has no logarithm: no score counts as less than a thousandth
     of the least training score above 0.
     """
@@ -33,7 +27,18 @@ def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
     least = FLOOR * positive.min() if positive.size else np.finfo(np.float64).tiny
     logs = np.log(np.maximum(training_scores, least))
     deviation = logs.std()
-    return (np.log(np.maximum(scores, least)) - logs.mean()) / (deviation if deviation > 0 else 1.0)
+    return float(least), float(logs.mean()), float(deviation if deviation > 0 else 1.0)
+
+
+def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
+    """Log scores in deviations from the mean of the training clips' log scores, shape (n,).
+
+    Parameters
+    ----------
+    scores, training_scores : ndarray, shape (n,) and (n_train,), of one system and machine ID, at least 0
+    """
+    least, mean, deviation = log_statistics(training_scores)
+    return (np.log(np.maximum(scores, least)) - mean) / deviation
 
 
 def standardised_by_id(scores: np.ndarray, machine_ids: np.ndarray, own: np.ndarray, own_ids: np.ndarray) -> np.ndarray:

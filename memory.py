@@ -104,9 +104,7 @@ class Memory:
             return self.scores(detector, vectors, machine_ids)
         machine_ids = np.asarray(machine_ids)
         found = []
-        for (part, remembered), own in zip(
-            self._parts(widths), _own_scores(self, detector, tuple(widths)), strict=True
-        ):
+        for (part, remembered), own in zip(self.parts(widths), _own_scores(self, detector, tuple(widths)), strict=True):
             scores = remembered.scores(detector, vectors[:, part], machine_ids)
             found.append(fusion.standardised_by_id(scores, machine_ids, own, self.machine_ids))
         return combined(found, combine)
@@ -115,12 +113,12 @@ class Memory:
         """:meth:`joint_scores` of the training clips, each as if the detectors did not remember it."""
         if len(widths) == 1:
             return self.own_scores(detector)
-        owns = [remembered.own_scores(detector) for _, remembered in self._parts(widths)]
+        owns = [remembered.own_scores(detector) for _, remembered in self.parts(widths)]
         return combined(
             [fusion.standardised_by_id(own, self.machine_ids, own, self.machine_ids) for own in owns], combine
         )
 
-    def _parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
+    def parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
         """Where each part of the vectors is, and what its detector remembers."""
         for start, width in zip(np.cumsum([0, *widths]), widths, strict=False):
             part = slice(start, start + width)
@@ -155,7 +153,7 @@ def _own_scores(remembered: Memory, detector: Detector, widths: tuple[int, ...])
     """Scores of the training clips by the detector of each part; a run asks for them several times."""
     if len(widths) == 1:
         return [remembered.own_scores(detector)]
-    return [of_part.own_scores(detector) for _, of_part in remembered._parts(widths)]
+    return [of_part.own_scores(detector) for _, of_part in remembered.parts(widths)]
 
 
 def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:

@@ -4,6 +4,13 @@ from pathlib import Path
 
 from setuptools import setup
 
+EXPORT = [
+    "tf2onnx>=1.17,<2",
+    "onnx>=1.18,<2",
+    "onnxruntime>=1.22,<2",
+    'ai-edge-litert>=2.1,<3; python_version >= "3.11"',  # Keras writes LiteRT from 3.13 on, which needs this Python
+]
+
 setup(
     name="wei-liu-2020-asd",
     version="1.0.0",
@@ -27,5 +34,9 @@ setup(
         "requests>=2.31,<3",
         "urllib3>=2,<3",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.9"]},
+    extras_require={
+        "export": EXPORT,
+        "openvino": ["openvino>=2025,<2027"],
+        "test": ["pytest>=8", "ruff>=0.9", *EXPORT],
+    },
 )

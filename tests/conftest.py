@@ -73,24 +73,19 @@ def yaml_file(dataset, tmp_path) -> Callable[..., Path]:
     return write
 
 
-NEAREST = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
-CLASSIFIER = {"classes": "machine_id", "alpha": 16, "mixup": 0, **NEAREST, "score": "knn"}
-WINDOWS = {"margin": 0, "width": 0.35, "weights": None, "input_size": None, "resize": "bilinear", "scaling": "standard"}
-DENSE = {"networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.25, "min_steps": 1}
-OF_CLASSIFIERS = {"epochs": 2, "batch_size": 4, "validation_split": 0}
-OF_CLASSIFIERS |= {"compile": {"loss": "categorical_crossentropy", "optimizer": "adam", "learning_rate": 1e-3}}
+SYSTEMS = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"]
+NEAREST = {"lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1}
+FIT = {"epochs": 2, "batch_size": 4, "validation_split": 0}
+WINDOWS = {"classes": "machine_id", "width": 0.35, "input_size": None, "score": "knn"}
+DENSE = {"networks": 2, "units": [16, 8], "embedding": 4, "min_steps": 1, "network_per": "all", "score": "knn"}
 FAMILIES = {  # a small system of each model family
     "small": {"model": {"type": "dense_ae", "units": [16, 4, 16]}},
-    "windows": {
-        "model": {"type": "l2_softmax", **CLASSIFIER, **WINDOWS},
-        "feature": {"frames": 32},
-        "fit": OF_CLASSIFIERS,
-    },
-    "dense": {
-        "model": {"type": "dense_l2_softmax", **CLASSIFIER, **DENSE},
-        "fit": OF_CLASSIFIERS,
-    },
-    "near": {"model": {"type": "neighbors", "combine": "max", **NEAREST}},
+    "windows": merge(
+        SYSTEMS["l2_softmax"],
+        {"model": WINDOWS | NEAREST, "feature": {"n_mels": 32, "frames": 32}, "fit": FIT},
+    ),
+    "dense": merge(SYSTEMS["dense_l2_softmax"], {"model": DENSE | NEAREST, "feature": {"n_mels": 32}, "fit": FIT}),
+    "near": merge(SYSTEMS["neighbors"], {"model": NEAREST}),
     "all": {"model": {"type": "fusion", "members": {"near": 1, "dense": 0.5, "small": 0.5}}},
 }
 

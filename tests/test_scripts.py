@@ -458,7 +458,7 @@ def test_exit_codes_without_a_traceback(script, tmp_path):
     assert "no file baseline.yaml" in (tmp_path / "baseline.log").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("script", ["00_train.py", "01_test.py", "04_detect.py", "download_data.py"])
+@pytest.mark.parametrize("script", ["00_train.py", "01_test.py", "04_detect.py", "05_export.py", "download_data.py"])
 def test_help_is_quick(script, tmp_path):
     before, start = os.times(), time.perf_counter()
     assert run(tmp_path, script, "--help").stdout.startswith("usage: ")
