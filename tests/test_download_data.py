@@ -541,7 +541,7 @@ def test_a_damaged_part_is_fetched_anew(world, damage, caplog):
 
 
 @pytest.mark.parametrize("start", [-1, 1])
-def test_a_range_that_was_not_asked_for(world, start):
+def test_a_range_that_was_not_asked_for(world, start, caplog):
     def answer(handler, name):
         content = handler.server.files[name]
         first = world.asked()[-1] + start
@@ -553,6 +553,8 @@ def test_a_range_that_was_not_asked_for(world, start):
 
     world.mirror.faults["dev_data_fan.zip"] = [fault(drop=70_000), answer]
     world.run("--dev", "--machine-type", "fan")
+    assert ("it sends from byte" in caplog.text) == (start > 0)
+    assert "MD5" not in caplog.text
     assert world.files() == FAN
 
 
