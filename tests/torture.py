@@ -174,6 +174,7 @@ def kills(template: Path, work: Path, expected: dict, n: int, rng: random.Random
             tried += 1
             code = finished(start(place, system))
             change = difference(files, outcome(place))
+            print(f"kill {tried}: {system}, {how.name} after {moment:.2f} of {duration:.2f} s", flush=True)
             if code or change:
                 failures.append(
                     f"{system}, {how.name} after {moment:.2f} s: exit code {code}; {change}\n{screen(place)}"
