@@ -60,6 +60,8 @@ UNREADABLE = (
 )
 WRITTEN = (".keras", ".yaml", ".npz", ".png", ".csv")  # endings of what is written into model and result folders
 CHECKSUM = "# SHA-256 of the lines above: "  # begins the last line of a record
+# Keys of a model that decide nothing where another one has this value.
+WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))
 SHOWN = 200  # characters of another library's message; it may quote the whole file
 
 logger = logging.getLogger(__name__)
@@ -70,8 +72,9 @@ def configuration(system: System, config: Config) -> dict:
     model = dataclasses.asdict(system.model)
     for name in getattr(system.model, "AFTER_TRAINING", ()):
         del model[name]
-    if model.get("input_size", 0) is None:
-        del model["resize"]  # nothing is resized
+    for key, other, off in WITHOUT_EFFECT:
+        if key in model and model[other] == off:
+            del model[key]
     settings = {"model": {"type": system.model_type, **model}}
     if system.members:
         return settings | {"members": {member.name: configuration(member, config) for member in system.members}}

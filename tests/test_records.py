@@ -396,6 +396,8 @@ def test_a_model_that_is_not_its_records_is_refused_and_trained_anew(trained, tr
     [
         ("l2_softmax", {}, "resize", "nearest", True),
         ("l2_softmax", {"input_size": None}, "resize", "nearest", False),
+        ("l2_softmax", {"mixup": 1.0}, "mixup_share", 0.25, True),
+        ("l2_softmax", {"mixup": 0.0}, "mixup_share", 0.25, False),
         ("l2_softmax", {}, "n_neighbors", 3, False),
         ("tuned_ae", {}, "aggregate", "max", False),
         ("tuned_ae", {}, "ema_momentum", 0.5, False),

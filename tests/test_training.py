@@ -348,7 +348,9 @@ def test_versions_are_compared_by_their_numbers():
     assert not training.is_newer("none", "3.12.0")
 
 
-@pytest.mark.parametrize("error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "no room")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "{{function_node f}} no room")]
+)
 def test_too_little_memory_is_said_so(start, error):
     _, system = start()
     with pytest.raises(common.UserError, match=r"(?s)small: not enough memory \(no room\).*fit.batch_size"):
