@@ -223,10 +223,11 @@ class Neighbors(Detector):
     """No network: an outlier detector on each part of the descriptors."""
 
     MODULE: ClassVar[str] = "neighbor_model"
-    AFTER_TRAINING: ClassVar[tuple[str, ...]] = (*Detector.AFTER_TRAINING, "combine")
+    AFTER_TRAINING: ClassVar[tuple[str, ...]] = (*Detector.AFTER_TRAINING, "combine", "decorrelation")
     STANDARDISED: ClassVar[bool] = True
 
     combine: str = key(choices=("max", "sum"))  # how the scores of a descriptor's parts become one
+    decorrelation: float = key(low=0, high=1, default=0.0)  # of the numbers of a vector; 1: they are whitened
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,28 @@ def standardisation(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return train.mean(axis=0), np.where(varying, deviation, np.inf)
 
 
+def decorrelation(standardised: np.ndarray, *, power: float) -> np.ndarray:
+    """Matrix (n_dimensions, n_dimensions) by which vectors are multiplied: what many dimensions tell counts for less.
+
+    ``C ** (-power / 2)`` of the covariance C, which leaves each dimension where it was: 0 changes nothing, 1 whitens.
+
+    Parameters
+    ----------
+    standardised : ndarray, shape (n_train, n_dimensions), training vectors of mean 0
+
+    Notes
+    -----
+    C is shrunk towards equal variances in all directions, by ``n_dimensions / (n_train + n_dimensions)``: in directions
+    in which few training vectors happen not to vary, others do.
+    """
+    n_train, n_dimensions = standardised.shape
+    variances, directions = np.linalg.eigh(standardised.T @ standardised / n_train)
+    mean = variances.mean() or 1.0
+    shrinkage = n_dimensions / (n_train + n_dimensions)
+    variances = (1 - shrinkage) * np.maximum(variances, 0) + shrinkage * mean
+    return (directions * variances ** (-power / 2)) @ directions.T
+
+
 def distinct(vectors: np.ndarray) -> np.ndarray:
     """The vectors without those that occur before.
 

@@ -130,9 +130,13 @@ class Memory:
         if not detector.STANDARDISED:
             return train, lambda vectors: vectors
         mean, deviation = detectors.standardisation(train)
+        matrix = None
+        if detector.decorrelation:
+            matrix = detectors.decorrelation((train - mean) / deviation, power=detector.decorrelation)
 
         def scale(vectors: np.ndarray) -> np.ndarray:
-            return (vectors - mean) / deviation
+            scaled = (vectors - mean) / deviation
+            return scaled if matrix is None else scaled @ matrix
 
         return scale(train), scale
 

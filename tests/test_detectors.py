@@ -172,3 +172,32 @@ def test_what_never_changes_is_not_heard():
 def test_all_dimensions_constant():
     mean, deviation = detectors.standardisation(np.ones((4, 3)))
     assert np.array_equal((np.ones((4, 3)) - mean) / deviation, np.zeros((4, 3)))
+
+
+# ---- decorrelation ----
+
+
+def test_decorrelation_by_hand():
+    # 8 vectors along (1, 1) and (1, -1), variances 1.8 and 0.2. 2 dimensions of 10 numbers: a fifth of the mean
+    # variance 1 in the place of a fifth of each, 1.64 and 0.36.
+    along, across = np.sqrt(1.8) * np.array([1, 1]) / np.sqrt(2), np.sqrt(0.2) * np.array([1, -1]) / np.sqrt(2)
+    train = np.array([a * along + b * across for a in (1, -1) for b in (1, -1)] * 2)
+    matrix = detectors.decorrelation(train, power=1.0)
+    assert np.allclose(np.array([1, 1]) @ matrix, np.array([1, 1]) / np.sqrt(1.64))
+    assert np.allclose(np.array([1, -1]) @ matrix, np.array([1, -1]) / np.sqrt(0.36))
+    half = detectors.decorrelation(train, power=0.5)
+    assert np.allclose(half @ half, matrix) and np.allclose(half, half.T)
+
+
+def test_decorrelation_of_power_0_and_of_nothing():
+    train = np.random.default_rng(0).normal(size=(20, 5))
+    assert np.allclose(detectors.decorrelation(train, power=0.0), np.eye(5))
+    assert np.isfinite(detectors.decorrelation(np.zeros((4, 3)), power=0.5)).all()  # copies of one vector
+
+
+def test_decorrelation_whitens_where_there_are_many_vectors():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(20000, 4)) @ rng.normal(size=(4, 4))
+    train = (train - train.mean(axis=0)) / train.std(axis=0)
+    white = train @ detectors.decorrelation(train, power=1.0)
+    assert np.allclose(white.T @ white / len(white), np.eye(4), atol=0.01)

@@ -52,6 +52,19 @@ def test_scores_are_those_of_the_detector_on_standardised_vectors(memory):
     assert np.allclose(memory.scores(PER_ID, new, ["id_00"] * 5), expected)
 
 
+def test_decorrelation(memory):
+    new = np.random.default_rng(1).normal(size=(5, 8))
+    mean, deviation = detectors.standardisation(memory.vectors[:30])
+    train, others = (memory.vectors[:30] - mean) / deviation, (new - mean) / deviation
+    matrix = detectors.decorrelation(train, power=0.5)
+    keys = {"score": "density", "n_neighbors": 4, "n_nearest": 3, "metric": "manhattan"}
+    model = dataclasses.replace(PER_ID, decorrelation=0.5)
+    found = memory.scores(model, new, ["id_00"] * 5)
+    assert np.allclose(found, detectors.outlier_scores(train @ matrix, others @ matrix, **keys))
+    assert not np.allclose(found, memory.scores(PER_ID, new, ["id_00"] * 5))
+    assert np.allclose(memory.own_scores(model)[:30], detectors.leave_one_out_scores(train @ matrix, **keys))
+
+
 def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
     keys = {"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"}
     model = config.DenseL2Softmax(
