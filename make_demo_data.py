@@ -29,7 +29,7 @@ WANDER = 0.004  # standard deviation of the speed within a clip, relative
 MARKER = "demo_data.txt"  # says that a folder is ours, and with which options it was written
 EVAL_LIST = "eval_data_list.csv"
 CONFIG = Path(__file__).with_name("baseline.yaml")
-SHORT_FIT = {"epochs": 6, "batch_size": 128}  # of the autoencoders: minutes on two cores
+SHORT_FIT = {"epochs": 5, "batch_size": 128}  # of the autoencoders: minutes on two cores
 SHORT_CLASSIFIER_FITS = {  # by type; the dataset is small, so that an epoch has few steps
     "l2_softmax": {"epochs": 10, "batch_size": 16},
     "dense_l2_softmax": {"epochs": 25, "batch_size": 32},
