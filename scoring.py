@@ -360,7 +360,7 @@ def _truth_of_list(path: Path) -> tuple[Truth, list[str]]:
     machine_type = None
     for number, row in enumerate(_csv_rows(path), 1):
         if len(row) == 1:
-            machine_type = row[0]
+            machine_type = row[0].removeprefix("\ufeff")  # a spreadsheet's mark of UTF-8
             continue
         try:
             if machine_type is None:

@@ -173,6 +173,13 @@ def test_one_name_without_a_label_is_named_beside_other_faults(tmp_path):
         evaluate.main([str(folder)])
 
 
+def test_the_ground_truth_as_a_spreadsheet_saves_it(submission):
+    _, path = submission
+    truth = scoring.read_truth(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert scoring.read_truth(path) == truth
+
+
 def test_dataset_folder_as_truth_finds_missing_clips(tmp_path):
     folder = write_folder(tmp_path / "system", shift=1.0, n_clips=3, keys=[("fan", "id_00")])
     test_clips = tmp_path / "dev_data" / "fan" / "test"
