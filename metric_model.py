@@ -142,7 +142,8 @@ def _train_one(job: training.Job, clips: dict[str, list[Clip]]) -> None:
     job.system = system = prolonged(system, len(job.clips))
     keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.config.set_dtype_policy(system.fit.precision)
-    keras.utils.set_random_seed(run.config.seed)
+    # With a single type, two systems hear the same clips: as members of a fusion they are to differ.
+    keras.utils.set_random_seed(run.config.seed + (job.name in clips))
     names = class_names(system.model, job.clips)
     classes = sorted(set(names))
     labels = np.searchsorted(classes, names)

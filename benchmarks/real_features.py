@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 import config
 import fusion
 import scoring
+import workload
 from common import UserError, fault_list
 from config import DenseL2Softmax, Neighbors, System
 from memory import Memory
@@ -217,7 +218,7 @@ def embeddings(
     labels = np.repeat(np.arange(len(keys)), [len(features.train[key]) for key in keys])
     if features.bands is None:
         system = dataclasses.replace(system, model=dataclasses.replace(system.model, exchange=0.0))
-    system = metric_model.prolonged(system, len(vectors))
+    system = workload.prolonged(system, len(vectors))
     fit = system.fit
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)

@@ -152,3 +152,12 @@ def test_a_network_for_each_machine_type(yaml_file, tmp_path):
     assert all((folder / name).read_bytes() == content for name, content in fan.items())  # kept
     run_script("01_test", "-d", "--config", path, "--system", "typed")
     assert len(scores_in(tmp_path / "result/dev/typed")) == 4
+
+
+def test_two_systems_on_one_machine_type_differ(yaml_file, tmp_path):
+    path = str(yaml_file({"systems": SYSTEMS}))
+    for system in ("dense", "typed"):
+        run_script("00_train", "-d", "--config", path, "--system", system, "--machine-type", "fan")
+    found = [np.load(tmp_path / f"model/dev/{system}/embeddings_fan.npz") for system in ("dense", "typed")]
+    assert found[0]["vectors"].shape == found[1]["vectors"].shape
+    assert not np.allclose(found[0]["vectors"], found[1]["vectors"])
