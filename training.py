@@ -188,9 +188,9 @@ def enough_memory(system: System) -> Iterator[None]:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         logger.debug("out of memory", exc_info=True)
-        reason = re.sub(r"\{\{.*?\}\} ", "", str(error)).splitlines()[0][:SHOWN]  # without TensorFlow's names of nodes
+        reason = re.sub(r"\{\{.*?\}\} ", "", str(error) or "no further word")  # without TensorFlow's names of nodes
         raise UserError(
-            f"{system.name}: not enough memory ({reason})\n"
+            f"{system.name}: not enough memory ({reason.splitlines()[0][:SHOWN]})\n"
             "Lower fit.batch_size, the sizes of the model or of its features, or name fewer machine types."
         ) from error
 

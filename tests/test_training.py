@@ -349,11 +349,16 @@ def test_versions_are_compared_by_their_numbers():
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError("no room"), tf.errors.ResourceExhaustedError(None, None, "{{function_node f}} no room")]
+    ("error", "reason"),
+    [
+        (MemoryError("no room"), "no room"),
+        (MemoryError(), "no further word"),
+        (tf.errors.ResourceExhaustedError(None, None, "{{function_node f}} no room\n[Op:Add]"), "no room"),
+    ],
 )
-def test_too_little_memory_is_said_so(start, error):
+def test_too_little_memory_is_said_so(start, error, reason):
     _, system = start()
-    with pytest.raises(common.UserError, match=r"(?s)small: not enough memory \(no room\).*fit.batch_size"):
+    with pytest.raises(common.UserError, match=rf"(?s)small: not enough memory \({reason}\)\nLower fit.batch_size"):
         with training.enough_memory(system):
             raise error
 
