@@ -4,6 +4,7 @@ The official network and the report's differ in the widths of their layers alone
 autoencoder map vectors to vectors like these, so that all are trained and score clips in the same way.
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -579,11 +580,7 @@ def vector_errors(
     The vectors of many clips go through the model in one call; the last call is filled up, so that the model is
     compiled once.
     """
-
-    @tf.function
-    def errors_of(vectors: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
-
+    errors_of = error_function(model)
     errors, counts, waiting, n_waiting = [], [], [], 0
 
     def flush(last: bool) -> None:
@@ -605,6 +602,17 @@ def vector_errors(
     if n_waiting:
         flush(last=True)
     return np.concatenate(errors).astype(np.float64), np.array(counts)
+
+
+@functools.lru_cache(maxsize=1)  # in training, one network is that of every machine type
+def error_function(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+    """Mean squared reconstruction errors of vectors, (n, size) -> (n,), as a function that TensorFlow compiles once."""
+
+    @tf.function
+    def errors_of(vectors: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
+
+    return errors_of
 
 
 def aggregated(errors: np.ndarray, counts: np.ndarray, how: str) -> np.ndarray:
