@@ -12,7 +12,7 @@ import exported
 DESCRIPTION = """Write the networks of a trained system in the format of another runtime, and for each machine type a
 JSON with all that a caller needs beside: features, windows, detector, thresholds. The clips of the test folder (where
 there are none, the training clips) are scored again with the written file; one that scores them otherwise is refused:
-float32 by more than 0.001 of a score, 8-bit integers where the AUC falls by more than 0.02.
+float32 by more than 0.001 of a score or of the threshold, 8-bit integers where the AUC falls by more than 0.02.
 
 Files go to <output>/<training data>/<format>/, those of --int8 to <output>/<training data>/litert_int8/."""
 

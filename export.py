@@ -37,11 +37,12 @@ from classes import class_names
 from common import Clip, UserError
 from config import DenseL2Softmax, Detector, Neighbors, System
 from memory import Memory, settings
+from workload import network_name
 
 CALIBRATION_CLIPS = 100  # training clips that say which values an int8 network must hold
 CALIBRATION_INPUTS = 2000  # of these clips together
 # What an exported network may differ by before it counts as broken.
-FLOAT_BOUND = 1e-3  # of a score; float32 differs by some 1e-6
+FLOAT_BOUND = 1e-3  # of a score, or of the threshold where that is larger; float32 differs by some 1e-6
 MIXED_BOUND = 2e-2  # the same for a system trained in mixed precision, which is exported in float32
 INT8_AUC_LOSS = 0.02  # mean over the machine IDs
 INT8_CORRELATION = 0.95  # of the scores' ranks, where there is no AUC
@@ -112,7 +113,7 @@ def _autoencoder(run: training.Run, system: System, machine_type: str) -> Part:
 
 
 def _classifier(run: training.Run, system: System, machine_type: str) -> Part:
-    model, name = system.model, metric_model.network_name(system, machine_type)
+    model, name = system.model, network_name(system, machine_type)
     network = training.load_finished(run, system, name)
     facts = _common_facts(run, system, name, machine_type)
     if isinstance(model, DenseL2Softmax):
@@ -150,7 +151,7 @@ def _classifier(run: training.Run, system: System, machine_type: str) -> Part:
         machine_type,
         facts,
         for_inference(network),
-        system.name if name == metric_model.NAME else f"{system.name}_{machine_type}",
+        f"{system.name}_{machine_type}" if name == machine_type else system.name,
         lambda clips: (x.astype(np.float32) for x in metric_model.clip_inputs(run, system, clips)),
         lambda inputs, outputs: outputs,
         scores,
@@ -338,7 +339,7 @@ class Comparison:
 
     n_clips: int
     largest: float  # difference
-    relative: float  # the same over the score
+    relative: float  # the same over the score, or over the threshold where that is larger
     aucs: tuple[float, float] | None  # means over the machine IDs, before and after; None where labels are missing
     correlation: float  # of the ranks
     n_changed: int  # verdicts
@@ -364,10 +365,12 @@ def compare(clips: Sequence[Clip], before: np.ndarray, after: np.ndarray, thresh
     known = [i for i, clip in enumerate(clips) if clip.machine_id in thresholds]
     limits = np.array([thresholds[clips[i].machine_id] for i in known])
     changed = decision.is_anomalous(before[known], limits) != decision.is_anomalous(after[known], limits)
+    scale = np.maximum(np.abs(before), np.finfo(np.float32).tiny)
+    scale[known] = np.maximum(scale[known], np.abs(limits))  # a clip that equals a training clip may score 0
     return Comparison(
         len(clips),
         float(difference.max()),
-        float((difference / np.maximum(np.abs(before), np.finfo(np.float32).tiny)).max()),
+        float((difference / scale).max()),
         _aucs(clips, before, after),
         float(scipy.stats.spearmanr(before, after).statistic) if np.ptp(before) and np.ptp(after) else 0.0,
         int(changed.sum()),
@@ -392,7 +395,11 @@ def fault(comparison: Comparison, *, int8: bool, precision: str) -> str | None:
         low = not comparison.correlation >= INT8_CORRELATION
         return f"the ranks of the scores correlate at less than {INT8_CORRELATION:g}" if low else None
     bound = FLOAT_BOUND if precision == "float32" else MIXED_BOUND
-    return f"a score differs by more than {bound:g} of it" if not comparison.relative <= bound else None
+    return (
+        f"a score differs by more than {bound:g} of it or of the threshold"
+        if not comparison.relative <= bound
+        else None
+    )
 
 
 # ---- files ----
