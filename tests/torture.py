@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -236,7 +236,9 @@ def disks(template: Path, work: Path, expected: dict, failures: Failures) -> tup
 # ---- flipped bits ----
 
 
-def flips(template: Path, work: Path, n: int, rng: random.Random, failures: Failures) -> dict[str, list[int]]:
+def flips(
+    template: Path, work: Path, n: int, kinds: Sequence[str], rng: random.Random, failures: Failures
+) -> dict[str, list[int]]:
     """Flip bits of each kind of file; kind -> how many ended with the same results, and how many were named."""
     place = Place(work / "flipped")
     shutil.copytree(template, place.folder)
@@ -248,7 +250,8 @@ def flips(template: Path, work: Path, n: int, rng: random.Random, failures: Fail
         assert say(line)[0] == 0, line
     resume(place)
     counts: dict[str, list[int]] = {}
-    for kind, (pattern, consume) in KINDS.items():
+    for kind in kinds:
+        pattern, consume = KINDS[kind]
         pristine = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
         victims = [path for path in pristine if path.match(pattern)]
         assert victims, kind
@@ -424,6 +427,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
     parser.add_argument("--only", action="append", choices=["kills", "pairs", "disks", "flips"], help="default: all")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="of file, to flip bits of; default: all")
     args = parser.parse_args()
     wanted = args.only or ["kills", "pairs", "disks", "flips"]
 
@@ -449,7 +453,7 @@ def main() -> None:
                 flush=True,
             )
         if "flips" in wanted:
-            counts = in_a_child(flips, template, work, args.flips, rng, failures)
+            counts = in_a_child(flips, template, work, args.flips, args.kind or list(KINDS), rng, failures)
             same, named = (sum(count[k] for count in counts.values()) for k in (0, 1))
             total = args.flips * len(counts)
             print(
