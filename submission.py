@@ -520,9 +520,16 @@ def _method(part: System) -> str:
 def dev_results(config: Config, system: System, machine_types: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Development AUC and pAUC [%] of each machine type; None where the system was not run on it."""
     folder = config.result_directory / "dev" / system.name
-    result_record.check(folder, config=config, system=system)
     path = folder / config.result_file
-    averages = read_averages(path) if path.exists() else {}
+    averages = {}
+    if result_record.check(folder, config=config, system=system):  # what result.csv should say, whoever edited it
+        scores = scoring.read_folder(folder, any_names=config.names == "any", unlabelled=True)
+        performance = scoring.evaluate(scores, max_fpr=config.max_fpr, rated_only=True)
+        for machine_type, ids in performance.items():
+            auc, pauc = scoring.averages(ids)
+            averages[machine_type] = round(100 * auc, 4), round(100 * pauc, 4)
+    elif path.exists():
+        averages = read_averages(path)
     nothing = (None, None)
     pairs = {machine_type: averages.get(machine_type, nothing) for machine_type in machine_types}
     return {name: {"averaged_auc": auc, "averaged_pauc": pauc} for name, (auc, pauc) in pairs.items()}

@@ -758,6 +758,19 @@ def test_the_largest_score_there_is(place, capfd):
     assert (place.folder / "r.html").stat().st_size > 10_000
 
 
+def test_an_edited_result_file_is_not_sent_in(place):
+    packages = []
+    for text in (None, "0.99"):
+        if text:
+            yaml_text(r"(?<=,)[^,\n]+$", text, "result/dev/small/result.csv")(place)
+        assert call(*command("03_submit --authors authors.yaml --config settings.yaml --output p.zip")) == 0
+        with zipfile.ZipFile("p.zip") as archive:
+            packages.append({name: archive.read(name) for name in archive.namelist()})
+    assert packages[0] == packages[1]
+    (meta,) = (content for name, content in packages[0].items() if name.endswith("meta.yaml"))
+    assert yaml.safe_load(meta)["results"]["development_dataset"]["ToyCar"]["averaged_auc"] == 37.5
+
+
 @pytest.mark.usefixtures("without_xla")
 def test_embeddings_of_an_earlier_network_go(place, capfd):
     assert call(*command("00_train -d --system dense --machine-type fan")) == 0
