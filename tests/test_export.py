@@ -207,11 +207,11 @@ def test_int8(families, tmp_path, capsys):
 
 def test_rounding_to_integers_by_hand():
     tensor = {"dtype": np.int8, "quantization": (0.5, 90)}
-    values = np.array([-110.0, -200.0, 0.0, 18.5, 40.0, 0.2], np.float32)
+    values = np.array([-110.0, -200.0, 0.0, 18.5, 40.0, 0.3], np.float32)
     integers = exported.quantised(values, tensor)
     assert integers.dtype == np.int8
-    assert integers.tolist() == [-128, -128, 90, 127, 127, 90]
-    assert exported.dequantised(integers, tensor).tolist() == [-109, -109, 0, 18.5, 18.5, 0]
+    assert integers.tolist() == [-128, -128, 90, 127, 127, 91]
+    assert exported.dequantised(integers, tensor).tolist() == [-109, -109, 0, 18.5, 18.5, 0.5]
 
 
 @pytest.fixture(scope="module")
