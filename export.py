@@ -6,7 +6,6 @@ A :class:`Part` is what is exported of one system for one machine type, whicheve
 import dataclasses
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -482,7 +481,7 @@ def _put(source: Path, target: Path) -> None:
     """Move a file or folder to its name, in the place of an earlier one."""
     if target.is_dir():
         shutil.rmtree(target)
-    os.replace(source, target)  # noqa: PTH105
+    source.replace(target)
 
 
 def _write_json(path: Path, content: dict) -> None:
