@@ -134,11 +134,33 @@ def whole_batches(used: tf.distribute.Strategy, batches: tf.data.Dataset) -> tf.
     return used.distribute_datasets_from_function(for_worker)
 
 
-def own_part(batch: tf.Tensor) -> tf.Tensor:
+def own_part(batch: tf.Tensor, *, never_empty: bool = False) -> tf.Tensor:
     """The part of a whole batch that this replica works on; all of it outside of a distributed step."""
     batch = tf.cast(batch, tf.int32)  # Keras builds a model with a mean over replicas
-    number, n_replicas = replica()
-    return batch[number::n_replicas]
+    return own_rows(batch, never_empty=never_empty)
+
+
+def own_rows(values: tf.Tensor, *, never_empty: bool = False) -> tf.Tensor:
+    """The same of ``values`` that have a row for each index of the batch.
+
+    Parameters
+    ----------
+    never_empty : bool, a batch smaller than the number of replicas goes to each of them as a whole; TensorFlow's
+        convolutions do not bear a part without rows
+    """
+    first, step = replica()
+    if step == 1:
+        return values
+    n = tf.shape(values)[0]
+    if never_empty:
+        first, step = (tf.where(n < step, alone, several) for alone, several in ((0, first), (1, step)))
+    return tf.gather(values, tf.range(first, n, step))
+
+
+def row_weight(batch: tf.Tensor) -> tf.Tensor:
+    """By what a row of a part that is never empty counts: less than 1 where all replicas have the same rows."""
+    n_replicas = replica()[1]
+    return tf.where(tf.shape(batch)[0] < n_replicas, 1 / n_replicas, 1.0)
 
 
 def replica() -> tuple[int | tf.Tensor, int]:
@@ -162,13 +184,11 @@ def own_tensors(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tensor for tensor in tensors if place(tensor.device) in own]
 
 
-def share(batch: tf.Tensor) -> tf.Tensor:
+def share(batch: tf.Tensor, *, never_empty: bool = False) -> tf.Tensor:
     """By what a mean over this replica's part counts in the mean over the replicas; 1 where parts are of equal size."""
-    context = tf.distribute.get_replica_context()
-    if context is None:
-        return tf.constant(1.0)
-    parts = tf.shape(own_part(batch))[0] * context.num_replicas_in_sync
-    return tf.cast(parts, tf.float32) / tf.cast(tf.shape(batch)[0], tf.float32)
+    parts = tf.shape(own_part(batch, never_empty=never_empty))[0] * replica()[1]
+    weight = row_weight(batch) if never_empty else 1.0
+    return tf.cast(parts, tf.float32) / tf.cast(tf.shape(batch)[0], tf.float32) * weight
 
 
 def reducible(logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -284,6 +284,7 @@ class WindowTrainer(keras.Model):
                 tf.equal(tf.shape(batch[0])[0], self.batch_size), lambda: compiled(batch), lambda: plain(batch)
             )
         kinds = {type(layer).__name__ for layer in autoencoder.layers}
+        self.is_conv = "Conv2D" in kinds
         self.is_dense = kinds <= OFFICIAL_LAYERS and autoencoder.layers[1].compute_dtype == "float32"
 
     def start_anew(self) -> None:
@@ -362,9 +363,13 @@ class DistributedTrainer(WindowTrainer):
             log_mel[start : start + len(block)] = block
         self.log_mel.assign(log_mel)
 
+    def own_vectors(self, indices: tf.Tensor) -> tf.Tensor:
+        """The part of the windows that this replica works on; of a network with convolutions, never none."""
+        return self.vectors(distribution.own_part(indices, never_empty=self.is_conv))
+
     def call(self, indices, training=False):
         """Reconstruct this replica's part of the windows."""
-        return self.autoencoder(self.vectors(distribution.own_part(indices)), training=training)
+        return self.autoencoder(self.own_vectors(indices), training=training)
 
     @property
     def losses(self):
@@ -373,9 +378,10 @@ class DistributedTrainer(WindowTrainer):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Loss of this replica's part; Keras weights what it reports by the length of ``x``, the whole batch."""
-        vectors = self.vectors(distribution.own_part(x))
+        vectors = self.own_vectors(x)
         loss = super().compute_loss(vectors, vectors, y_pred, training=training)
-        return tf.math.multiply_no_nan(loss, distribution.share(x))  # the mean over an empty part is no number
+        share = distribution.share(x, never_empty=self.is_conv)
+        return tf.math.multiply_no_nan(loss, share)  # the mean over an empty part is no number
 
     def train_step(self, indices):
         """One step; the windows are cut out in ``call`` and ``compute_loss``."""

@@ -26,7 +26,7 @@ import metric_trainer
 import records
 import training
 from classes import class_names, stratified_order
-from common import Clip, UserError, fault_list
+from common import Clip, fault_list
 from config import Classifier, DenseL2Softmax, L2Softmax, System
 from memory import Memory
 from metric_layers import CosineLogits, L2Constraint
@@ -123,11 +123,6 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     ----------
     clips : machine type -> training clips
     """
-    if distribution.is_distributed(run.strategy):
-        raise UserError(
-            f"distribution: {run.config.distribution}: {system.name} trains on one device. Set distribution: none for "
-            "it, or name other systems with --system"
-        )
     for name, of_network in networks(system, clips).items():
         job = training.Job(run, system, name, [clip for train_clips in of_network.values() for clip in train_clips])
         if job.is_done():
@@ -150,13 +145,16 @@ def _train_one(job: training.Job, clips: dict[str, list[Clip]]) -> None:
     order, n_train = stratified_order(names, system.fit.validation_split, run.config.seed)
     prepare = descriptor_training if isinstance(system.model, DenseL2Softmax) else window_training
     network, source, examples = prepare(job, clips, labels, order)
-    trainer = metric_trainer.make_trainer(network, system, source, labels[order], run.config.seed)
+    with run.strategy.scope():
+        trainer = metric_trainer.make_trainer(network, system, source, labels[order], run.config.seed)
+    distribution.synchronise(network, distribution.is_distributed(run.strategy))
     validation = None
     if n_train < len(job.clips):
         validation = tf.data.Dataset.range(n_train, len(job.clips)).batch(system.fit.batch_size)
     history = training.train(
         network, trainer, job, n_train=n_train, validation=validation, steps_taken=trainer.steps_taken
     )
+    distribution.synchronise(network, False)  # the file says nothing of how it was trained
     metric_trainer.settle_statistics(trainer, n_train=n_train, batch_size=system.fit.batch_size, seed=run.config.seed)
     embeddings, log_probabilities = embedding.embed(network, job.watch(examples))
     own = log_probabilities[np.arange(len(labels)), labels]
@@ -176,14 +174,15 @@ def window_training(
         log_mel[start : start + len(block)].assign(block.astype(metric_trainer.FRAME_TYPE))
         statistics.add(block)
     mean, deviation = statistics.scaling(job.system.model.scaling)
-    network = build(
-        job.system.model,
-        n_mels=feature.n_mels,
-        frames=feature.frames,
-        n_classes=int(labels.max()) + 1,
-        mean=mean,
-        deviation=deviation,
-    )
+    with job.run.strategy.scope():
+        network = build(
+            job.system.model,
+            n_mels=feature.n_mels,
+            frames=feature.frames,
+            n_classes=int(labels.max()) + 1,
+            mean=mean,
+            deviation=deviation,
+        )
     source = metric_trainer.LogMelWindows(log_mel, offsets, order, frames=feature.frames)
     log_mels = (log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
     return network, source, embedding.log_mel_examples(log_mels, feature.frames)
@@ -195,7 +194,9 @@ def descriptor_training(
     """The same on descriptors."""
     vectors = np.concatenate([job.run.descriptors(job.system, own) for own in clips.values()])
     bands = features.band_positions(job.system.descriptor, job.system.feature)
-    return *descriptor_network(job.system.model, vectors, labels, bands, order), iter(vectors[:, None])
+    with job.run.strategy.scope():
+        network, source = descriptor_network(job.system.model, vectors, labels, bands, order)
+    return network, source, iter(vectors[:, None])
 
 
 def descriptor_network(

@@ -1,12 +1,14 @@
 """Training of the classifiers: examples of the clips batch by batch, mixup, scaling, settled statistics."""
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
+import distribution
 import training
 from backbone import BATCH_NORM_MOMENTUM
 from config import Classifier, L2Softmax, System
@@ -147,6 +149,9 @@ class Descriptors:
 class ClipTrainer(keras.Model):
     """Trains the network on one example of each clip in an epoch; ``fit`` is given indices of clips.
 
+    In a distributed step every replica makes the examples of the whole batch, which is what mixup mixes, and goes on
+    with its own part of them.
+
     Parameters
     ----------
     source : LogMelWindows or Descriptors, gives the network's inputs
@@ -163,19 +168,23 @@ class ClipTrainer(keras.Model):
     ):
         super().__init__(autocast=False)  # under mixed precision, the layers cast what they are given themselves
         self.network, self.source, self.seed = network, source, seed
-        self.steps_taken = tf.Variable(0, dtype=tf.int64, trainable=False)  # the optimiser counts those that moved it
+        self.steps_taken = tf.Variable(  # the optimiser counts those that moved it
+            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
         self.labels = tf.constant(labels, tf.int32)
         self.n_classes = network.output_shape[-1]
         self.mixup, self.mixup_share = model.mixup, model.mixup_share
         self.margin = model.margin if isinstance(model, L2Softmax) else 0
+        self.accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+        self.built = True  # Keras would build it on a batch of indices
 
     def call(self, inputs, training=False):
-        """Logits by the statistics of the batch, in validation as well.
+        """Logits of (indices, inputs of the network) by the statistics of the batch, in validation as well.
 
         The moving statistics lag behind the weights: by them, what has been learnt would look like chance. The network
         gets statistics of its own when it is trained, see :func:`settle_statistics`.
         """
-        return self.network(inputs, training=True)
+        return self.network(inputs[1], training=True)
 
     def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Inputs of the network, (n, ...), and classes, (n,)."""
@@ -193,7 +202,7 @@ class ClipTrainer(keras.Model):
         labels = self.one_hot(labels)
         if self.mixup:
             inputs, labels = self.mixed(inputs, labels, seed)
-        return super().train_step((inputs, self.for_each_network(labels)))
+        return self._on_own_part(super().train_step, indices, inputs, self.for_each_network(labels))
 
     def for_each_network(self, labels: tf.Tensor) -> tf.Tensor:
         """Labels (n, n_classes) as the logits are: (n, n_networks, n_classes) where there are several networks."""
@@ -215,14 +224,30 @@ class ClipTrainer(keras.Model):
     def test_step(self, indices):
         """Loss and accuracy of a validation batch, at the middle of each clip."""
         inputs, labels = self.examples(indices, tf.fill(tf.shape(indices), 0.5))
-        return super().test_step((inputs, self.for_each_network(self.one_hot(labels))))
+        return self._on_own_part(super().test_step, indices, inputs, self.for_each_network(self.one_hot(labels)))
+
+    def _on_own_part(
+        self, step: Callable, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Keras's step; the indices of the whole batch go with it, as Keras weights the loss by their number."""
+        inputs, labels = (distribution.own_rows(values, never_empty=True) for values in (inputs, labels))
+        logs = step(((indices, inputs), labels))
+        return distribution.reducible(logs) if distribution.is_distributed(tf.distribute.get_strategy()) else logs
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Softmax cross-entropy; with a margin, that of ArcFace."""
+        """Part that this replica has in the batch's mean of softmax cross-entropy or, with a margin, ArcFace's loss."""
         if self.margin:
             alpha = self.network.get_layer("embedding").alpha
-            return tf.reduce_mean(margin_softmax_loss(y, y_pred, alpha=alpha, margin=self.margin))
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+            losses = margin_softmax_loss(y, y_pred, alpha=alpha, margin=self.margin)
+        else:
+            losses = keras.losses.categorical_crossentropy(y, y_pred, from_logits=True)
+        share = distribution.share(x[0], never_empty=True) / distribution.replica()[1]
+        return tf.reduce_mean(losses) * share
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Loss and accuracy so far."""
+        self.accuracy.update_state(y, y_pred, sample_weight=distribution.row_weight(x[0]))
+        return self.get_metrics_result()
 
 
 def make_trainer(
@@ -230,12 +255,7 @@ def make_trainer(
 ) -> ClipTrainer:
     """Trainer, compiled. On a CPU, XLA's convolutions take ten times as long as TensorFlow's own."""
     trainer = ClipTrainer(network, system.model, source, labels, seed)
-    trainer.compile(
-        training.make_optimizer(system.fit),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-    )
+    trainer.compile(training.make_optimizer(system.fit), jit_compile=False)
     return trainer
 
 
