@@ -396,7 +396,6 @@ def train(
         n_calls = math.ceil(n_train / n_call)
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
-        process.release_memory()
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),

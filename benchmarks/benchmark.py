@@ -4,12 +4,15 @@ python benchmarks/benchmark.py                  against plain librosa and Keras,
 python benchmarks/benchmark.py --official DIR   against the official baseline itself, unpacked in DIR
 python benchmarks/benchmark.py --full           on 3,675 training clips as well; the official way needs 24 GB for it
 
+Where PyTorch is installed, an epoch stands beside the same in plain PyTorch as well.
+
 Each side runs in processes of its own and what is timed alternates between them; medians of the rounds count. A ratio
 is the reference's figure over ours. It stands beside the one in recorded.yaml, and is marked where it fell.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -35,6 +38,7 @@ from sides import (
     SECONDS,
     UNITS,
     Ours,
+    PyTorch,
     Reference,
     epoch_operations,
     step_operations,
@@ -191,11 +195,21 @@ def function_rows(folder: Path, paths: dict[str, list[str]], rounds: int, offici
         for system in UNITS:
             mine, other = medians("training", paths["train"], system)
             yield Row(f"{system}, one epoch", "s", mine, other)
+            if importlib.util.find_spec("torch"):
+                yield pytorch_row(folder, ours, paths["train"], system, rounds)
             plain = step_operations(system) / statistics.median(ours("products", [], system) for _ in range(rounds))
             rate = epoch_operations(system, n_train) / mine
             yield Row(f"{system}, rate; reference: plain products", "GFLOPS", rate / 1e9, plain / 1e9)
         mine, other = medians("scoring", paths["test"])
         yield Row("scoring", "ms / clip", 1e3 * mine / len(paths["test"]), 1e3 * other / len(paths["test"]))
+
+
+def pytorch_row(folder: Path, ours: Callable, paths: list[str], system: str, rounds: int) -> Row:
+    """One epoch beside the same in plain PyTorch, in turns."""
+    with started(PyTorch, folder / "reference", None) as torch:
+        times = [(ours("training", paths, system), torch("training", paths, system)) for _ in range(rounds)]
+    mine, other = map(statistics.median, zip(*times, strict=True))
+    return Row(f"{system}, one epoch; reference: PyTorch", "s", mine, other)
 
 
 def script_rows(folder: Path, dataset: Path, rounds: int, official: Path | None) -> Iterator[Row]:

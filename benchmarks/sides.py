@@ -114,6 +114,43 @@ class Reference:
         return seconds_of(score)
 
 
+class PyTorch(Reference):
+    """The same networks in plain PyTorch: float32 vectors in memory, cut into batches by a DataLoader."""
+
+    def __init__(self, official: Path | None):
+        import torch
+
+        self.torch = torch
+
+    def training(self, paths: Sequence[str], system: str) -> float:
+        """One epoch; the first does not count."""
+        torch, blocks = self.torch, []
+        for n_in, n_out in layer_shapes(system)[:-1]:
+            blocks += [
+                torch.nn.Linear(n_in, n_out),
+                torch.nn.BatchNorm1d(n_out, eps=1e-3, momentum=0.01),  # Keras's momentum of 0.99
+                torch.nn.ReLU(),
+            ]
+        model = torch.nn.Sequential(*blocks, torch.nn.Linear(*layer_shapes(system)[-1]))
+        vectors = torch.from_numpy(np.concatenate([self._vectors(path).astype(np.float32) for path in paths]))
+        n_train = int(len(vectors) * (1 - VALIDATION))
+        optimizer, loss = torch.optim.Adam(model.parameters(), eps=1e-7), torch.nn.MSELoss()
+        sampler = torch.utils.data.BatchSampler(torch.utils.data.RandomSampler(range(n_train)), BATCH, drop_last=False)
+        loader = torch.utils.data.DataLoader(vectors, sampler=sampler, batch_size=None)
+
+        def epoch() -> None:
+            model.train()
+            for batch in loader:
+                optimizer.zero_grad()
+                loss(model(batch), batch).backward()
+                optimizer.step()
+            model.eval()
+            with torch.no_grad():
+                sum(loss(model(batch), batch) * len(batch) for batch in vectors[n_train:].split(BATCH))
+
+        return statistics.median([seconds_of(epoch) for _ in range(EPOCHS)][1:])
+
+
 class Ours:
     """The functions that our scripts call."""
 
