@@ -102,6 +102,10 @@ def test_without_a_cache_all_is_computed(folder, tmp_path, computed):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_no_clips_have_no_energies():
+    assert log_mels([], None) == []
+
+
 def test_what_is_cached_equals_what_is_computed(folder, cache, computed, caplog):
     clips = checked(folder)
     first = log_mels(clips, cache)
