@@ -119,3 +119,23 @@ def official_feature() -> SimpleNamespace:
 def without_xla(monkeypatch) -> None:
     """Do not compile the training step: for a network of this size that takes longer than the training."""
     monkeypatch.setattr(process, "compiles_with_xla", lambda: False)
+
+
+def small_backbone(model, size):
+    """Network of MobileNetV2's inputs and kinds of layers, (n, *size, 3) -> (n, 8)."""
+    from keras import Model, layers
+
+    from metric_layers import FusedBatchNormalization
+
+    inputs = layers.Input((*size, 3))
+    h = layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs)
+    h = layers.Activation("relu")(FusedBatchNormalization(momentum=0.9)(h))
+    return Model(inputs, layers.GlobalAveragePooling2D()(h))
+
+
+@pytest.fixture
+def without_mobilenet(monkeypatch) -> None:
+    """A small network in MobileNetV2's place, which takes most of a minute to be made ready for training."""
+    import backbone
+
+    monkeypatch.setattr(backbone, "mobilenet", small_backbone)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import merge, tiny_settings
+from conftest import merge, small_backbone, tiny_settings
 
 import common
 
@@ -93,18 +93,6 @@ def run_script(arguments: list) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "mobilenet", small_backbone)
         importlib.import_module("00_train").main([*map(str, arguments), "--machine-type", "fan"])
-
-
-def small_backbone(model, size):
-    """Network of MobileNetV2's inputs and kinds of layers, (n, *size, 3) -> (n, 8)."""
-    from keras import Model, layers
-
-    from metric_layers import FusedBatchNormalization
-
-    inputs = layers.Input((*size, 3))
-    h = layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs)
-    h = layers.Activation("relu")(FusedBatchNormalization(momentum=0.9)(h))
-    return Model(inputs, layers.GlobalAveragePooling2D()(h))
 
 
 def start(yaml: Path, devices: int, tf_config: dict | None = None, *, pause: str = "") -> subprocess.Popen:

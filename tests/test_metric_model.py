@@ -648,6 +648,7 @@ def test_train_and_score_with_the_scripts(settings_file, tmp_path):
         run_script("01_test", "-d", "--config", settings_file({"n_neighbors": 6}))
 
 
+@pytest.mark.usefixtures("without_mobilenet")
 def test_a_network_of_fewer_machine_types_leaves_nothing_of_the_others(settings_file, tmp_path):
     path = settings_file({"classes": "machine_id"})
     run_script("00_train", "-d", "--config", path)
@@ -668,6 +669,7 @@ class PowerFailureError(Exception):
     """Ends a run in its middle."""
 
 
+@pytest.mark.usefixtures("without_mobilenet")
 def test_resumed_training_gives_the_same_score_files(settings_file, tmp_path, monkeypatch):
     keep = training.TrainingState._keep
 
