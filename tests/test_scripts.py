@@ -498,7 +498,8 @@ def test_a_killed_training_ends_as_an_unbroken_one(yaml_file, tmp_path):
     assert f"going on after epoch {epoch} of 40" in again.stderr
     assert "100%" in again.stderr
     assert not resume.exists()
-    train.main([*options, str(yaml_file(changes, work=unbroken))])
+    alone = run(unbroken, "00_train.py", *options, str(yaml_file(changes, work=unbroken)))
+    assert alone.returncode == 0, alone.stderr
     for work in (broken, unbroken):
         score.main([*options, str(work / "settings.yaml")])
     assert contents(broken / "result", ".csv") == contents(unbroken / "result", ".csv")
