@@ -13,7 +13,7 @@ import numpy as np
 import detectors
 import fusion
 import records
-from common import Clip, UserError
+from common import Clip, UserError, fault_list
 from config import Detector, System
 
 if typing.TYPE_CHECKING:
@@ -150,6 +150,16 @@ class Memory:
             elif n_clips <= detector.n_neighbors:
                 faults.append(f"{machine_id}: {n_clips} training clips, no more than model.n_neighbors")
         return faults
+
+
+def require_scorable(system: System, faults: Sequence[str]) -> None:
+    """Raise UserError with what :meth:`Memory.faults` has found for all machine types, if anything."""
+    if faults:
+        raise fault_list(
+            f"{system.name}: test clips that cannot be scored",
+            faults,
+            "Train on clips of these machines, lower model.n_neighbors, or set model.lof_per: machine_type",
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -26,7 +26,7 @@ import metric_trainer
 import records
 import training
 from classes import class_names, stratified_order
-from common import Clip, fault_list
+from common import Clip
 from config import Classifier, DenseL2Softmax, L2Softmax, System
 from memory import Memory
 from metric_layers import CosineLogits, L2Constraint
@@ -262,12 +262,7 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
             remembered = load_memory(run, system, machine_type)
             of_type = remembered.faults(system.model, [clip.machine_id for clip in test_clips])
             faults += [f"{machine_type} {fault}" for fault in of_type]
-    if faults:
-        raise fault_list(
-            f"{system.name}: test clips that cannot be scored",
-            faults,
-            "Train on clips of these machines, lower model.n_neighbors, or set model.lof_per: machine_type",
-        )
+    memory.require_scorable(system, faults)
 
 
 def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:

@@ -15,7 +15,7 @@ import features
 import memory
 import records
 import training
-from common import Clip, fault_list
+from common import Clip
 from config import System
 from memory import Memory
 
@@ -46,12 +46,7 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
         records.check_sample_rate(records.require_trained(run, system, machine_type), test_clips)
         of_type = load_memory(run, system, machine_type).faults(system.model, [clip.machine_id for clip in test_clips])
         faults += [f"{machine_type} {fault}" for fault in of_type]
-    if faults:
-        raise fault_list(
-            f"{system.name}: test clips that cannot be scored",
-            faults,
-            "Train on clips of these machines, lower model.n_neighbors, or set model.lof_per: machine_type",
-        )
+    memory.require_scorable(system, faults)
 
 
 def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
