@@ -111,12 +111,11 @@ class Memory:
 
     def joint_own_scores(self, detector: Detector, *, widths: Sequence[int], combine: str) -> np.ndarray:
         """:meth:`joint_scores` of the training clips, each as if the detectors did not remember it."""
+        owns = _own_scores(self, detector, tuple(widths))
         if len(widths) == 1:
-            return self.own_scores(detector)
-        owns = [remembered.own_scores(detector) for _, remembered in self.parts(widths)]
-        return combined(
-            [fusion.standardised_by_id(own, self.machine_ids, own, self.machine_ids) for own in owns], combine
-        )
+            return owns[0]
+        ids = self.machine_ids
+        return combined([fusion.standardised_by_id(own, ids, own, ids) for own in owns], combine)
 
     def parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
         """Where each part of the vectors is, and what its detector remembers."""
