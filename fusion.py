@@ -51,20 +51,6 @@ def standardised_by_id(scores: np.ndarray, machine_ids: np.ndarray, own: np.ndar
     return found
 
 
-def fused(
-    scores: Sequence[np.ndarray], training_scores: Sequence[np.ndarray], *, weights: Sequence[float]
-) -> np.ndarray:
-    """Weighted sum over the systems of their :func:`standardised` scores, shape (n_clips,), float64.
-
-    Parameters
-    ----------
-    scores : of each system, (n_clips,)
-    training_scores : of each system, (n_train,)
-    """
-    members = zip(scores, training_scores, weights, strict=True)
-    return sum(weight * standardised(own, training) for own, training, weight in members)
-
-
 # ---- the functions that the scripts call ----
 
 

@@ -27,17 +27,6 @@ def test_the_unit_of_a_members_scores_is_irrelevant():
     assert np.allclose(fusion.standardised(new, own), fusion.standardised(1000 * new, 1000 * own))
 
 
-def test_fused_by_hand():
-    training = [np.exp([1.0, 3.0]), np.exp([10.0, 30.0])]
-    scores = [np.exp([2.0, 4.0]), np.exp([30.0, 25.0])]
-    assert np.allclose(fusion.fused(scores, training, weights=[1, 2]), [0 + 2, 2 + 1])
-
-
-def test_each_system_has_its_training_scores_and_weight():
-    with pytest.raises(ValueError, match="zip"):
-        fusion.fused([np.ones(2)], [np.ones(3)], weights=[1, 1])
-
-
 # ---- the whole chain, by the scripts ----
 
 NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}

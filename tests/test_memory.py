@@ -122,3 +122,17 @@ def test_scores_of_parts_are_combined_by_hand(memory):
 
 def test_combined_scores_are_finite():
     assert np.isfinite(combined([np.array([1e5])], "max")).all()
+
+
+def test_training_clips_are_scored_once_in_a_run(memory, monkeypatch):
+    calls, leave_one_out = [], detectors.leave_one_out_scores
+
+    def counted(*arguments, **settings):
+        calls.append(settings)
+        return leave_one_out(*arguments, **settings)
+
+    monkeypatch.setattr(detectors, "leave_one_out_scores", counted)
+    for _ in range(2):
+        memory.joint_own_scores(PER_ID, widths=[3, 5], combine="max")
+        memory.joint_scores(PER_ID, memory.vectors[:2], ["id_00"] * 2, widths=[3, 5], combine="max")
+    assert len(calls) == 4  # two machine IDs, two parts
