@@ -8,7 +8,6 @@ import numpy as np
 from common import UserError
 
 FLAT = 1e-3  # [dB] deviations are told apart above it; the rounding of log-mel energies is a hundredth of it
-N_STATISTICS = 3  # that band_statistics gives of a band
 N_STATISTICS = 2  # that band_statistics gives of a band
 SAMPLES_AT_ONCE = 2**16  # that are transformed: they and their spectra stay in the processor's cache
 
