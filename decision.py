@@ -1,6 +1,7 @@
 """Scores of the training clips -> threshold, verdict, place among them."""
 
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -61,11 +62,24 @@ def _gamma_quantile(scores: np.ndarray, quantile: float) -> float:
         return float("nan")
 
 
-def thresholds(scores: np.ndarray, machine_ids: np.ndarray, *, quantile: float, method: str) -> dict[str, float]:
-    """Machine ID -> threshold from the scores of its training clips, (n_clips,) each."""
+def thresholds(
+    scores: np.ndarray, machine_ids: np.ndarray, *, quantile: float, method: str, wanted: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Machine ID -> threshold from the scores of its training clips.
+
+    Parameters
+    ----------
+    scores, machine_ids : ndarray, shape (n_clips,), of the training clips of a machine type
+    quantile, method : as of :func:`threshold`
+    wanted : machine IDs, of which one without training clips of its own has the threshold of all clips; None: those
+        that have training clips
+    """
+    known = np.unique(machine_ids).tolist()
     return {
-        str(machine_id): threshold(scores[machine_ids == machine_id], quantile=quantile, method=method)
-        for machine_id in np.unique(machine_ids)
+        machine_id: threshold(
+            scores[machine_ids == machine_id] if machine_id in known else scores, quantile=quantile, method=method
+        )
+        for machine_id in sorted(known if wanted is None else wanted)
     }
 
 

@@ -232,12 +232,16 @@ def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, na
     clips = with_machine_ids(clips, trained_ids, machine_id, names, official=run.config.names == "official")
     module.require(run, system, {machine_type: clips})
     scores = module.anomaly_scores(run, system, machine_type, clips)
-    thresholds = {}
-    for name in sorted({clip.machine_id for clip in clips}):
-        own = trained.of(name)
-        thresholds[name] = decision.threshold(own, quantile=run.config.decision_quantile, method=run.config.decision)
-        if len(own) < decision.MIN_FITTED:
-            logger.warning("%s %s: %d training clips give a rough threshold", machine_type, name, len(own))
+    thresholds = decision.thresholds(
+        trained.scores,
+        trained.machine_ids,
+        quantile=run.config.decision_quantile,
+        method=run.config.decision,
+        wanted={clip.machine_id for clip in clips},
+    )
+    for name in thresholds:
+        if len(trained.of(name)) < decision.MIN_FITTED:
+            logger.warning("%s %s: %d training clips give a rough threshold", machine_type, name, len(trained.of(name)))
     return [
         _verdict(names[clip.path], clip, float(score), thresholds[clip.machine_id], trained.of(clip.machine_id))
         for clip, score in zip(clips, scores, strict=True)

@@ -90,6 +90,12 @@ def test_a_threshold_for_each_machine_id():
     assert found == {"id_00": 2.0, "id_02": 10.0}
 
 
+def test_a_machine_id_without_training_clips_has_the_threshold_of_all():
+    scores, machine_ids = np.array([1.0, 2.0, 9.0]), np.array(["id_00", "id_00", "id_02"])
+    found = decision.thresholds(scores, machine_ids, quantile=0.5, method="empirical", wanted={"id_04", "id_00"})
+    assert found == {"id_00": 1.5, "id_04": 2.0}
+
+
 def test_a_score_at_the_threshold_is_normal():
     assert decision.is_anomalous(np.array([1.0, 2.0, 2.1]), 2.0).tolist() == [False, False, True]
 

@@ -17,6 +17,7 @@ import common
 import config
 import records
 import result_record
+import results
 import scoring
 
 score = importlib.import_module("01_test")
@@ -231,7 +232,7 @@ def test_a_run_killed_while_it_writes_is_found_out(settings, folder, monkeypatch
 
 
 def test_evaluating_leaves_the_result_file_of_another_max_fpr_alone(tmp_path, settings, folder):
-    score.report(folder, ["fan", "pump"], settings, settings.systems["tuned_ae"])
+    results.report(folder, ["fan", "pump"], settings, settings.systems["tuned_ae"])
     before = (folder / "result.csv").read_bytes()
     evaluate.main([str(folder), "--max-fpr", "0.3"])
     evaluate.main([str(folder), "--config", str(tmp_path / "settings.yaml")])
@@ -309,13 +310,13 @@ def test_a_job_waits_for_another_that_is_writing(settings, folder, monkeypatch):
         pauses.append(seconds)
         path.write_bytes(content)
 
-    monkeypatch.setattr(score.time, "sleep", sleep)
-    assert len(score.check_folder(folder, settings, settings.systems["tuned_ae"], "dev")) == 2
-    assert pauses == [score.PAUSES[0]]
+    monkeypatch.setattr(results.time, "sleep", sleep)
+    assert len(results.check(folder, settings, settings.systems["tuned_ae"], "dev")) == 2
+    assert pauses == [results.PAUSES[0]]
     path.unlink()
-    monkeypatch.setattr(score.time, "sleep", pauses.append)
+    monkeypatch.setattr(results.time, "sleep", pauses.append)
     with pytest.raises(common.UserError, match="missing"):
-        score.check_folder(folder, settings, settings.systems["tuned_ae"], "dev")
+        results.check(folder, settings, settings.systems["tuned_ae"], "dev")
 
 
 def test_jobs_side_by_side_lose_no_entry(settings, monkeypatch):
@@ -328,7 +329,7 @@ def test_jobs_side_by_side_lose_no_entry(settings, monkeypatch):
     def job(machine_type):
         barrier.wait()
         write_scores(settings, machine_type)
-        score.report(folder, [machine_type], settings, settings.systems["tuned_ae"])
+        results.report(folder, [machine_type], settings, settings.systems["tuned_ae"])
 
     threads = [threading.Thread(target=job, args=[name]) for name in types]
     for thread in threads:
@@ -362,7 +363,7 @@ def test_the_jobs_of_the_slurm_array_are_every_machine_type_and_system(tmp_path)
 
 @pytest.mark.usefixtures("without_xla")
 def test_retrained_and_scored_for_one_machine_type_alone(yaml_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "PAUSES", ())
+    monkeypatch.setattr(results, "PAUSES", ())
     for options in (["-d"], ["-d", "--config", str(yaml_file({"seed": 1})), "--machine-type", "fan"]):
         path = yaml_file({"seed": 1} if len(options) > 1 else None)
         train.main(["-d", "--config", str(path)])
@@ -397,7 +398,7 @@ def test_clips_of_an_id_removed_and_scored_again(yaml_file, dataset, tmp_path, m
     assert (folder / "result.csv").read_text() == before
     for clip in (tmp_path / "data" / "dev_data" / "ToyCar" / "test").glob("normal_id_01_00000000*"):
         clip.unlink()  # of another machine type than the one that is scored
-    monkeypatch.setattr(score, "PAUSES", ())
+    monkeypatch.setattr(results, "PAUSES", ())
     with pytest.raises(common.UserError, match="ToyCar_id_02.csv: of other clips than .*ToyCar.test has now"):
         score.main([*options, "--machine-type", "fan"])
     assert not (folder / "result.csv").exists()

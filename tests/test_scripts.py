@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ import common
 import config
 import decision
 import process
-import records
 import result_record
 import scoring
 
@@ -114,16 +112,6 @@ def test_decisions_are_the_scores_against_the_recorded_thresholds(dev_work):
             scores = scoring.read_scores(folder / f"anomaly_score_{machine_type}_{machine_id}.csv")
             text = "".join(f"{name},{int(value > threshold)}\n" for name, value in scores.items())
             assert (folder / f"decision_result_{machine_type}_{machine_id}.csv").read_bytes().decode() == text
-
-
-def test_an_id_without_training_clips_has_the_threshold_of_its_machine_type():
-    trained = records.TrainingScores(("a", "b", "c"), np.array(["id_00", "id_00", "id_02"]), np.array([1.0, 2.0, 9.0]))
-    module = SimpleNamespace(training_scores=lambda *_: trained)
-    run = SimpleNamespace(config=SimpleNamespace(decision_quantile=0.5, decision="empirical"))
-    thresholds = score.thresholds_of(
-        run, SimpleNamespace(module=module, model=None), "fan", ["id_00", "id_02", "id_04"]
-    )
-    assert thresholds == {"id_00": 1.5, "id_02": 9.0, "id_04": 2.0}
 
 
 def test_models_stand_beside_their_records(dev_work):
