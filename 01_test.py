@@ -30,8 +30,8 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
     return {machine_type: common.test_order(test_clips) for machine_type, test_clips in grouped.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Check everything, then score; CSVs go to <result_directory>/<training data>/<system>/."""
+def parse_arguments(argv: Sequence[str] | None):
+    """Those of every script, and what is asked for here."""
     parser = common.argument_parser(__doc__)
     parser.add_argument(
         "--official-model",
@@ -48,6 +48,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = common.parse_arguments(parser, argv)
     if args.official_model and args.system:
         parser.error("--official-model takes the place of --system")
+    return args
+
+
+def report(
+    settings: config.Config, args, systems: Sequence[config.System], clips: dict[str, list[common.Clip]]
+) -> None:
+    """Say what has become of the clips, system by system.
+
+    Raises
+    ------
+    UserError : naming the faults of all result folders at once.
+    """
+    faults = []
+    unrated = common.without_auc(clips) if args.split == "dev" else []
+    for system in systems:
+        folder = settings.result_directory / args.training_data / system.name
+        if args.split == "eval" or unrated or args.scores_only:
+            print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
+        if args.scores_only:
+            continue
+        try:
+            if args.split == "dev":
+                results.report(folder, list(clips), settings, system)
+            else:
+                results.check(folder, settings, system, "eval")
+        except common.UserError as error:
+            faults.append(str(error))
+    if unrated:
+        print("No AUC, for which it takes normal and anomalous clips, of:", *unrated, sep="\n  ")
+    if faults:
+        raise common.UserError("\n".join(faults))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check everything, then score; CSVs go to <result_directory>/<training data>/<system>/."""
+    args = parse_arguments(argv)
     settings = config.load_config(args.config)
     systems = settings.select(args.system)
     if args.official_model:
@@ -71,25 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for machine_type, test_clips in clips.items():
                 with training.enough_memory(system):
                     results.score(run, system, machine_type, test_clips)
-    faults = []
-    unrated = common.without_auc(clips) if args.split == "dev" else []
-    for system in systems:
-        folder = run.result_folder(system.name)
-        try:
-            if args.split == "eval" or unrated or args.scores_only:
-                print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
-            if args.scores_only:
-                continue
-            if args.split == "dev":
-                results.report(folder, list(clips), settings, system)
-            else:
-                results.check(folder, settings, system, "eval")
-        except common.UserError as error:  # to name the faults of all folders at once
-            faults.append(str(error))
-    if unrated:
-        print("No AUC, for which it takes normal and anomalous clips, of:", *unrated, sep="\n  ")
-    if faults:
-        raise common.UserError("\n".join(faults))
+    report(settings, args, systems, clips)
 
 
 if __name__ == "__main__":

@@ -488,26 +488,7 @@ def check_clips(
     ------
     UserError : naming every folder without clips, or every clip that cannot be used, in one message.
     """
-    empty, jobs, all_checksums = [], [], []
-    for machine_type, folder in folders:
-        sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
-        found = {source: wav_paths(source.path) for source in sources}
-        if not any(found.values()):
-            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names)}")
-        for source, paths in found.items():
-            if paths and (others := not_taken(source.path, paths)):
-                logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
-            all_checksums.append(Checksums(source.path, cache_directory))
-            jobs += [(source, path, all_checksums[-1]) for path in paths]
-        if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
-            logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
-    if empty:
-        raise fault_list(
-            "Machine types without clips",
-            empty,
-            "Put the clips there, or name the other machine types with --machine-type.",
-        )
-
+    jobs = _clip_jobs(folders, names=names, normal_only=normal_only, cache_directory=cache_directory)
     n_unknown = sum(path.name not in crcs.known for _, path, crcs in jobs)
     if cache_directory and n_unknown > MANY:
         logger.info("%d clips are new: they are read once to know them again", n_unknown)
@@ -520,7 +501,7 @@ def check_clips(
 
     with ThreadPoolExecutor(8) as pool:
         checked = list(pool.map(check, jobs, chunksize=64))
-    for crcs in all_checksums:
+    for crcs in {id(crcs): crcs for _, _, crcs in jobs}.values():
         crcs.keep()
     faults = [result for result in checked if isinstance(result, str)]
     clips = [result for result in checked if isinstance(result, Clip)]
@@ -530,6 +511,37 @@ def check_clips(
             f"{len(faults)} of {len(jobs)} clips cannot be used", faults, "Replace or remove them, then run again."
         )
     return clips
+
+
+def _clip_jobs(
+    folders: Sequence[tuple[str, Path]], *, names: str, normal_only: bool, cache_directory: Path | None
+) -> list[tuple[ClipFolder, Path, Checksums]]:
+    """Every wav file of ``folders``: where it was found, its path, the checksums of its folder.
+
+    Raises
+    ------
+    UserError : naming every folder without clips.
+    """
+    empty, jobs = [], []
+    for machine_type, folder in folders:
+        sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
+        found = {source: wav_paths(source.path) for source in sources}
+        if not any(found.values()):
+            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names)}")
+        for source, paths in found.items():
+            if paths and (others := not_taken(source.path, paths)):
+                logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
+            crcs = Checksums(source.path, cache_directory)
+            jobs += [(source, path, crcs) for path in paths]
+        if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
+            logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
+    if empty:
+        raise fault_list(
+            "Machine types without clips",
+            empty,
+            "Put the clips there, or name the other machine types with --machine-type.",
+        )
+    return jobs
 
 
 def _instead(folder: Path, names: str) -> str:

@@ -100,12 +100,26 @@ def modulation_spectrum(
         waveform = np.pad(waveform, (0, window_length - len(waveform)))
     frames = np.lib.stride_tricks.sliding_window_view(waveform, window_length)[::hop_length]
     length = max(4, round(segment * rate))  # [frames]
+    gains = _modulation_gains(length, rate, n_modulations, low_modulation, high_modulation)
+    energies = _modulation_energies(frames, weights, gains, length=length, power=power)
+    return np.log(energies + sys.float_info.epsilon**power).astype(np.float32)
+
+
+def _modulation_energies(
+    frames: np.ndarray, weights: np.ndarray, gains: np.ndarray, *, length: int, power: int
+) -> np.ndarray:  # (n_bands, n_modulations)
+    """Mean energy of each modulation of each band's envelope, over segments of ``length`` frames.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n_frames, window_length)
+    weights : ndarray, shape (n_bins, n_bands), of the bands
+    gains : ndarray, shape (1 + length // 2, n_modulations), of the modulations
+    """
     starts = _segment_starts(len(frames), length)
     taper = _hann(min(length, len(frames)))
-    gains = _modulation_gains(length, rate, n_modulations, low_modulation, high_modulation)
-
-    energies = np.zeros((n_bands, n_modulations))
-    envelopes = np.empty((n_bands, 0), np.float32)
+    energies = np.zeros((weights.shape[1], gains.shape[1]))
+    envelopes = np.empty((weights.shape[1], 0), np.float32)
     done = 0  # frames whose envelopes have been computed
     for start in starts:
         end = min(start + length, len(frames))
@@ -114,8 +128,7 @@ def modulation_spectrum(
         done = end
         spectrum = _power_spectrum((envelopes - envelopes.mean(axis=1, keepdims=True)) * taper, length)
         energies += spectrum @ gains
-    energies *= 2 / (len(starts) * length * np.sum(taper**2, dtype=np.float64))
-    return np.log(energies + sys.float_info.epsilon**power).astype(np.float32)
+    return energies * (2 / (len(starts) * length * np.sum(taper**2, dtype=np.float64)))
 
 
 def _require(holds: bool, key: str, value: float, limit: float, reason: str) -> None:

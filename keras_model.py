@@ -29,7 +29,7 @@ from config import AGGREGATES, ConvAutoencoder, DenseAutoencoder, Feature, Offic
 from workload import passes
 
 STEPS_PER_CALL = 16  # training steps that TensorFlow takes before it is Keras's turn again, which costs a millisecond
-SCORING_BATCH = 2048  # vectors in one call of the model: six clips of 10 s; one clip alone takes the time of a call
+SCORING_BATCH = 1024  # vectors in one call of the model: three clips of 10 s; one clip alone takes the time of a call
 SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
 OFFICIAL_LAYERS = {"InputLayer", "Dense", "BatchNormalization", "Activation"}
 
@@ -595,7 +595,7 @@ def vector_errors(
         end = len(vectors) if last else len(vectors) // batch * batch
         for start in range(0, end, batch):
             block = vectors[start : start + batch]
-            filled = np.pad(block, ((0, batch - len(block)), (0, 0)))
+            filled = block if len(block) == batch else np.pad(block, ((0, batch - len(block)), (0, 0)))
             errors.append(errors_of(filled).numpy()[: len(block)])
         waiting, n_waiting = [vectors[end:]], len(vectors) - end
 

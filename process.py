@@ -7,7 +7,7 @@ AMD EPYC, without a GPU, with Python 3.11, TensorFlow 2.21 and Keras 3.15.
 ``lean_import``             importing Keras takes 1.3 s and 100 MB less; nothing on the screen in place of
                             6 lines that TensorFlow prints and no setting of its own keeps away
 ``keep_freed_memory``       2,200 page faults in each training step of ``tuned_ae``, 8 % of its processor time;
-                            nothing of the smaller ``baseline_ae``'s
+                            nothing of the smaller ``baseline_ae``'s; and 20 MB that threads would keep
 ``share_gpus``              other programs find memory on the GPU: TensorFlow takes all of it, whatever it needs
 ``compiles_with_xla``       on a CPU seconds and hundreds of megabytes, on a GPU (not measured) as Keras's ``fit``
 ==========================  ============================================================================
@@ -58,11 +58,12 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux":
         return
     megabyte = 2**20
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3  # malloc.h
+    m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
     with contextlib.suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         for option, size in ((m_trim_threshold, 64), (m_top_pad, 16), (m_mmap_threshold, 32)):
             mallopt(option, size * megabyte)
+        mallopt(m_arena_max, 2)  # else each of a dozen threads keeps freed memory of its own
 
 
 def share_gpus() -> None:

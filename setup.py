@@ -37,6 +37,6 @@ setup(
     extras_require={
         "export": EXPORT,
         "openvino": ["openvino>=2025,<2027"],
-        "test": ["pytest>=8", "ruff>=0.9", *EXPORT],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", *EXPORT],
     },
 )

@@ -180,6 +180,9 @@ def test_network_of_the_report():
     # Keras's MobileNetV2 without top has 2,257,984 parameters; 1280 * 6 + 6 of the classifier, and alpha.
     scaling = 2 * 64 + 1 if any(w.name == "count" for w in network.weights) else 0
     assert network.count_params() - scaling == 2_257_984 + 7_686 + 1
+    normalisations = [one for one in backbone.layers if isinstance(one, keras.layers.BatchNormalization)]
+    assert len(normalisations) == 52
+    assert all(type(one) is metric_layers.FusedBatchNormalization for one in normalisations)
 
 
 def test_scaling_is_stored_with_the_network_and_channels_are_equal():
@@ -217,6 +220,7 @@ def test_fused_batch_normalisation_equals_keras():
     assert np.allclose(ours(batch, training=False), keras_own(batch, training=False), atol=1e-4)
 
 
+@pytest.mark.usefixtures("without_mobilenet")
 def test_training_takes_the_steps_of_keras_own_layers():
     log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
     losses = []

@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import importlib
 import logging
+import shutil
 import sys
 import types
 
 import numpy as np
 import pytest
 import yaml
-from conftest import SHIPPED
+from conftest import SHIPPED, tiny_settings
 
 import common
 import config
@@ -346,18 +347,17 @@ def test_training_scores_of_a_machine_id():
 
 
 @pytest.fixture
-def trained(yaml_file, train_clips):
+def trained(families, dataset, tmp_path):
     """(run, system) with finished models of both machine types."""
     from tqdm import tqdm
 
-    import keras_model
     import training
 
-    settings = config.load_config(yaml_file({"fit": {"epochs": 1}}))
-    run = training.Run(settings, "dev", tqdm(total=0, disable=True))
-    system = settings.select(None)[0]
-    keras_model.train(run, system, train_clips)
-    return run, system
+    shutil.copytree(families / "model", tmp_path / "model")
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(tiny_settings(dataset, tmp_path)))
+    settings = config.load_config(path)
+    return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
 
 
 @pytest.mark.parametrize("damage", ["other type", "empty", "missing", "earlier version"])

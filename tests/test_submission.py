@@ -588,14 +588,17 @@ def with_member(path, files, name, **attributes):
         ("task2/\x1b[31m.csv", {}, "unexpected file"),
     ],
 )
-def test_unsafe_member_of_a_zip(tmp_path, files, clips, name, attributes, message):
-    path = with_member(tmp_path / "package.zip", files, name, **attributes)
-    before = set(tmp_path.parent.rglob("*"))
+def test_unsafe_member_of_a_zip(tmp_path, files, clips, monkeypatch, name, attributes, message):
+    folder = tmp_path / "two" / "below"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    path = with_member(folder / "package.zip", files, name, **attributes)
+    before = set(tmp_path.rglob("*"))
     findings = submission.check_package(submission.read_package(path), clips)
     (fault,) = [str(finding) for finding in findings if finding.is_fault]
     assert message in fault
     assert "\x1b" not in fault
-    assert set(tmp_path.parent.rglob("*")) == before  # nothing is extracted
+    assert set(tmp_path.rglob("*")) == before  # nothing is extracted
 
 
 def test_bounds_of_a_zip(tmp_path, files, clips, monkeypatch):

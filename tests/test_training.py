@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import SHIPPED
+from conftest import SHIPPED, merge, tiny_settings
 from tqdm import tqdm
 
 import common
 import config
 import keras_model
+import process
 import records
 import training
 
@@ -26,13 +27,13 @@ CALM = {"learning_rate_schedule": "cosine", "use_ema": True, "ema_momentum": 0.9
 @pytest.fixture
 def start(yaml_file, tmp_path):
     """Maker of runs: (run, system) of the tiny settings with changes, in a folder of its own."""
+    return lambda changes=None, *, name="work": run_of(yaml_file(changes, work=tmp_path / name))
 
-    def make(changes=None, *, name="work"):
-        settings = config.load_config(yaml_file(changes, work=tmp_path / name))
-        run = training.Run(settings, "dev", tqdm(total=0, disable=True))
-        return run, settings.select(None)[0]
 
-    return make
+def run_of(path):
+    """(run, system) of a YAML file."""
+    settings = config.load_config(path)
+    return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
 
 
 @pytest.fixture
@@ -257,15 +258,27 @@ def test_a_spoilt_model_is_named(tmp_path, content):
 # ---- resuming ----
 
 
+@pytest.fixture(scope="module", params=[{}, CALM], ids=["shipped", "calm"])
+def unbroken(request, dataset, tmp_path_factory):
+    """Changes of the YAML, and the weights that four epochs without a break end with."""
+    changes = {"fit": {"epochs": 4, "compile": request.param}}
+    work = tmp_path_factory.mktemp("unbroken")
+    path = work / "settings.yaml"
+    path.write_text(yaml.safe_dump(merge(tiny_settings(dataset, work), changes)))
+    run, system = run_of(path)
+    folders = [("fan", dataset / "dev_data" / "fan" / "train")]
+    clips = common.by_machine_type(common.check_clips(folders, min_samples=1, normal_only=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "compiles_with_xla", lambda: False)
+        keras_model.train(run, system, clips)
+    return changes, trained_weights(run, system)
+
+
 @pytest.mark.parametrize("before_saving", [False, True])
-@pytest.mark.parametrize("compile_", [{}, CALM], ids=["shipped", "calm"])
-def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, caplog, before_saving, compile_):
+def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, unbroken, monkeypatch, caplog, before_saving):
     caplog.set_level(logging.INFO)
-    changes = {"fit": {"epochs": 4, "compile": compile_}}
-    run, system = start(changes, name="unbroken")
-    keras_model.train(run, system, fan)
-    unbroken = trained_weights(run, system)
-    run, system = start(changes, name="broken")
+    changes, weights = unbroken
+    run, system = start(changes)
     with monkeypatch.context() as patch:
         fail_after(patch, 3, before_saving=before_saving)
         with pytest.raises(PowerFailureError):
@@ -277,16 +290,13 @@ def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, monkeypatch, 
     assert kept["epoch"] == len(kept["history"]["loss"]) == (2 if before_saving else 3)
     keras_model.train(run, system, fan)
     assert f"going on after epoch {kept['epoch']} of 4" in caplog.text
-    assert_same_weights(trained_weights(run, system), unbroken)
+    assert_same_weights(trained_weights(run, system), weights)
     assert not records.resume_path(folder, "fan").exists()
 
 
-@pytest.mark.parametrize("compile_", [{}, CALM], ids=["shipped", "calm"])
-def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, monkeypatch, compile_):
-    changes = {"fit": {"compile": compile_}}
-    unbroken = start(changes, name="unbroken")
-    keras_model.train(*unbroken, fan)
-    run, system = start(changes, name="broken")
+def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, unbroken, monkeypatch):
+    changes, weights = unbroken
+    run, system = start(changes)
     with monkeypatch.context() as patch:
         patch.setattr(training, "plot_history", lambda *_: fail())
         with pytest.raises(PowerFailureError):
@@ -297,7 +307,7 @@ def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, m
     keras_model.train(run, system, fan)
     assert epochs == []
     assert job_of(run, system, fan).is_done()
-    assert_same_weights(trained_weights(run, system), trained_weights(*unbroken))
+    assert_same_weights(trained_weights(run, system), weights)
 
 
 def fail():
