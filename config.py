@@ -565,7 +565,7 @@ def _name(key: Any) -> str:
 def _nearest(name: Any, known: typing.Iterable[str]) -> str:
     """What the user may have meant, and all there is."""
     close = difflib.get_close_matches(_name(name), known, n=1)
-    return (f"did you mean {close[0]}? " if close else "") + f"There is {', '.join(known)}"
+    return (f"did you mean {close[0]}? There" if close else "there") + f" is {', '.join(known)}"
 
 
 def _value(kind: Any, value: Any, where: str, allowed: typing.Mapping) -> Any:

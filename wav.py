@@ -6,7 +6,7 @@ libsndfile reads; what it passes over without a word is found here: missing soun
 import re
 import struct
 from pathlib import Path
-from stat import S_ISFIFO
+from stat import S_ISDIR, S_ISFIFO, S_ISREG
 
 import numpy as np
 
@@ -28,8 +28,9 @@ def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[i
     import soundfile
 
     stat = path.stat()
-    if S_ISFIFO(stat.st_mode):
-        raise ValueError("a pipe, not a file")  # opening it would wait for ever
+    if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
+        kind = "a folder" if S_ISDIR(stat.st_mode) else "a pipe" if S_ISFIFO(stat.st_mode) else "a device or socket"
+        raise ValueError(f"{kind}, not a file")
     if stat.st_size == 0:
         raise ValueError("file is empty")
     with path.open("rb") as stream:

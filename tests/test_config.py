@@ -58,7 +58,7 @@ def test_the_shipped_autoencoders_are_the_official_one_and_the_reports():
     [
         # unknown or misspelt
         ({"max_frp": 0.1}, "max_frp: unknown key; did you mean max_fpr?"),
-        ({"colour": 1}, "colour: unknown key; There is dev_directory, "),
+        ({"colour": 1}, "colour: unknown key; there is dev_directory, "),
         ({"feature": {"n_mel": 64}}, "feature.n_mel: unknown key; did you mean n_mels?"),
         ({"fit": {"epoch": 3}}, "fit.epoch: unknown key; did you mean epochs?"),
         ({"fit": {"compile": {"optimiser": "adam"}}}, "fit.compile.optimiser: unknown key; did you mean optimizer?"),
@@ -117,10 +117,10 @@ def test_the_shipped_autoencoders_are_the_official_one_and_the_reports():
         ({"result_file": "a/b.csv"}, "result_file: 'a/b.csv'; expected a file name without folders"),
         # names that stand nowhere
         ({"system": "smal"}, "system: smal: did you mean small?"),
-        ({"system": ["small", "other"]}, "system: other: There is small"),
+        ({"system": ["small", "other"]}, "system: other: there is small"),
         (
             {"submissions": {1: {"system": "big", "training_data": "eval"}}},
-            "submissions.1.system: big: There is small",
+            "submissions.1.system: big: there is small",
         ),
     ],
 )  # fmt: skip

@@ -150,7 +150,12 @@ def test_one_vector_more_than_neighbours_will_do(score):
     train = np.random.default_rng(0).normal(size=(6, 3))
     assert np.isfinite(scores(train, train + 1, score, n_neighbors=5)).all()
     assert np.isfinite(scores(train[:2], train + 1, score)).all()
-    assert np.allclose(left_out(train, score, n_neighbors=5), left_out(train, score, n_neighbors=4))
+    for few in (train, train[:4]):  # fewer than `n_nearest`, too
+        n = len(few) - 1  # of the others
+        others = [np.delete(few, i, axis=0) for i in range(len(few))]
+        expected = [scores(others[i], few[i : i + 1], score, n_neighbors=n - 1)[0] for i in range(len(few))]
+        for n_neighbors in (n, n - 1):
+            assert np.allclose(left_out(few, score, n_neighbors=n_neighbors), expected)
 
 
 # ---- standardisation ----
@@ -167,6 +172,8 @@ def test_what_never_changes_is_not_heard():
     mean, deviation = detectors.standardisation(train)
     away = (np.array([[0.0] * 5 + [-99]]) - mean) / deviation
     assert np.all(np.abs(away) < 1)
+    for unit in (1e-4, 1e4):  # what is flat is so beside the others
+        assert np.array_equal(np.isinf(detectors.standardisation(unit * train)[1]), [False] * 5 + [True])
 
 
 def test_all_dimensions_constant():
