@@ -17,8 +17,8 @@ demo: .venv/installed
 	$(BIN)/python make_demo_data.py
 	$(BIN)/python 00_train.py -d --config demo/baseline.yaml
 	$(BIN)/python 01_test.py -d --config demo/baseline.yaml
-	$(BIN)/python 00_train.py -e --config demo/baseline.yaml --system tuned_ae --system neighbors
-	$(BIN)/python 01_test.py -e --config demo/baseline.yaml --system tuned_ae --system neighbors
+	$(BIN)/python 00_train.py -e --config demo/baseline.yaml --system baseline_ae --system neighbors
+	$(BIN)/python 01_test.py -e --config demo/baseline.yaml --system baseline_ae --system neighbors
 	$(BIN)/python 02_evaluate.py demo/result/eval --truth demo/eval_data_list.csv
 	$(BIN)/python 02_evaluate.py demo/result/dev --report demo/report.html
 	@echo
