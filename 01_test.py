@@ -63,7 +63,7 @@ def report(
     faults = []
     unrated = common.without_auc(clips) if args.split == "dev" else []
     for system in systems:
-        folder = settings.result_directory / args.training_data / system.name
+        folder = settings.result_folder(args.training_data, system.name)
         if args.split == "eval" or unrated or args.scores_only:
             print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
         if args.scores_only:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     clips = checked_clips(settings, args, systems)
     if not args.machine_type:
         for system in systems:
-            folder = settings.result_directory / args.training_data / system.name
+            folder = settings.result_folder(args.training_data, system.name)
             result_record.require_only(folder, list(clips), settings.directory(args.split))
 
     import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked

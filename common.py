@@ -744,8 +744,6 @@ def log_mel_energies(
     melspectrogram: Hann window, centred frames) within rounding. The transform is taken in float64 and
     all that follows in float32, as librosa does: a float32 transform is off by up to 1e-3 dB in quiet bands.
     """
-    import scipy.fft
-
     waveform = np.asarray(waveform)
     if waveform.ndim != 1 or not waveform.size:
         raise ValueError(f"expected a waveform of shape (n_samples,), got {waveform.shape}")
@@ -755,7 +753,21 @@ def log_mel_energies(
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)  # Hann's
     padded = np.pad(waveform, n_fft // 2, mode=pad_mode)
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
-    log_mel = np.empty((len(frames), n_mels), np.float32)
+    log_mel = _mel_energies(frames, window, filters, power)
+    log_mel += np.float32(sys.float_info.epsilon)
+    np.log10(log_mel, out=log_mel)
+    log_mel *= np.float32(20.0 / power)
+    return log_mel.T
+
+
+def _mel_energies(
+    frames: np.ndarray, window: np.ndarray, filters: "scipy.sparse.csr_array", power: float
+) -> np.ndarray:  # (n_frames, n_mels)
+    """Sums of the mel filters over the spectra of frames, (n_frames, n_fft)."""
+    import scipy.fft
+
+    n_fft = frames.shape[1]
+    mel = np.empty((len(frames), filters.shape[0]), np.float32)
     block = 48  # frames at once: the spectra stay in the processor's cache, and are memory that is used again
     windowed = np.empty((block, n_fft))
     energy = np.empty((block, n_fft // 2 + 1), np.float32)
@@ -767,11 +779,8 @@ def log_mel_energies(
         np.add(spectrum[:, 0::2], spectrum[:, 1::2], out=energy[:n], casting="same_kind")
         if power != 2:
             energy[:n] **= power / 2
-        log_mel[start : start + n] = (filters @ energy[:n].T).T
-    log_mel += np.float32(sys.float_info.epsilon)
-    np.log10(log_mel, out=log_mel)
-    log_mel *= np.float32(20.0 / power)
-    return log_mel.T
+        mel[start : start + n] = (filters @ energy[:n].T).T
+    return mel
 
 
 def n_frames(n_samples: int, hop_length: int) -> int:

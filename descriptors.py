@@ -86,14 +86,10 @@ def modulation_spectrum(
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1 or not waveform.size:
         raise ValueError(f"expected a waveform of shape (n_samples,), got {waveform.shape}")
-    nyquist = sample_rate / 2
-    top = nyquist if high_frequency is None else high_frequency
-    _require(top <= nyquist, "high_frequency", top, nyquist, f"clips of {sample_rate} Hz have nothing above that")
-    _require(low_frequency < top, "low_frequency", low_frequency, top, "where the highest band is")
+    top = _highest_frequency(sample_rate, low_frequency, high_frequency)
     hop_length = max(1, round(hop * sample_rate))
     rate = sample_rate / hop_length  # [Hz] of the envelopes
     _require(high_modulation <= rate / 2, "high_modulation", high_modulation, rate / 2, "or a shorter hop")
-
     window_length = max(2, round(window * sample_rate))
     weights = _gammatone_weights(sample_rate, window_length, n_bands, low_frequency, top)
     if len(waveform) < window_length:
@@ -129,6 +125,15 @@ def _modulation_energies(
         spectrum = _power_spectrum((envelopes - envelopes.mean(axis=1, keepdims=True)) * taper, length)
         energies += spectrum @ gains
     return energies * (2 / (len(starts) * length * np.sum(taper**2, dtype=np.float64)))
+
+
+def _highest_frequency(sample_rate: int, low: float, high: float | None) -> float:
+    """Upper end of the bands [Hz]; raises UserError where the clips have none."""
+    nyquist = sample_rate / 2
+    top = nyquist if high is None else high
+    _require(top <= nyquist, "high_frequency", top, nyquist, f"clips of {sample_rate} Hz have nothing above that")
+    _require(low < top, "low_frequency", low, top, "where the highest band is")
+    return top
 
 
 def _require(holds: bool, key: str, value: float, limit: float, reason: str) -> None:

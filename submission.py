@@ -408,7 +408,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         folder = f"{authors.team}_{number}"
         system = config.systems[entry.system]
         try:
-            results = config.result_directory / entry.training_data / system.name
+            results = config.result_folder(entry.training_data, system.name)
             scores = scoring.score_files(results)
             parameters, sample_rate = model_facts(config.model_directory / entry.training_data, system)
             result_record.check(results, config=config, system=system, required=True)
@@ -519,7 +519,7 @@ def _method(part: System) -> str:
 
 def dev_results(config: Config, system: System, machine_types: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """Development AUC and pAUC [%] of each machine type; None where the system was not run on it."""
-    folder = config.result_directory / "dev" / system.name
+    folder = config.result_folder("dev", system.name)
     path = folder / config.result_file
     averages = {}
     if result_record.check(folder, config=config, system=system):  # what result.csv should say, whoever edited it

@@ -111,7 +111,7 @@ class Run:
 
     def result_folder(self, system_name: str) -> Path:
         """Folder of a system's score CSVs."""
-        return self.config.result_directory / self.training_data / system_name
+        return self.config.result_folder(self.training_data, system_name)
 
 
 # ---- models ----
@@ -408,16 +408,20 @@ def train(
                 callbacks=callbacks,
                 verbose=0,
             )
-    if (
-        np.asarray(trainee.optimizer.iterations) == 0
-    ):  # under mixed_float16, steps whose gradients overflow are left out
-        raise UserError(
-            f"{job.system.name} {job.name}: fit.precision: {fit.precision}: the gradients of every step were too large "
-            "for 16 bits, so that nothing was learnt. Train for more epochs, or set fit.precision: float32."
-        )
+    _require_a_step(trainee, job)
     with strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
         trainee.optimizer.finalize_variable_values(model.trainable_variables)
     return state.history
+
+
+def _require_a_step(trainee: keras.Model, job: Job) -> None:
+    """Raise UserError if no step was taken: under mixed_float16, those whose gradients overflow are left out."""
+    if np.asarray(trainee.optimizer.iterations) == 0:
+        raise UserError(
+            f"{job.system.name} {job.name}: fit.precision: {job.system.fit.precision}: the gradients of every step "
+            "were too large for 16 bits, so that nothing was learnt. Train for more epochs, or set fit.precision: "
+            "float32."
+        )
 
 
 class TrainingState(keras.callbacks.Callback):
