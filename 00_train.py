@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import common
 import config
-from workload import workload
+from audio.clips import Clip, by_machine_type, check_clips, select_machine_types
+from training.families import family_of
+from training.workload import workload
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ logger = logging.getLogger(__name__)
 def train_folders(settings: config.Config, training_data: str, wanted: Sequence[str] | None) -> list[tuple]:
     """(machine type, folder) of every training folder of the run; a machine type has two for dev+eval."""
     types = {
-        split: common.select_machine_types(settings.directory(split), f"{split}_directory", wanted)
+        split: select_machine_types(settings.directory(split), f"{split}_directory", wanted)
         for split in training_data.split("+")
     }
     everywhere = set.intersection(*map(set, types.values()))
@@ -35,7 +37,7 @@ def train_folders(settings: config.Config, training_data: str, wanted: Sequence[
     return [(name, settings.directory(split) / name / "train") for split in types for name in types[split]]
 
 
-def work(settings: config.Config, systems: Sequence[config.System], clips: dict[str, list[common.Clip]]) -> int:
+def work(settings: config.Config, systems: Sequence[config.System], clips: dict[str, list[Clip]]) -> int:
     """Progress steps that training takes.
 
     Raises
@@ -59,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = common.parse_arguments(common.argument_parser(__doc__), argv)
     settings = config.load_config(args.config)
     systems = settings.select(args.system)
-    clips = common.by_machine_type(
-        common.check_clips(
+    clips = by_machine_type(
+        check_clips(
             train_folders(settings, args.training_data, args.machine_type),
             min_samples=max(system.min_samples for system in systems),
             normal_only=True,
@@ -74,14 +76,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     total = work(settings, systems, clips)
 
-    import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+    from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+        Run,
+        enough_memory,
+        progress_bar,
+    )
 
-    with training.progress_bar(total, settings.fit.verbose) as bar:
-        run = training.Run(settings, args.training_data, bar)
+    with progress_bar(total, settings.fit.verbose) as bar:
+        run = Run(settings, args.training_data, bar)
         run.require_writable(systems, models=True)
         for system in systems:
-            with training.enough_memory(system):
-                system.module.train(run, system, clips)
+            with enough_memory(system):
+                family_of(system).train(run, system, clips)
     for system in systems:
         logger.info("%s: models in %s", system.name, run.model_folder(system))
 

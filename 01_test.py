@@ -10,15 +10,16 @@ from pathlib import Path
 
 import common
 import config
-import result_record
-import results
+from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types, without_auc
+from evaluation import embedding_figure, result_record, results
+from training.families import family_of
 
 
-def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[common.Clip]]:
+def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[Clip]]:
     """Machine type -> its test clips in the official order, every one of them checked."""
     directory = settings.directory(args.split)
-    types = common.select_machine_types(directory, f"{args.split}_directory", args.machine_type)
-    clips = common.check_clips(
+    types = select_machine_types(directory, f"{args.split}_directory", args.machine_type)
+    clips = check_clips(
         [(machine_type, directory / machine_type / "test") for machine_type in types],
         min_samples=max(system.min_samples for system in systems),
         normal_only=False,
@@ -26,8 +27,8 @@ def checked_clips(settings: config.Config, args, systems: Sequence[config.System
         channel=settings.channel,
         cache_directory=settings.cache_directory,
     )
-    grouped = common.by_machine_type(clips)
-    return {machine_type: common.test_order(test_clips) for machine_type, test_clips in grouped.items()}
+    grouped = by_machine_type(clips)
+    return {machine_type: official_order(test_clips) for machine_type, test_clips in grouped.items()}
 
 
 def parse_arguments(argv: Sequence[str] | None):
@@ -51,9 +52,7 @@ def parse_arguments(argv: Sequence[str] | None):
     return args
 
 
-def report(
-    settings: config.Config, args, systems: Sequence[config.System], clips: dict[str, list[common.Clip]]
-) -> None:
+def report(settings: config.Config, args, systems: Sequence[config.System], clips: dict[str, list[Clip]]) -> None:
     """Say what has become of the clips, system by system.
 
     Raises
@@ -61,7 +60,7 @@ def report(
     UserError : naming the faults of all result folders at once.
     """
     faults = []
-    unrated = common.without_auc(clips) if args.split == "dev" else []
+    unrated = without_auc(clips) if args.split == "dev" else []
     for system in systems:
         folder = settings.result_folder(args.training_data, system.name)
         if args.split == "eval" or unrated or args.scores_only:
@@ -95,17 +94,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             folder = settings.result_folder(args.training_data, system.name)
             result_record.require_only(folder, list(clips), settings.directory(args.split))
 
-    import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+    from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+        Run,
+        enough_memory,
+        progress_bar,
+    )
 
     passes = sum(len(system.members) or 1 for system in systems)  # over the clips
-    with training.progress_bar(sum(map(len, clips.values())) * passes, settings.fit.verbose) as bar:
-        run = training.Run(settings, args.training_data, bar)
+    with progress_bar(sum(map(len, clips.values())) * passes, settings.fit.verbose) as bar:
+        run = Run(settings, args.training_data, bar, draw=embedding_figure.write_figure)
         run.require_writable(systems, models=False)
         for system in systems:
-            system.module.require(run, system, clips)
+            family_of(system).require(run, system, clips)
         for system in systems:
             for machine_type, test_clips in clips.items():
-                with training.enough_memory(system):
+                with enough_memory(system):
                     results.score(run, system, machine_type, test_clips)
     report(settings, args, systems, clips)
 

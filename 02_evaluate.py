@@ -74,9 +74,8 @@ def expanded(text: str) -> list[Path]:
 def main(argv=None):
     """Evaluate the folders that the command line names."""
     args = parse_arguments(argv)
-    import comparison
-    import scoring
     from config import load_config
+    from evaluation import comparison, scoring
 
     config = load_config(args.config) if args.config else None
     max_fpr = args.max_fpr or (config.max_fpr if config else OFFICIAL_MAX_FPR)
@@ -99,7 +98,7 @@ def main(argv=None):
     if ranking:
         print(f"\n{comparison.ranking_table(ranking)}")
     if args.report:
-        import html_report
+        from evaluation import html_report
 
         html_report.write_report(args.report, results, comparisons, ranking, max_fpr=max_fpr)
         print(f"\nreport: {args.report}, its figures: {html_report.figure_folder(args.report)}")

@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.check and (args.report_pdf or args.output):
         parser.error("--report-pdf and --output go with --authors")
 
-    import meta_file
-    import submission
+    from challenge import meta_file, submission
 
     if args.check:
         clips = submission.clips_of_truth(args.truth) if args.truth else submission.official_clips()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import common
 import config
-import detection
+from deployment import detection
 
 DESCRIPTION = """Say of each recording whether the machine sounds normal, by a system that 00_train.py has trained.
 
@@ -94,10 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         windows = [window for clip in clips for window in detection.windows(clip, trained.n_samples)]
 
-        import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+        from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+            Run,
+            progress_bar,
+        )
 
-        bar = stack.enter_context(training.progress_bar(len(windows), settings.fit.verbose))
-        run = training.Run(settings, args.training_data, bar, draws=False)
+        bar = stack.enter_context(progress_bar(len(windows), settings.fit.verbose))
+        run = Run(settings, args.training_data, bar)
         verdicts = detection.judge(run, system, windows, args.machine_id, names)
         bar.close()
         print(detection.table(verdicts))

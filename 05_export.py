@@ -7,7 +7,9 @@ from pathlib import Path
 
 import common
 import config
-import exported
+from audio.clips import Clip, by_machine_type, check_clips, clip_folders, select_machine_types, wav_paths
+from deployment import runtimes
+from training.families import family_of
 
 DESCRIPTION = """Write the networks of a trained system in the format of another runtime, and for each machine type a
 JSON with all that a caller needs beside: features, windows, detector, thresholds. The clips of the test folder (where
@@ -32,7 +34,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
     parser.add_argument("--system", required=True, metavar="NAME", help="system of the YAML; of a fusion, its members")
-    parser.add_argument("--format", required=True, choices=list(exported.FORMATS))
+    parser.add_argument("--format", required=True, choices=list(runtimes.FORMATS))
     parser.add_argument(
         "--int8", action="store_true", help="with litert: integers of 8 bits throughout, for microcontrollers"
     )
@@ -57,9 +59,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def clips_of(
     settings: config.Config, split: str, machine_types: Sequence[str], folder: str, system: config.System
-) -> dict[str, list[common.Clip]]:
+) -> dict[str, list[Clip]]:
     """Machine type -> its clips in ``train`` or ``test``, every one of them checked."""
-    clips = common.check_clips(
+    clips = check_clips(
         [(machine_type, settings.directory(split) / machine_type / folder) for machine_type in machine_types],
         min_samples=system.min_samples,
         normal_only=folder == "train",
@@ -67,25 +69,25 @@ def clips_of(
         channel=settings.channel,
         cache_directory=settings.cache_directory,
     )
-    return common.by_machine_type(clips)
+    return by_machine_type(clips)
 
 
 def has_test_clips(settings: config.Config, split: str, machine_type: str) -> bool:
     """True where there are test clips of a machine type."""
     folder = settings.directory(split) / machine_type / "test"
-    sources = common.clip_folders(machine_type, folder, names=settings.names, normal_only=False)
-    return any(common.wav_paths(source.path) for source in sources)
+    sources = clip_folders(machine_type, folder, names=settings.names, normal_only=False)
+    return any(wav_paths(source.path) for source in sources)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then export."""
     args = parse_arguments(argv)
-    exported.require_packages(args.format)
+    runtimes.require_packages(args.format)
     settings = config.load_config(args.config)
     (system,) = settings.select([args.system])
     split = "dev" if args.training_data == "dev" else "eval"
     key = f"{split}_directory"
-    types = common.select_machine_types(settings.directory(split), key, args.machine_type)
+    types = select_machine_types(settings.directory(split), key, args.machine_type)
     untested = [name for name in types if not has_test_clips(settings, split, name)]
     if untested:
         logger.info("no test clips of %s: training clips are scored again", ", ".join(untested))
@@ -97,12 +99,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     folder = args.output / args.training_data / (args.format + ("_int8" if args.int8 else ""))
 
-    import training  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+    from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
+        Run,
+        progress_bar,
+    )
 
-    with training.progress_bar(2 * sum(map(len, clips.values())), settings.fit.verbose) as bar:
-        run = training.Run(settings, args.training_data, bar, draws=False)
-        system.module.require(run, system, clips)
-        import export
+    with progress_bar(2 * sum(map(len, clips.values())), settings.fit.verbose) as bar:
+        run = Run(settings, args.training_data, bar)
+        family_of(system).require(run, system, clips)
+        from deployment import export
 
         lines = list(export.export(run, system, folder, args.format, clips, calibration))
     print("\n".join([f"files in {folder}:", *lines]))

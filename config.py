@@ -6,7 +6,6 @@ YAML. To give a system a new setting, add a field to its model's dataclass and t
 
 import dataclasses
 import difflib
-import importlib
 import math
 import reprlib
 import types
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from common import UserError
+from storage.strict_yaml import read_yaml
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "adagrad", "adadelta", "lion")
 AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
@@ -286,11 +284,6 @@ class System:
         second = self.model.hop * self.feature.hop_length if self.model.aggregate == "std" else 0
         return self.feature.min_samples + second
 
-    @property
-    def module(self) -> types.ModuleType:
-        """Module with the model's functions, imported when first asked for (it brings TensorFlow)."""
-        return importlib.import_module(self.model.MODULE)
-
 
 @dataclass(frozen=True)
 class Submission:
@@ -364,26 +357,6 @@ def load_config(path: Path) -> Config:
         raise UserError(f"{path}: {fault}") from fault
 
 
-def read_yaml(path: Path, *, aliases: bool = True) -> Any:
-    """Content of a YAML file as plain values; nothing in it is executed.
-
-    Without ``aliases`` these (``*name``) are refused: by them, a few lines are a billion values.
-
-    Raises
-    ------
-    OSError : if it cannot be read.
-    ValueError : if it is no YAML, in words that fit on a screen.
-    """
-    text = path.read_text(encoding="utf-8")
-    try:
-        return yaml.load(text, Loader=_StrictLoader if aliases else _PlainLoader)
-    except RecursionError:
-        raise ValueError("its brackets or blocks are nested too deeply") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
-        # PyYAML lets all of these through, such as OverflowError for a date, IndexError for an empty !!int
-        raise ValueError(str(error)[:500]) from error
-
-
 def is_plain_name(name: Any) -> bool:
     """True for text that can be the name of a file or folder on every system, and leads to no other folder."""
     plain = isinstance(name, str) and name.isprintable() and name not in ("", ".", "..")
@@ -392,39 +365,6 @@ def is_plain_name(name: Any) -> bool:
 
 class InvalidKeyError(Exception):
     """A key of the YAML and what is wrong with it."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice; YAML would silently take the last."""
-
-    def construct_mapping(self, node, deep=False):
-        """Construct a mapping after looking for keys that occur twice."""
-        names = set()
-        for child, _ in node.value:
-            if not isinstance(child, yaml.ScalarNode):
-                continue  # is refused below
-            if child.value in names:
-                fault = f"key {child.value[:MAX_SHOWN]} stands there twice"
-                raise yaml.constructor.ConstructorError(None, None, fault, child.start_mark)
-            names.add(child.value)
-        return super().construct_mapping(node, deep)
-
-    def flatten_mapping(self, node):
-        """Take the keys of merged blocks (<<), a bounded number: blocks that merge blocks grow without end."""
-        super().flatten_mapping(node)
-        if len(node.value) > MAX_KEYS:
-            fault = f"a block of more than {MAX_KEYS} keys"
-            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
-
-
-class _PlainLoader(_StrictLoader):
-    """The same without aliases, for files that we have written."""
-
-    def compose_node(self, parent, index):
-        """Compose a node unless it is an alias."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
 
 
 def _config(block: Any) -> Config:

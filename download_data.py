@@ -30,7 +30,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import common
 import config
+from audio.clips import wav_paths
 from common import UserError
+from storage.files import errors_name, write_whole
 
 EXAMPLES = """examples:
   python download_data.py --dev                        the development dataset
@@ -39,7 +41,7 @@ EXAMPLES = """examples:
   python download_data.py --dev --from ~/Downloads     archives that were fetched by hand
 """
 
-ARCHIVES_FILE = Path(__file__).with_name("archives.yaml")
+ARCHIVES_FILE = Path(__file__).with_name("challenge") / "archives.yaml"
 BASE_URL = "https://zenodo.org"
 UNPACKING = ".unpacking_"  # begins the names of folders that are not whole yet
 FETCH_BY_HAND = "look with a browser what is there, fetch the archive by hand and unpack it with --from"
@@ -161,7 +163,7 @@ def _fault_of(archive: Archive, place: Path, directory: Path) -> str | None:
     if not archive.clips:
         return "" if place.is_file() and md5_of(place) == archive.md5 else f"{place}: not the official file"
     expected = archive.folders(directory)[place]
-    sizes = [path.stat().st_size for path in common.wav_paths(place)]
+    sizes = [path.stat().st_size for path in wav_paths(place)]
     short = sum(size < 2 * archive.samples for size in sizes)
     if len(sizes) == expected and not short:
         return ""
@@ -273,7 +275,7 @@ class Server:
                     offset += len(chunk)
                     if offset > (archive.bytes or archive.unpacked_bytes):
                         raise UserError(f"{response.url}: sends more than the archive has; {FETCH_BY_HAND}")
-                    with common.errors_name(path):
+                    with errors_name(path):
                         stream.write(chunk)
                     bar.update(len(chunk))
         if archive.bytes is not None and offset < archive.bytes:
@@ -421,7 +423,7 @@ def _extract(archive: Archive, opened: zipfile.ZipFile, folder: Path) -> None:
                 left -= len(block)
                 if left < 0:
                     raise UnsafeArchiveError(f"unpacks to more than {_gigabytes(archive.unpacked_bytes)}")
-                with common.errors_name(target):
+                with errors_name(target):
                     stream.write(block)
     for place in archive.folders(folder):
         if is_empty(place):
@@ -518,7 +520,7 @@ def install(archive: Archive, path: Path, directory: Path, bar: tqdm) -> None:
     if archive.clips:
         unpack(archive, path, directory)
     else:
-        with common.write_whole(archive.place(directory)) as beside:
+        with write_whole(archive.place(directory)) as beside:
             shutil.copyfile(path, beside)
     logger.info("%s -> %s", archive.name, ", ".join(map(str, archive.folders(directory) or [archive.place(directory)])))
 

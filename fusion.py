@@ -9,63 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
-import records
-import training
-from common import Clip, UserError
+from audio.clips import Clip
+from common import UserError
 from config import System
-
-FLOOR = 1e-3  # of the least training score
-
-
-def log_statistics(training_scores: np.ndarray) -> tuple[float, float, float]:
-    """Least score that counts as itself, and mean and deviation of the log scores, of training clips (n_train,).
-
-    A score of 0 (a probability of one, an error of zero) has no logarithm: no score counts as less than a thousandth
-    of the least training score above 0.
-    """
-    positive = training_scores[training_scores > 0]
-    least = FLOOR * positive.min() if positive.size else np.finfo(np.float64).tiny
-    logs = np.log(np.maximum(training_scores, least))
-    deviation = logs.std()
-    return float(least), float(logs.mean()), float(deviation if deviation > 0 else 1.0)
+from detectors.facts import log_facts
+from detectors.standardised import standardised_by_id
+from training.families import Part, family_of
+from training.model_records import TrainingScores
+from training.run import Run
 
 
-def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:
-    """Log scores in deviations from the mean of the training clips' log scores, shape (n,).
-
-    Parameters
-    ----------
-    scores, training_scores : ndarray, shape (n,) and (n_train,), of one system and machine ID, at least 0
-    """
-    least, mean, deviation = log_statistics(training_scores)
-    return (np.log(np.maximum(scores, least)) - mean) / deviation
-
-
-def standardised_by_id(scores: np.ndarray, machine_ids: np.ndarray, own: np.ndarray, own_ids: np.ndarray) -> np.ndarray:
-    """Standardised log scores, by the training clips' ``own`` of the same machine ID, or of all where it has none."""
-    found = np.empty(len(scores))
-    for machine_id in np.unique(machine_ids):
-        members = machine_ids == machine_id
-        of_id = own[own_ids == machine_id]
-        found[members] = standardised(scores[members], of_id if of_id.size else own)
-    return found
-
-
-# ---- the functions that the scripts call ----
-
-
-def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Train the members that are not trained on just these clips."""
     for member in system.members:
-        member.module.train(run, member, clips)
+        family_of(member).train(run, member, clips)
 
 
-def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Raise UserError unless every member can score these clips and was trained on the same ones as the others."""
     faults = []
     for member in system.members:
         try:
-            member.module.require(run, member, clips)
+            family_of(member).require(run, member, clips)
         except UserError as error:  # to name the faults of all members at once
             faults.append(f"{system.name}: member {member.name}: {error}")
     if faults:
@@ -75,7 +40,7 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
 
 
 def _check_same_clips(
-    system: System, machine_type: str, of_members: dict[str, records.TrainingScores], clips: Sequence[Clip]
+    system: System, machine_type: str, of_members: dict[str, TrainingScores], clips: Sequence[Clip]
 ) -> None:
     """Raise UserError unless the members know the same training clips, and some of each test clip's machine ID."""
     (first, known), *others = of_members.items()
@@ -93,40 +58,49 @@ def _check_same_clips(
         )
 
 
-def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
     """Files that stand for what scores the clips of a machine type: those of the members."""
-    return [path for member in system.members for path in member.module.made_by(run, member, machine_type)]
+    return [path for member in system.members for path in family_of(member).made_by(run, member, machine_type)]
 
 
-def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
-    scores = [member.module.anomaly_scores(run, member, machine_type, clips) for member in system.members]
+    scores = [family_of(member).anomaly_scores(run, member, machine_type, clips) for member in system.members]
     machine_ids = np.array([clip.machine_id for clip in clips])
     return _by_machine_id(system, scores, machine_ids, _training_scores(run, system, machine_type))
 
 
-def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
+def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
     """Scores of the training clips of a machine type."""
     of_members = _training_scores(run, system, machine_type)
     first = next(iter(of_members.values()))
     scores = [own.scores for own in of_members.values()]
-    return records.TrainingScores(
-        first.names, first.machine_ids, _by_machine_id(system, scores, first.machine_ids, of_members)
-    )
+    return TrainingScores(first.names, first.machine_ids, _by_machine_id(system, scores, first.machine_ids, of_members))
 
 
-def _training_scores(run: training.Run, system: System, machine_type: str) -> dict[str, records.TrainingScores]:
-    return {member.name: member.module.training_scores(run, member, machine_type) for member in system.members}
+def _training_scores(run: Run, system: System, machine_type: str) -> dict[str, TrainingScores]:
+    return {member.name: family_of(member).training_scores(run, member, machine_type) for member in system.members}
 
 
 def _by_machine_id(
     system: System,
     scores: Sequence[np.ndarray],
     machine_ids: np.ndarray,
-    of_members: dict[str, records.TrainingScores],
+    of_members: dict[str, TrainingScores],
 ) -> np.ndarray:
     """The members' ``scores`` as one, each standardised by the training clips of the clip's machine ID."""
     members = zip(scores, of_members.values(), system.model.members.values(), strict=True)
     return sum(
         weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids) for part, own, weight in members
     )
+
+
+def parts(run: Run, system: System, machine_type: str) -> list[Part]:
+    """What is exported: the parts of the members, and what they are summed by."""
+    members = {}
+    for member, weight in zip(system.members, system.model.members.values(), strict=True):
+        trained = family_of(member).training_scores(run, member, machine_type)
+        log = log_facts(trained.scores, trained.machine_ids)
+        members[member.name] = {"weight": weight, "json": f"{member.name}_{machine_type}.json", "log": log}
+    of_members = [part for member in system.members for part in family_of(member).parts(run, member, machine_type)]
+    return [*of_members, Part(system, machine_type, {"score": {"kind": "fusion", "members": members}})]

@@ -4,13 +4,11 @@ The official network and the report's differ in the widths of their layers alone
 autoencoder map vectors to vectors like these, so that all are trained and score clips in the same way.
 """
 
-import functools
 import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -19,19 +17,24 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-import distribution
-import features
-import process
-import records
-import training
-from common import Clip, UserError, fault_list, stack_frames
-from config import AGGREGATES, ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
-from workload import passes
+from audio import features
+from audio.clips import Clip
+from common import UserError, stack_frames
+from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
+from detectors import decision
+from storage.records import record_path
+from training import distribution
+from training.families import Part
+from training.fit import fit_job
+from training.model_records import TrainingScores, check_sample_rate, scores_path
+from training.models import load_finished, save_model
+from training.optimizers import make_optimizer
+from training.run import Job, Run
+from training.vector_errors import TrainingErrors, aggregated, check_counts, check_finite, vector_errors, vectors_of
+from training.window_trainer import DENSE_LAYERS, DistributedTrainer, WindowTrainer
+from training.workload import passes
 
 STEPS_PER_CALL = 16  # training steps that TensorFlow takes before it is Keras's turn again, which costs a millisecond
-SCORING_BATCH = 1024  # vectors in one call of the model: three clips of 10 s; one clip alone takes the time of a call
-SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
-OFFICIAL_LAYERS = {"InputLayer", "Dense", "BatchNormalization", "Activation"}
 
 logger = logging.getLogger(__name__)
 
@@ -205,194 +208,7 @@ class BandScale(layers.Layer):
         return {**super().get_config(), "inverse": self.inverse}
 
 
-def training_pass(network: keras.Model, vectors: tf.Tensor) -> tf.Tensor:
-    """What ``network(vectors, training=True)`` gives for blocks of Dense + BN + ReLU, in fewer operations.
-
-    Keras puts a batch normalisation together from a dozen, each a pass over the activations, and so are their
-    gradients: on a CPU, a step of the official network takes a fifth longer.
-    """
-    h = vectors
-    *hidden, last = network.layers[1:]
-    for dense, norm in zip(hidden[::3], hidden[1::3], strict=True):
-        h, mean, variance = _normalised_relu(
-            tf.matmul(h, dense.kernel), *map(tf.convert_to_tensor, (dense.bias, norm.gamma, norm.beta)), norm.epsilon
-        )
-        for moving, batch in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
-            moving.assign(moving * norm.momentum + batch * (1 - norm.momentum))
-    return tf.matmul(h, last.kernel) + last.bias
-
-
-def _normalised_relu(
-    h: tf.Tensor, bias: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """``relu(BN(h + bias))`` by the batch's statistics, shape (n, units), and these: mean and variance, (units,).
-
-    The gradient is that of Ioffe & Szegedy, Batch Normalization, ICML 2015, section 3. The bias has none: it moves the
-    mean, which is subtracted again.
-    """
-
-    @tf.custom_gradient
-    def differentiable(h: tf.Tensor, bias: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple:
-        n = tf.cast(tf.shape(h)[0], h.dtype)
-        mean = tf.reduce_sum(h, axis=0) / n
-        centred = h - mean
-        variance = tf.reduce_sum(centred * centred, axis=0) / n
-        scale = tf.math.rsqrt(variance + epsilon)
-        output = tf.nn.relu(centred * (gamma * scale) + beta)
-
-        def gradients(d_output: tf.Tensor, *_) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            d_output = tf.raw_ops.ReluGrad(gradients=d_output, features=output)
-            d_beta = tf.reduce_sum(d_output, axis=0)
-            d_gamma = tf.reduce_sum(d_output * centred, axis=0) * scale
-            d_h = (d_output - d_beta / n - centred * (scale * d_gamma / n)) * (gamma * scale)
-            return d_h, tf.zeros_like(bias), d_gamma, d_beta
-
-        return (output, mean + bias, variance), gradients
-
-    return differentiable(h, bias, gamma, beta)
-
-
-class WindowTrainer(keras.Model):
-    """Trains an autoencoder on windows that are cut out of the log-mel frames batch by batch.
-
-    The frames are on the device once, in float32; ``fit`` is given indices of windows, those of several batches at
-    once. The vectors of a training set, five times the size of its frames, are never held. One trainer serves all
-    machine types of a system, so that the training step is traced and compiled once.
-    """
-
-    def __init__(
-        self,
-        autoencoder: keras.Model,
-        feature: Feature,
-        *,
-        batch_size: int,
-        steps_per_call: int = 1,
-        hop: int = 1,
-    ):
-        super().__init__(autocast=False)  # under mixed precision, the layers cast what they are given themselves
-        self.autoencoder, self.batch_size, self.steps_per_call = autoencoder, batch_size, steps_per_call
-        self.initial_values = [np.asarray(variable) for variable in autoencoder.variables]
-        self.frames, self.n_mels, self.hop = feature.frames, feature.n_mels, hop
-        self.log_mel = tf.Variable(tf.zeros((0, self.n_mels)), shape=(None, self.n_mels), trainable=False)
-        self.starts = tf.Variable(tf.zeros(0, tf.int32), shape=(None,), trainable=False)
-        self.step = plain = tf.function(super().train_step)
-        if process.compiles_with_xla():
-            # Outside stay the gather, whose shapes change with the machine type, and an epoch's last batch, of a shape
-            # of its own: not worth the seconds and the memory of compiling them.
-            compiled = tf.function(lambda batch: plain(batch), jit_compile=True)
-            self.step = lambda batch: tf.cond(
-                tf.equal(tf.shape(batch[0])[0], self.batch_size), lambda: compiled(batch), lambda: plain(batch)
-            )
-        kinds = {type(layer).__name__ for layer in autoencoder.layers}
-        self.is_conv = "Conv2D" in kinds
-        self.is_dense = kinds <= OFFICIAL_LAYERS and autoencoder.layers[1].compute_dtype == "float32"
-
-    def start_anew(self) -> None:
-        """Give the autoencoder the weights, and the state of its random numbers, that it was built with."""
-        for variable, value in zip(self.autoencoder.variables, self.initial_values, strict=True):
-            variable.assign(value)
-
-    def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
-        """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
-        self.set_frames(blocks, offsets)
-        for layer in self.autoencoder.layers:
-            if isinstance(layer, BandScale):
-                layer.adapt(self.log_mel.value())
-        starts = features.window_starts(offsets, self.frames, self.hop)
-        self.starts.assign(starts)
-        return len(starts)
-
-    def unload(self) -> None:
-        """Let the frames go."""
-        self.log_mel.assign(tf.zeros((0, self.n_mels)))
-
-    def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
-        """Put the clips' frames into ``log_mel``.
-
-        The variable takes over NumPy's memory. TensorFlow would copy, and its own memory, once used, it never returns:
-        the frames of a large machine type would be held twice.
-        """
-        n_values = int(offsets[-1]) * self.n_mels
-        memory = np.empty(4 * n_values + 63, np.uint8)
-        first = -memory.ctypes.data % 64  # TensorFlow takes over memory at multiples of 64 bytes alone
-        log_mel = memory[first : first + 4 * n_values].view(np.float32).reshape(-1, self.n_mels)
-        for start, block in zip(offsets, blocks, strict=False):
-            log_mel[start : start + len(block)] = block
-        self.log_mel.assign(tf.experimental.dlpack.from_dlpack(log_mel.__dlpack__()))
-
-    def call(self, vectors, training=False):
-        """Reconstruct."""
-        if training and self.is_dense:
-            return training_pass(self.autoencoder, vectors)
-        return self.autoencoder(vectors, training=training)
-
-    def vectors(self, indices: tf.Tensor) -> tf.Tensor:
-        """Windows ``indices`` as vectors, shape (n, frames * n_mels), oldest frame first."""
-        rows = tf.gather(self.starts, indices)[:, None] + tf.range(self.frames)
-        frames = self.log_mel.value()  # gathered from the variable itself, they would be copied
-        return tf.reshape(tf.gather(frames, rows), (-1, self.frames * self.n_mels))
-
-    def train_step(self, indices):
-        """A step on each batch of windows, which are input and target."""
-        return self._for_each_batch(self.step, indices)
-
-    def test_step(self, indices):
-        """Validation loss of the windows, batch by batch."""
-        return self._for_each_batch(super().test_step, indices)
-
-    def _for_each_batch(self, step: Callable, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        def body(start: tf.Tensor) -> tf.Tensor:
-            vectors = self.vectors(indices[start : start + self.batch_size])
-            step((vectors, vectors))
-            return start + self.batch_size
-
-        tf.while_loop(lambda start: start < tf.size(indices), body, [0])
-        return self.get_metrics_result()
-
-
-class DistributedTrainer(WindowTrainer):
-    """The same on several replicas: each is given the indices of the whole batch and takes its own part.
-
-    Its steps are Keras's own: what updates the variables of several replicas cannot be compiled as one function.
-    """
-
-    def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
-        """Put the clips' frames into ``log_mel``, at once: by parts, the first replica alone would get them."""
-        log_mel = np.empty((int(offsets[-1]), self.n_mels), np.float32)
-        for start, block in zip(offsets, blocks, strict=False):
-            log_mel[start : start + len(block)] = block
-        self.log_mel.assign(log_mel)
-
-    def own_vectors(self, indices: tf.Tensor) -> tf.Tensor:
-        """The part of the windows that this replica works on; of a network with convolutions, never none."""
-        return self.vectors(distribution.own_part(indices, never_empty=self.is_conv))
-
-    def call(self, indices, training=False):
-        """Reconstruct this replica's part of the windows."""
-        return self.autoencoder(self.own_vectors(indices), training=training)
-
-    @property
-    def losses(self):
-        """What layers add to this replica's loss; they are shared, and hold what they add to that of the others."""
-        return distribution.own_tensors(super().losses)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Loss of this replica's part; Keras weights what it reports by the length of ``x``, the whole batch."""
-        vectors = self.own_vectors(x)
-        loss = super().compute_loss(vectors, vectors, y_pred, training=training)
-        share = distribution.share(x, never_empty=self.is_conv)
-        return tf.math.multiply_no_nan(loss, share)  # the mean over an empty part is no number
-
-    def train_step(self, indices):
-        """One step; the windows are cut out in ``call`` and ``compute_loss``."""
-        return distribution.reducible(keras.Model.train_step(self, indices))
-
-    def test_step(self, indices):
-        """Validation loss of one batch."""
-        return distribution.reducible(keras.Model.test_step(self, indices))
-
-
-def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Train one autoencoder per machine type, except where there is one trained on just this.
 
     Parameters
@@ -401,7 +217,7 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     """
     trainer = None
     for machine_type, train_clips in clips.items():
-        job = training.Job(run, system, machine_type, train_clips)
+        job = Job(run, system, machine_type, train_clips)
         if job.is_done():
             job.skip(passes(system, len(train_clips)))
             continue
@@ -412,9 +228,9 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
         distribution.synchronise(trainer.autoencoder, distribution.is_distributed(run.strategy))
         history, errors = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
-        name = records.scores_path(job.folder, machine_type).name
-        thresholds = {machine_type: job.thresholds(errors.scores(system.model.aggregate))}
-        training.save_model(trainer.autoencoder, job, history, {name: errors.save}, {"thresholds": thresholds})
+        name = scores_path(job.folder, machine_type).name
+        thresholds = {machine_type: decision.of_training(errors.scores(system.model.aggregate), run.config)}
+        save_model(trainer.autoencoder, job, history, {name: errors.save}, {"thresholds": thresholds})
 
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:
@@ -432,12 +248,12 @@ def make_trainer(system: System, seed: int) -> WindowTrainer:
         steps_per_call=1 if single else STEPS_PER_CALL,
         hop=system.model.hop,
     )
-    trainer.compile(training.make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
+    trainer.compile(make_optimizer(system.fit), system.fit.compile.loss, jit_compile=False)
     trainer.optimizer.build(autoencoder.trainable_variables)  # in its first step, the step would be traced twice
     return trainer
 
 
-def _train_one(job: training.Job, trainer: WindowTrainer) -> tuple[dict[str, list[float]], "TrainingErrors"]:
+def _train_one(job: Job, trainer: WindowTrainer) -> tuple[dict[str, list[float]], "TrainingErrors"]:
     """Train the autoencoder of one machine type from its start, or from where an interrupted run got to.
 
     Returns
@@ -457,7 +273,7 @@ def _train_one(job: training.Job, trainer: WindowTrainer) -> tuple[dict[str, lis
     validation = None
     if n_train < n_windows:
         validation = tf.data.Dataset.range(n_train, n_windows).batch(fit.batch_size * trainer.steps_per_call)
-    history = training.train(
+    history = fit_job(
         trainer.autoencoder,
         trainer,
         job,
@@ -471,41 +287,38 @@ def _train_one(job: training.Job, trainer: WindowTrainer) -> tuple[dict[str, lis
     return history, errors
 
 
-def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Raise UserError unless there is a finished model for each machine type, fit for its clips."""
     for machine_type, test_clips in clips.items():
         if isinstance(system.model, OfficialModel):
             load_official(official_path(system, machine_type))
             continue
-        records.check_sample_rate(records.require_trained(run, system, machine_type), test_clips)
+        check_sample_rate(run.require_trained(system, machine_type), test_clips)
 
 
-def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
     """Files that stand for what scores the clips of a machine type: the model's record, or the official model."""
     if isinstance(system.model, OfficialModel):
         return [official_path(system, machine_type)]
-    return [records.record_path(run.model_folder(system), machine_type)]
+    return [record_path(run.model_folder(system), machine_type)]
 
 
-def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips by the machine type's model, shape (n_clips,); see :func:`reconstruction_errors`."""
     if isinstance(system.model, OfficialModel):
         model = load_official(official_path(system, machine_type))
     else:
-        model = training.load_finished(run, system, machine_type)
+        model = load_finished(run, system, machine_type)
     return score_clips(model, run, system, clips)
 
 
-def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
+def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
     """Scores of the clips that the machine type's model was trained on."""
-    folder = run.model_folder(system)
-    record = records.require_trained(run, system, machine_type)
-    return TrainingErrors.read(
-        records.checked_file(folder, record, records.scores_path(folder, machine_type).name)
-    ).scores(system.model.aggregate)
+    name = scores_path(run.model_folder(system), machine_type).name
+    return TrainingErrors.read(run.checked_file(system, machine_type, name)).scores(system.model.aggregate)
 
 
-def score_clips(model: keras.Model, run: training.Run, system: System, clips: Sequence[Clip]) -> np.ndarray:
+def score_clips(model: keras.Model, run: Run, system: System, clips: Sequence[Clip]) -> np.ndarray:
     """Reconstruction error of each clip, shape (n_clips,), with the progress shown."""
     feature = system.feature
     if model.input_shape[1:] != (feature.n_mels * feature.frames,):
@@ -514,170 +327,11 @@ def score_clips(model: keras.Model, run: training.Run, system: System, clips: Se
             f"{feature.n_mels * feature.frames}: set these keys to what the model was trained with"
         )
 
-    def watched() -> Iterable[np.ndarray]:
-        for block in features.log_mel_clips(clips, feature, run.cache):
-            run.progress.update()
-            yield block
-
-    errors, counts = vector_errors(model, watched(), **_vectors_of(system))
+    log_mels = run.watch(features.log_mel_clips(clips, feature, run.cache))
+    errors, counts = vector_errors(model, log_mels, **vectors_of(system))
     check_finite(clips, errors, counts)
     check_counts(counts, system.model.aggregate)
     return aggregated(errors, counts, system.model.aggregate)
-
-
-def _vectors_of(system: System) -> dict[str, int]:
-    """How a system's clips are cut into vectors, and how many of these go through the model at once."""
-    batch = SCORING_PATCHES if isinstance(system.model, ConvAutoencoder) else SCORING_BATCH
-    return {"frames": system.feature.frames, "hop": system.model.hop, "batch": batch}
-
-
-def check_finite(clips: Sequence[Clip], errors: np.ndarray, counts: np.ndarray) -> None:
-    """Raise UserError, naming the clips, unless the errors of their vectors are numbers."""
-    means = aggregated(errors, counts, "mean")
-    bad = [f"{clip.path}: {score}" for clip, score in zip(clips, means, strict=True) if not np.isfinite(score)]
-    if bad:
-        raise fault_list("Scores that are not finite numbers", bad, "The model is broken: delete it and train anew.")
-
-
-def check_counts(counts: np.ndarray, how: str) -> None:
-    """Raise UserError where the deviation is asked for of clips that have one vector."""
-    if how == "std" and counts.min() == 1:
-        raise UserError(
-            f"model.aggregate: std: {np.sum(counts == 1)} clips are so short that they give one vector, which has no "
-            "deviation; take another aggregate, or lower feature.frames or model.hop"
-        )
-
-
-def reconstruction_errors(
-    model: keras.Model,
-    log_mels: Iterable[np.ndarray],
-    *,
-    frames: int,
-    hop: int = 1,
-    batch: int = SCORING_BATCH,
-    aggregate: str = "mean",
-) -> np.ndarray:
-    """Reconstruction error of each clip, shape (n_clips,), float64; higher = more anomalous.
-
-    See :func:`vector_errors` and :func:`aggregated`; with ``mean`` it is the score of the official 01_test.py.
-    """
-    return aggregated(*vector_errors(model, log_mels, frames=frames, hop=hop, batch=batch), aggregate)
-
-
-def vector_errors(
-    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int, batch: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean squared reconstruction error of each vector of each clip.
-
-    Parameters
-    ----------
-    log_mels : log-mel energies of each clip [dB], shape (n_frames, n_mels)
-    frames : int, frames in one vector
-    hop : int, frames from one vector to the next
-    batch : int, vectors in one call of the model
-
-    Returns
-    -------
-    errors : ndarray, shape (n_vectors,), float64, clip after clip
-    counts : ndarray, shape (n_clips,), vectors of each clip
-
-    Notes
-    -----
-    The vectors of many clips go through the model in one call; the last call is filled up, so that the model is
-    compiled once.
-    """
-    errors_of = error_function(model)
-    errors, counts, waiting, n_waiting = [], [], [], 0
-
-    def flush(last: bool) -> None:
-        nonlocal waiting, n_waiting
-        vectors = np.concatenate(waiting)
-        end = len(vectors) if last else len(vectors) // batch * batch
-        for start in range(0, end, batch):
-            block = vectors[start : start + batch]
-            filled = block if len(block) == batch else np.pad(block, ((0, batch - len(block)), (0, 0)))
-            errors.append(errors_of(filled).numpy()[: len(block)])
-        waiting, n_waiting = [vectors[end:]], len(vectors) - end
-
-    for log_mel in log_mels:
-        waiting.append(np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]))
-        counts.append(len(waiting[-1]))
-        n_waiting += counts[-1]
-        if n_waiting >= batch:
-            flush(last=False)
-    if n_waiting:
-        flush(last=True)
-    return np.concatenate(errors).astype(np.float64), np.array(counts)
-
-
-@functools.lru_cache(maxsize=1)  # in training, one network is that of every machine type
-def error_function(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
-    """Mean squared reconstruction errors of vectors, (n, size) -> (n,), as a function that TensorFlow compiles once."""
-
-    @tf.function
-    def errors_of(vectors: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
-
-    return errors_of
-
-
-def aggregated(errors: np.ndarray, counts: np.ndarray, how: str) -> np.ndarray:
-    """One number for each clip of the errors of its vectors, shape (n_clips,).
-
-    Parameters
-    ----------
-    errors, counts : as :func:`vector_errors` returns them
-    how : ``mean``, ``median``, ``std`` (that of the vectors, 0 where there is one) or ``max``
-    """
-    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
-    if how == "max":
-        return np.maximum.reduceat(errors, firsts)
-    if how == "median":
-        return np.array([np.median(one) for one in np.split(errors, firsts[1:])])
-    means = np.add.reduceat(errors, firsts) / counts
-    if how == "mean":
-        return means
-    return np.sqrt(np.add.reduceat((errors - np.repeat(means, counts)) ** 2, firsts) / counts)
-
-
-@dataclass(frozen=True)
-class TrainingErrors:
-    """Reconstruction errors of the clips that a model was trained on, aggregated in each way."""
-
-    names: np.ndarray  # (n_clips,), text
-    machine_ids: np.ndarray  # (n_clips,), text
-    counts: np.ndarray  # (n_clips,), vectors of each clip
-    errors: dict[str, np.ndarray]  # aggregate -> (n_clips,), float64
-
-    @classmethod
-    def of(
-        cls, model: keras.Model, system: System, clips: Sequence[Clip], log_mels: Iterable[np.ndarray]
-    ) -> "TrainingErrors":
-        """Errors of ``clips``, whose log-mel energies [dB] are ``log_mels``, shape (n_frames, n_mels) each."""
-        errors, counts = vector_errors(model, log_mels, **_vectors_of(system))
-        check_finite(clips, errors, counts)
-        return cls(
-            np.array([clip.name for clip in clips]),
-            np.array([clip.machine_id for clip in clips]),
-            counts,
-            {how: aggregated(errors, counts, how) for how in AGGREGATES},
-        )
-
-    def save(self, path: Path) -> None:
-        """Write as npz, without pickles."""
-        np.savez(path, names=self.names, machine_ids=self.machine_ids, counts=self.counts, **self.errors)
-
-    @classmethod
-    def read(cls, path: Path) -> "TrainingErrors":
-        """What :meth:`save` has written."""
-        kinds = {"names": ("U", 1), "machine_ids": ("U", 1), "counts": ("i", 1)}
-        stored = records.read_arrays(path, kinds | dict.fromkeys(AGGREGATES, ("f", 1)))
-        return cls(*(stored.pop(name) for name in kinds), stored)
-
-    def scores(self, aggregate: str) -> records.TrainingScores:
-        """Those of one way of aggregating."""
-        check_counts(self.counts, aggregate)
-        return records.TrainingScores(tuple(self.names.tolist()), self.machine_ids, self.errors[aggregate])
 
 
 def official_path(system: System, machine_type: str) -> Path:
@@ -698,8 +352,41 @@ def load_official(path: Path) -> keras.Model:
         with h5py.File(path) as stored:
             config = json.loads(stored.attrs["model_config"])
         kinds = {layer["class_name"] for layer in config["config"]["layers"]}
-        if not kinds <= OFFICIAL_LAYERS:
-            raise UserError(f"{path}: has layers {sorted(kinds - OFFICIAL_LAYERS)}; not the official network")
+        if not kinds <= DENSE_LAYERS:
+            raise UserError(f"{path}: has layers {sorted(kinds - DENSE_LAYERS)}; not the official network")
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a model of the official baseline ({error})") from error
+
+
+def parts(run: Run, system: System, machine_type: str) -> list[Part]:
+    """What is exported: the network, and how a clip becomes its vectors and their errors a score."""
+    model, feature = system.model, system.feature
+
+    def inputs(clips: Sequence[Clip]) -> Iterator[np.ndarray]:
+        for log_mel in features.log_mel_clips(clips, feature, run.cache):
+            yield np.ascontiguousarray(stack_frames(log_mel.T, frames=feature.frames)[:: model.hop])
+
+    def scores(clips: Sequence[Clip], errors: np.ndarray, counts: list[int]) -> np.ndarray:
+        return aggregated(errors.astype(np.float64), np.array(counts), model.aggregate)
+
+    return [
+        Part(
+            system,
+            machine_type,
+            {
+                "windows": {
+                    "frames": feature.frames,
+                    "hop": model.hop,
+                    "order": "oldest frame first, each n_mels wide",
+                },
+                "score": {"kind": "reconstruction", "aggregate": model.aggregate},
+            },
+            machine_type,
+            load_finished(run, system, machine_type),
+            f"{system.name}_{machine_type}",
+            inputs,
+            lambda vectors, outputs: np.square(vectors - outputs).mean(axis=1),
+            scores,
+        )
+    ]

@@ -20,6 +20,7 @@ import yaml
 from tqdm import tqdm
 
 import common
+from storage.files import write_text, write_whole
 
 SAMPLE_RATE = 16_000  # [Hz]
 NOISE_RMS = 0.01  # of the factory noise, full scale 1; all levels below are rms relative to it
@@ -388,10 +389,10 @@ def write_dataset(directory: Path, options: Options) -> int:
         for path, clip in tqdm(missing, unit="clip"):
             seconds = options.seconds or MACHINES[clip.machine_type].seconds
             waveform = synthesise(clip, seconds=seconds, seed=options.seed)
-            with common.write_whole(directory / path) as beside:
+            with write_whole(directory / path) as beside:
                 soundfile.write(beside, waveform, SAMPLE_RATE, subtype="PCM_16")
-        common.write_text(directory / EVAL_LIST, truth)
-        common.write_text(marker, complete)
+        write_text(directory / EVAL_LIST, truth)
+        write_text(marker, complete)
     except (OSError, soundfile.SoundFileError) as error:
         raise common.UserError(
             f"{directory.resolve()}: cannot be written ({error})\n"
@@ -424,7 +425,7 @@ def claim(directory: Path, options: Options) -> None:
             f"{directory.resolve()} already holds {', '.join(others)}, and no {MARKER} says that it is demo data.\n"
             "Nothing was written. Name another folder with --directory."
         )
-    common.write_text(marker, marker_text(options, complete=False))
+    write_text(marker, marker_text(options, complete=False))
 
 
 def write_config(directory: Path) -> Path:
@@ -441,7 +442,7 @@ def write_config(directory: Path) -> Path:
             system["fit"] |= SHORT_CLASSIFIER_FITS[model["type"]]
     text = "# baseline.yaml with the folders of the synthetic demo data and a short schedule (make_demo_data.py)\n"
     path = directory / CONFIG.name
-    common.write_text(path, text + yaml.safe_dump(settings, sort_keys=False))
+    write_text(path, text + yaml.safe_dump(settings, sort_keys=False))
     return path
 
 

@@ -4,10 +4,11 @@ One network learns to tell machine types (or machine IDs) apart; the detectors a
 the embeddings of the normal training clips.
 """
 
+import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -15,22 +16,22 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-import backbone
-import detectors
-import distribution
-import embedding
-import embedding_figure
-import features
-import memory
-import metric_trainer
-import records
-import training
-from classes import class_names, stratified_order
-from common import Clip
+from audio import features
+from audio.clips import Clip
 from config import Classifier, DenseL2Softmax, L2Softmax, System
-from memory import Memory
-from metric_layers import CosineLogits, L2Constraint
-from workload import network_name, networks, passes, prolonged
+from detectors import decision, memory, outliers
+from detectors.facts import detector_facts
+from detectors.memory import Memory
+from storage.records import record_path
+from training import backbone, clip_trainer, distribution, embedding
+from training.classes import class_names, stratified_order
+from training.families import Part
+from training.fit import fit_job
+from training.metric_layers import CosineLogits, L2Constraint
+from training.model_records import TrainingScores, check_sample_rate
+from training.models import load_finished, save_model
+from training.run import Job, Run
+from training.workload import network_name, networks, passes, prolonged
 
 ALPHA_START = 16.0  # of a trained alpha
 UNSEEN = 1e9  # deviation of an input that never changes in training: it stays near zero whatever it does
@@ -116,7 +117,7 @@ def l2_constraint(model: Classifier) -> L2Constraint:
 # ---- the functions that the scripts call ----
 
 
-def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Train a network on the clips of all machine types, or one for each, but those trained on just these clips.
 
     Parameters
@@ -124,14 +125,14 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     clips : machine type -> training clips
     """
     for name, of_network in networks(system, clips).items():
-        job = training.Job(run, system, name, [clip for train_clips in of_network.values() for clip in train_clips])
+        job = Job(run, system, name, [clip for train_clips in of_network.values() for clip in train_clips])
         if job.is_done():
             job.skip(passes(system, len(job.clips)))
         else:
             _train_one(job, of_network)
 
 
-def _train_one(job: training.Job, clips: dict[str, list[Clip]]) -> None:
+def _train_one(job: Job, clips: dict[str, list[Clip]]) -> None:
     """Train one network, or go on where an interrupted run got to."""
     run, system = job.run, job.system
     job.system = system = prolonged(system, len(job.clips))
@@ -146,32 +147,30 @@ def _train_one(job: training.Job, clips: dict[str, list[Clip]]) -> None:
     prepare = descriptor_training if isinstance(system.model, DenseL2Softmax) else window_training
     network, source, examples = prepare(job, clips, labels, order)
     with run.strategy.scope():
-        trainer = metric_trainer.make_trainer(network, system, source, labels[order], run.config.seed)
+        trainer = clip_trainer.make_trainer(network, system, source, labels[order], run.config.seed)
     distribution.synchronise(network, distribution.is_distributed(run.strategy))
     validation = None
     if n_train < len(job.clips):
         validation = tf.data.Dataset.range(n_train, len(job.clips)).batch(system.fit.batch_size)
-    history = training.train(
-        network, trainer, job, n_train=n_train, validation=validation, steps_taken=trainer.steps_taken
-    )
+    history = fit_job(network, trainer, job, n_train=n_train, validation=validation, steps_taken=trainer.steps_taken)
     distribution.synchronise(network, False)  # the file says nothing of how it was trained
-    metric_trainer.settle_statistics(trainer, n_train=n_train, batch_size=system.fit.batch_size, seed=run.config.seed)
+    clip_trainer.settle_statistics(trainer, n_train=n_train, batch_size=system.fit.batch_size, seed=run.config.seed)
     embeddings, log_probabilities = embedding.embed(network, job.watch(examples))
     own = log_probabilities[np.arange(len(labels)), labels]
     save(job, network, history, memories(clips, embeddings, own), classes)
 
 
 def window_training(
-    job: training.Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
-) -> tuple[keras.Model, metric_trainer.LogMelWindows, Iterator[np.ndarray]]:
+    job: Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
+) -> tuple[keras.Model, clip_trainer.LogMelWindows, Iterator[np.ndarray]]:
     """Network with its start weights, the windows to train it on, and each clip's inputs in inference."""
     feature = job.system.feature
     offsets = features.clip_offsets(job.clips, feature)
-    log_mel = tf.Variable(tf.zeros((int(offsets[-1]), feature.n_mels), metric_trainer.FRAME_TYPE), trainable=False)
-    statistics = metric_trainer.BandStatistics(feature.n_mels)
+    log_mel = tf.Variable(tf.zeros((int(offsets[-1]), feature.n_mels), clip_trainer.FRAME_TYPE), trainable=False)
+    statistics = clip_trainer.BandStatistics(feature.n_mels)
     of_types = (features.log_mel_clips(own, feature, job.run.cache) for own in clips.values())
     for start, block in zip(offsets, job.watch(itertools.chain.from_iterable(of_types)), strict=False):
-        log_mel[start : start + len(block)].assign(block.astype(metric_trainer.FRAME_TYPE))
+        log_mel[start : start + len(block)].assign(block.astype(clip_trainer.FRAME_TYPE))
         statistics.add(block)
     mean, deviation = statistics.scaling(job.system.model.scaling)
     with job.run.strategy.scope():
@@ -183,14 +182,14 @@ def window_training(
             mean=mean,
             deviation=deviation,
         )
-    source = metric_trainer.LogMelWindows(log_mel, offsets, order, frames=feature.frames)
+    source = clip_trainer.LogMelWindows(log_mel, offsets, order, frames=feature.frames)
     log_mels = (log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
     return network, source, embedding.log_mel_examples(log_mels, feature.frames)
 
 
 def descriptor_training(
-    job: training.Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
-) -> tuple[keras.Model, metric_trainer.Descriptors, Iterator[np.ndarray]]:
+    job: Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
+) -> tuple[keras.Model, clip_trainer.Descriptors, Iterator[np.ndarray]]:
     """The same on descriptors."""
     vectors = np.concatenate([job.run.descriptors(job.system, own) for own in clips.values()])
     bands = features.band_positions(job.system.descriptor, job.system.feature)
@@ -201,7 +200,7 @@ def descriptor_training(
 
 def descriptor_network(
     model: DenseL2Softmax, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, order: np.ndarray
-) -> tuple[keras.Model, metric_trainer.Descriptors]:
+) -> tuple[keras.Model, clip_trainer.Descriptors]:
     """Network with its start weights, and the descriptors to train it on.
 
     Examples whose bands were exchanged are of classes of their own, behind the others.
@@ -213,11 +212,11 @@ def descriptor_network(
     bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
     order : ndarray, shape (n_clips,), the clips in the order of the indices by which they are trained on
     """
-    mean, deviation = detectors.standardisation(vectors)
+    mean, deviation = outliers.standardisation(vectors)
     n_classes = (int(labels.max()) + 1) * (2 if model.exchange else 1)
     network = build_dense(model, n_classes=n_classes, mean=mean, deviation=deviation)
     noise = model.noise * np.where(np.isfinite(deviation), deviation, 0)
-    source = metric_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange, noise=noise)
+    source = clip_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange, noise=noise)
     return network, source
 
 
@@ -232,7 +231,7 @@ def memories(clips: dict[str, list[Clip]], embeddings: np.ndarray, log_probabili
 
 
 def save(
-    job: training.Job,
+    job: Job,
     network: keras.Model,
     history: dict[str, list[float]],
     remembered: dict[str, Memory],
@@ -240,11 +239,13 @@ def save(
 ) -> None:
     """Write the network and what the detectors remember; the record last."""
     writers = {memory.file_name("embeddings", name): one.write for name, one in remembered.items()}
-    thresholds = {name: job.thresholds(own_scores(job.system, one)) for name, one in remembered.items()}
-    training.save_model(network, job, history, writers, {"classes": classes, "thresholds": thresholds})
+    thresholds = {
+        name: decision.of_training(own_scores(job.system, one), job.run.config) for name, one in remembered.items()
+    }
+    save_model(network, job, history, writers, {"classes": classes, "thresholds": thresholds})
 
 
-def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Raise UserError unless there is a finished classifier that can score these clips.
 
     Parameters
@@ -253,8 +254,8 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
     """
     faults = []
     for machine_type, test_clips in clips.items():
-        record = records.require_trained(run, system, network_name(system, machine_type))
-        records.check_sample_rate(record, test_clips)
+        record = run.require_trained(system, network_name(system, machine_type))
+        check_sample_rate(record, test_clips)
         if system.model.score == "softmax":
             unknown = sorted(set(class_names(system.model, test_clips)) - set(record["classes"]))
             faults += [f"{name}: no training clips" for name in unknown]
@@ -265,30 +266,30 @@ def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> 
     memory.require_scorable(system, faults)
 
 
-def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
     """Files that stand for what scores the clips of a machine type: the record of the network that hears them."""
-    return [records.record_path(run.model_folder(system), network_name(system, machine_type))]
+    return [record_path(run.model_folder(system), network_name(system, machine_type))]
 
 
-def load_memory(run: training.Run, system: System, machine_type: str) -> Memory:
+def load_memory(run: Run, system: System, machine_type: str) -> Memory:
     """What the detectors of a machine type remember."""
     return memory.load(run, system, network_name(system, machine_type), "embeddings", machine_type)
 
 
-def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous.
 
     With ``softmax`` the score is minus the logarithm of the probability of the clip's own class.
     """
-    network = training.load_finished(run, system, network_name(system, machine_type))
+    network = load_finished(run, system, network_name(system, machine_type))
     embeddings, log_probabilities = embedding.embed(network, clip_inputs(run, system, clips))
     if system.model.score == "softmax":
-        record = records.require_trained(run, system, network_name(system, machine_type))
+        record = run.require_trained(system, network_name(system, machine_type))
         columns = [record["classes"].index(name) for name in class_names(system.model, clips)]
         return -log_probabilities[np.arange(len(clips)), columns].astype(np.float64)
     remembered = load_memory(run, system, machine_type)
-    if run.draws:
-        embedding_figure.write_figure(
+    if run.draw:
+        run.draw(
             run.result_folder(system.name) / f"embedding_{machine_type}.png",
             f"{system.name}, {machine_type}: embeddings",
             remembered.vectors,
@@ -296,10 +297,10 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
             embeddings,
             clips,
         )
-    return remembered.joint_scores(system.model, embeddings, [clip.machine_id for clip in clips], **parts(system))
+    return remembered.joint_scores(system.model, embeddings, [clip.machine_id for clip in clips], **widths(system))
 
 
-def clip_inputs(run: training.Run, system: System, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
+def clip_inputs(run: Run, system: System, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
     """The network's inputs of each clip, with the progress shown."""
     if isinstance(system.model, DenseL2Softmax):
         yield from run.descriptors(system, clips)[:, None]
@@ -308,22 +309,82 @@ def clip_inputs(run: training.Run, system: System, clips: Sequence[Clip]) -> Ite
     yield from embedding.log_mel_examples(log_mels, system.feature.frames)
 
 
-def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
+def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
     """Scores of the training clips of a machine type, each as if the detector did not remember it."""
     return own_scores(system, load_memory(run, system, machine_type))
 
 
-def own_scores(system: System, remembered: Memory) -> records.TrainingScores:
+def own_scores(system: System, remembered: Memory) -> TrainingScores:
     """Scores of the clips that are remembered, each as if it were not."""
     if system.model.score == "softmax":
         scores = -remembered.log_probabilities.astype(np.float64)
     else:
-        scores = remembered.joint_own_scores(system.model, **parts(system))
-    return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+        scores = remembered.joint_own_scores(system.model, **widths(system))
+    return TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
 
 
-def parts(system: System) -> dict:
+def widths(system: System) -> dict:
     """Numbers of each network's embeddings, and how their scores become one."""
     if isinstance(system.model, DenseL2Softmax):
         return {"widths": system.model.networks * [system.model.embedding], "combine": "sum"}
     return {"widths": [0], "combine": "sum"}  # one network: all of them
+
+
+def parts(run: Run, system: System, machine_type: str) -> list[Part]:
+    """What is exported: the network, and what its embeddings are compared with, or its classes."""
+    name = network_name(system, machine_type)
+    network = load_finished(run, system, name)
+    if isinstance(system.model, DenseL2Softmax):
+        facts = {"descriptor": dataclasses.asdict(system.descriptor)}
+    else:
+        facts = {
+            "windows": {
+                "frames": system.feature.frames,
+                "layout": "(n_mels, frames, 1)",
+                "rounded_to": "float16",
+                "placement": "as few as cover the clip, evenly spaced from its first frame to its last; a shorter clip "
+                "is repeated",
+            }
+        }
+    if system.model.score == "softmax":
+        facts["score"], scores = _softmax_part(system, run.require_trained(system, name)["classes"])
+    else:
+        network = keras.Model(network.inputs, network.get_layer("embedding").output)
+        facts["score"], scores = _detector_part(system, load_memory(run, system, machine_type))
+    return [
+        Part(
+            system,
+            machine_type,
+            facts,
+            name,
+            network,
+            f"{system.name}_{machine_type}" if name == machine_type else system.name,
+            lambda clips: (x.astype(np.float32) for x in clip_inputs(run, system, clips)),
+            lambda inputs, outputs: outputs,
+            scores,
+        )
+    ]
+
+
+def _softmax_part(system: System, classes: list[str]) -> tuple[dict, Callable]:
+    """Facts and scores of a part that scores by the probability of a clip's own class."""
+
+    def scores(clips: Sequence[Clip], logits: np.ndarray, counts: list[int]) -> np.ndarray:
+        log_probabilities = logits - np.logaddexp.reduce(logits.astype(np.float64), axis=-1, keepdims=True)
+        if log_probabilities.ndim == 3:  # of several networks
+            log_probabilities = log_probabilities.mean(axis=1)
+        columns = [classes.index(of_clip) for of_clip in class_names(system.model, clips)]
+        return -embedding.clip_means(log_probabilities, counts)[np.arange(len(clips)), columns]
+
+    return {"kind": "softmax", "classes": classes, "class_is": system.model.classes}, scores
+
+
+def _detector_part(system: System, remembered: Memory) -> tuple[dict, Callable]:
+    """Facts and scores of a part whose embeddings a detector compares with those of the training clips."""
+
+    def scores(clips: Sequence[Clip], embeddings: np.ndarray, counts: list[int]) -> np.ndarray:
+        vectors = embedding.clip_embeddings(embeddings.reshape(len(embeddings), -1), counts)
+        machine_ids = [clip.machine_id for clip in clips]
+        return remembered.joint_scores(system.model, vectors, machine_ids, **widths(system))
+
+    return detector_facts(system.model, remembered, **widths(system)), scores

@@ -6,21 +6,25 @@ Each group of a descriptor's parts has a detector of its own, since an anomaly i
 over all, or a sum, those that hear nothing dilute it.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-import features
-import memory
-import records
-import training
-from common import Clip
+from audio import features
+from audio.clips import Clip
 from config import System
-from memory import Memory
+from detectors import decision, memory
+from detectors.facts import detector_facts
+from detectors.memory import Memory
+from storage.records import record_path
+from training.families import Part
+from training.model_records import TrainingScores, check_sample_rate
+from training.run import Job, Run
 
 
-def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Compute the descriptors of each machine type's clips, except where they are there.
 
     Parameters
@@ -28,53 +32,53 @@ def train(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> No
     clips : machine type -> training clips
     """
     for machine_type, train_clips in clips.items():
-        job = training.Job(run, system, machine_type, train_clips)
+        job = Job(run, system, machine_type, train_clips)
         if job.is_done():
             job.skip(1)
             continue
         vectors = run.descriptors(system, train_clips)
         remembered = Memory.of(train_clips, vectors)
-        thresholds = {machine_type: job.thresholds(own_scores(system, remembered))}
+        thresholds = {machine_type: decision.of_training(own_scores(system, remembered), run.config)}
         writers = {memory.file_name("descriptors", machine_type): remembered.write}
-        records.finish(job, writers, {"thresholds": thresholds})
+        job.finish(writers, {"thresholds": thresholds})
 
 
-def require(run: training.Run, system: System, clips: dict[str, list[Clip]]) -> None:
+def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     """Raise UserError unless the descriptors of enough training clips are there for each machine type and ID."""
     faults = []
     for machine_type, test_clips in clips.items():
-        records.check_sample_rate(records.require_trained(run, system, machine_type), test_clips)
+        check_sample_rate(run.require_trained(system, machine_type), test_clips)
         of_type = load_memory(run, system, machine_type).faults(system.model, [clip.machine_id for clip in test_clips])
         faults += [f"{machine_type} {fault}" for fault in of_type]
     memory.require_scorable(system, faults)
 
 
-def made_by(run: training.Run, system: System, machine_type: str) -> list[Path]:
+def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
     """Files that stand for what scores the clips of a machine type: the record of their descriptors."""
-    return [records.record_path(run.model_folder(system), machine_type)]
+    return [record_path(run.model_folder(system), machine_type)]
 
 
-def load_memory(run: training.Run, system: System, machine_type: str) -> Memory:
+def load_memory(run: Run, system: System, machine_type: str) -> Memory:
     """Descriptors of a machine type's training clips."""
     return memory.load(run, system, machine_type, "descriptors", machine_type)
 
 
-def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
     vectors = run.descriptors(system, clips)
     remembered = load_memory(run, system, machine_type)
     return remembered.joint_scores(system.model, vectors, [clip.machine_id for clip in clips], **groups(system))
 
 
-def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
+def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
     """Scores of the training clips of a machine type, each as if the detectors did not remember it."""
     return own_scores(system, load_memory(run, system, machine_type))
 
 
-def own_scores(system: System, remembered: Memory) -> records.TrainingScores:
+def own_scores(system: System, remembered: Memory) -> TrainingScores:
     """Scores of the clips that are remembered, each as if it were not."""
     scores = remembered.joint_own_scores(system.model, **groups(system))
-    return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+    return TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
 
 
 def groups(system: System) -> dict:
@@ -82,3 +86,10 @@ def groups(system: System) -> dict:
     of_groups = features.parts(system.descriptor, system.feature)
     widths = [sum(quantity.width for quantity in quantities.values()) for quantities in of_groups]
     return {"widths": widths, "combine": system.model.combine}
+
+
+def parts(run: Run, system: System, machine_type: str) -> list[Part]:
+    """What is exported: the descriptors that a clip's are compared with."""
+    score = detector_facts(system.model, load_memory(run, system, machine_type), **groups(system))
+    facts = {"descriptor": dataclasses.asdict(system.descriptor), "score": score}
+    return [Part(system, machine_type, facts, machine_type)]

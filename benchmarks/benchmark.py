@@ -143,11 +143,10 @@ def forget(*folders: Path) -> None:
 FIRST_STEP = """
 import importlib, os, sys, time
 sys.path.insert(0, sys.argv.pop(1))
-import training
 def note(self, batch, logs=None):
     print(repr(time.time()), file=open("first_step.txt", "w"), flush=True)
     os._exit(0)
-training.TrainingState.on_train_batch_end = note
+TrainingState.on_train_batch_end = note
 importlib.import_module("00_train").main()
 """
 

@@ -23,8 +23,8 @@ from sides import ROOT, SAMPLE_RATE, SECONDS, Reference
 sys.path.insert(0, str(ROOT))
 
 import config
-import features
 import make_demo_data
+from audio import features
 
 MEMBERS = ("neighbors", "dense_l2_softmax")  # of the fusion that is timed: the systems on descriptors
 N_IDS = 2 * len(make_demo_data.MACHINES)  # of the demo's development set

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from training.optimizers import make_optimizer
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import keras
@@ -22,11 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 import config
-import detectors
-import embedding
 import metric_model
-import metric_trainer
-import training
+from detectors import outliers
+from training import clip_trainer, embedding
 
 N_MELS, FRAMES, N_CLASSES = 64, 313, 6
 
@@ -106,7 +106,7 @@ def with_keras_layers(network: keras.Model) -> keras.Model:
 def keras_trainer(system: SimpleNamespace, clips: np.ndarray, labels: np.ndarray, args: argparse.Namespace):
     """Function that trains for one epoch with Keras's ``fit``, default settings, on arrays."""
     network = with_keras_layers(build(system))
-    network.compile(training.make_optimizer(system.fit), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.compile(make_optimizer(system.fit), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     inputs, times = clips.transpose(0, 2, 1)[..., None], StepTimes()
 
     def fit() -> StepTimes:
@@ -119,8 +119,8 @@ def keras_trainer(system: SimpleNamespace, clips: np.ndarray, labels: np.ndarray
 def our_trainer(system: SimpleNamespace, log_mel: tf.Variable, labels: np.ndarray, args: argparse.Namespace):
     """Network, and a function that trains it for one epoch as ``metric_model`` does."""
     n_clips = log_mel.shape[0] // FRAMES
-    source = metric_trainer.LogMelWindows(log_mel, np.arange(n_clips + 1) * FRAMES, np.arange(n_clips), frames=FRAMES)
-    trainer = metric_trainer.make_trainer(build(system), system, source, np.resize(labels, n_clips), seed=0)
+    source = clip_trainer.LogMelWindows(log_mel, np.arange(n_clips + 1) * FRAMES, np.arange(n_clips), frames=FRAMES)
+    trainer = clip_trainer.make_trainer(build(system), system, source, np.resize(labels, n_clips), seed=0)
     batches, times = tf.data.Dataset.range(len(labels)).batch(args.batch_size), StepTimes()
 
     def fit() -> StepTimes:
@@ -145,7 +145,7 @@ def measure_training(args: argparse.Namespace) -> keras.Model:
     rng = np.random.default_rng(0)
     n_train = args.steps * args.batch_size
     n_clips = max(args.clips, n_train)
-    clips = rng.normal(-30, 10, (n_train, FRAMES, N_MELS)).astype(metric_trainer.FRAME_TYPE)
+    clips = rng.normal(-30, 10, (n_train, FRAMES, N_MELS)).astype(clip_trainer.FRAME_TYPE)
     labels = np.arange(n_train) % N_CLASSES
     log_mel = tf.Variable(tf.zeros((n_clips * FRAMES, N_MELS), clips.dtype), trainable=False)
     for start in range(0, n_clips, n_train):  # filled, so that the memory is really taken
@@ -190,7 +190,7 @@ def measure_lof() -> None:
     rng = np.random.default_rng(2)
     train, test = rng.normal(size=(4000, 1280)).astype(np.float32), rng.normal(size=(1000, 1280)).astype(np.float32)
     start = time.perf_counter()
-    detectors.outlier_scores(train, test, score="lof", n_neighbors=20, metric="euclidean")
+    outliers.outlier_scores(train, test, score="lof", n_neighbors=20, metric="euclidean")
     print(f"LOF: 4,000 training clips, 1,000 test clips: {time.perf_counter() - start:.1f} s")
 
 

@@ -23,15 +23,16 @@ from pathlib import Path
 import numpy as np
 from sides import ROOT
 
+from detectors.standardised import standardised_by_id
+
 sys.path.insert(0, str(ROOT))
 
 import config
-import fusion
-import scoring
-import workload
 from common import UserError, fault_list
 from config import DenseL2Softmax, Neighbors, System
-from memory import Memory
+from detectors.memory import Memory
+from evaluation import scoring
+from training import workload
 
 ARRAY = re.compile(r"(train|test|labels)_(.+)_(id_\d+)")
 SYSTEMS = (Neighbors, DenseL2Softmax)
@@ -198,7 +199,7 @@ def classifier_scores(features: Features, system: System, seed: int) -> dict[str
             continue
         train, test = embeddings(features, system, keys, seed=seed + number)
         for machine_type in sorted(set(machine_types) & set(features.tested)):
-            parts = metric_model.parts(system)
+            parts = metric_model.widths(system)
             found[machine_type] = scores_of_type(system.model, machine_type, train, test, **parts)
     return found
 
@@ -209,10 +210,10 @@ def embeddings(
     """Embeddings of the training and the test clips of these machine IDs, by a network trained to tell them apart."""
     import keras
 
-    import embedding
     import metric_model
-    import metric_trainer
-    import training
+    from training import clip_trainer, embedding
+    from training.fit import epoch_batches
+    from training.optimizers import falling_rate
 
     vectors = np.concatenate([features.train[key] for key in keys])
     labels = np.repeat(np.arange(len(keys)), [len(features.train[key]) for key in keys])
@@ -224,16 +225,16 @@ def embeddings(
     keras.utils.set_random_seed(seed)
     bands = np.zeros(vectors.shape[1]) if features.bands is None else features.bands
     network, source = metric_model.descriptor_network(system.model, vectors, labels, bands, np.arange(len(labels)))
-    trainer = metric_trainer.make_trainer(network, system, source, labels, seed)
+    trainer = clip_trainer.make_trainer(network, system, source, labels, seed)
     trainer.fit(
-        training.epoch_batches(len(labels), seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle),
+        epoch_batches(len(labels), seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle),
         steps_per_epoch=math.ceil(len(labels) / fit.batch_size),
         epochs=fit.epochs,
-        callbacks=[training.falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [],
+        callbacks=[falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [],
         shuffle=False,  # the batches are
         verbose=0,
     )
-    metric_trainer.settle_statistics(trainer, n_train=len(labels), batch_size=fit.batch_size, seed=seed)
+    clip_trainer.settle_statistics(trainer, n_train=len(labels), batch_size=fit.batch_size, seed=seed)
     test = {key: features.test[key] for key in keys if key in features.test}
     every = np.concatenate([vectors, *test.values()])
     found, _ = embedding.embed(network, iter(every[:, None]))
@@ -248,7 +249,7 @@ def fused(members: Mapping[str, Mapping[str, Scores]], weights: Mapping[str, flo
     for machine_type in sorted({machine_type for scores in members.values() for machine_type in scores}):
         own = {name: scores[machine_type] for name, scores in members.items() if machine_type in scores}
         parts = [
-            weights[name] * fusion.standardised_by_id(one.test, one.test_ids, one.train, one.train_ids)
+            weights[name] * standardised_by_id(one.test, one.test_ids, one.train, one.train_ids)
             for name, one in own.items()
         ]
         any_member = next(iter(own.values()))

@@ -156,19 +156,18 @@ class Ours:
 
     def __init__(self, official: Path | None):
         sys.path.insert(0, str(ROOT))
-        import common
         import config
-        import features
         import keras_model
-        import training
+        from audio import clips, features
+        from training import run
 
         logging.disable()
-        self.common, self.features_module, self.keras_model, self.module = common, features, keras_model, training
+        self.clips, self.features_module, self.keras_model, self.run = clips, features, keras_model, run
         self.config = config.load_config(Path("baseline.yaml"))
 
     def _clips(self, paths: Sequence[str]) -> list:
         folder = Path(paths[0]).parent
-        clips = self.common.check_clips([(MACHINE, folder)], min_samples=1, normal_only=False)
+        clips = self.clips.check_clips([(MACHINE, folder)], min_samples=1, normal_only=False)
         return clips[: len(paths)]
 
     def features(self, paths: Sequence[str]) -> float:
@@ -185,7 +184,7 @@ class Ours:
                 ends.extend([time.perf_counter()] * (n == len(clips)))
 
         shutil.rmtree(self.config.model_directory, ignore_errors=True)
-        run = self.module.Run(self.config, "dev", Stopwatch(total=1, disable=True))
+        run = self.run.Run(self.config, "dev", Stopwatch(total=1, disable=True))
         self.keras_model.train(run, self.config.systems[system], {MACHINE: clips})
         return statistics.median(np.diff(ends))
 
@@ -194,7 +193,7 @@ class Ours:
         system = self.config.systems["baseline_ae"]
         model = self.keras_model.build(system.model, system.feature)
         clips = self._clips(paths)
-        run = self.module.Run(dataclasses.replace(self.config, cache_directory=None), "dev", tqdm(disable=True))
+        run = self.run.Run(dataclasses.replace(self.config, cache_directory=None), "dev", tqdm(disable=True))
         return seconds_of(lambda: self.keras_model.score_clips(model, run, system, clips))
 
     def products(self, paths: Sequence[str], system: str) -> float:

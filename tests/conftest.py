@@ -10,10 +10,11 @@ import pytest
 import soundfile
 import yaml
 
-import common
 import config
 import make_demo_data as demo
-import process
+from audio.clips import Clip, by_machine_type, check_clips
+from storage.files import write_text
+from training import process
 
 SHIPPED = Path(config.__file__).with_name("baseline.yaml")
 MACHINE_TYPES = ("ToyCar", "fan")
@@ -75,7 +76,7 @@ def yaml_file(dataset, tmp_path) -> Callable[..., Path]:
 
     def write(changes: dict | None = None, *, work: Path = tmp_path) -> Path:
         path = work / "settings.yaml"
-        common.write_text(path, yaml.safe_dump(merge(tiny_settings(dataset, work), changes or {}), sort_keys=False))
+        write_text(path, yaml.safe_dump(merge(tiny_settings(dataset, work), changes or {}), sort_keys=False))
         return path
 
     return write
@@ -111,10 +112,10 @@ def families(dataset, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def train_clips(dataset) -> dict[str, list[common.Clip]]:
+def train_clips(dataset) -> dict[str, list[Clip]]:
     """Machine type -> its checked development training clips."""
     folders = [(machine_type, dataset / "dev_data" / machine_type / "train") for machine_type in MACHINE_TYPES]
-    return common.by_machine_type(common.check_clips(folders, min_samples=1, normal_only=True))
+    return by_machine_type(check_clips(folders, min_samples=1, normal_only=True))
 
 
 @pytest.fixture
@@ -133,8 +134,8 @@ def small_backbone(model, size):
     """Network of MobileNetV2's inputs and kinds of layers, (n, *size, 3) -> (n, 8)."""
     from keras import Model, layers
 
-    import backbone
-    from metric_layers import FusedBatchNormalization
+    from training import backbone
+    from training.metric_layers import FusedBatchNormalization
 
     inputs = layers.Input((*size, 3))
     h = layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs)
@@ -145,6 +146,6 @@ def small_backbone(model, size):
 @pytest.fixture
 def without_mobilenet(monkeypatch) -> None:
     """A small network in MobileNetV2's place, which takes most of a minute to be made ready for training."""
-    import backbone
+    from training import backbone
 
     monkeypatch.setattr(backbone, "mobilenet", small_backbone)

@@ -14,9 +14,13 @@ from tqdm import tqdm
 import common
 import config
 import keras_model
-import process
-import records
-import training
+from storage.records import record_path
+from training import distribution, process
+from training.fit import TrainingState
+from training.model_records import model_path, resume_path
+from training.models import load_model, save_model
+from training.run import Job, Run
+from training.vector_errors import reconstruction_errors
 
 MODELS = {
     "vae": {"model": {"type": "vae", "units": [16, 8], "latent": 3, "kl_weight": 1}, "feature": {"frames": 5}},
@@ -37,7 +41,7 @@ def start(yaml_file):
         block = {"systems": {variant: merge(MODELS[variant], changes or {})}}
         path = yaml_file(block, **({"work": work} if work else {}))
         settings = config.load_config(path)
-        return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select([variant])[0]
+        return Run(settings, "dev", tqdm(total=0, disable=True)), settings.select([variant])[0]
 
     return make
 
@@ -96,7 +100,7 @@ def test_clips_of_any_length_get_the_mean_error_of_their_vectors(network, varian
     frames, hop = system.feature.frames, system.model.hop
     lengths = (frames, frames + 1, 31, 60)
     log_mels = [np.random.default_rng(n).normal(-30, 10, (n, 32)).astype(np.float32) for n in lengths]
-    scores = keras_model.reconstruction_errors(model, log_mels, frames=frames, hop=hop, batch=4)
+    scores = reconstruction_errors(model, log_mels, frames=frames, hop=hop, batch=4)
     for log_mel, score in zip(log_mels, scores, strict=True):
         windows = [log_mel[i : i + frames].ravel() for i in range(0, len(log_mel) - frames + 1, hop)]
         outputs = model(np.stack(windows), training=False)
@@ -174,7 +178,7 @@ def test_replicas_draw_their_parts_of_the_noise_of_one_device(monkeypatch, n):
     mean = np.zeros((n, 3), np.float32)
     outputs = []
     for number, n_replicas in ((0, 1), (0, 2), (1, 2)):
-        monkeypatch.setattr(keras_model.distribution, "replica", lambda one=(number, n_replicas): one)
+        monkeypatch.setattr(distribution, "replica", lambda one=(number, n_replicas): one)
         keras.utils.set_random_seed(0)
         part = mean[number::n_replicas]
         outputs.append(keras_model.GaussianLatent(0.0)([part, part], training=True).numpy())
@@ -204,8 +208,8 @@ def test_mixed_precision_scales_before_it_casts(start):
 
 def trained(run, system, clips):
     keras_model.train(run, system, clips)
-    path = records.model_path(run.model_folder(system), "fan")
-    return path, training.load_model(path)
+    path = model_path(run.model_folder(system), "fan")
+    return path, load_model(path)
 
 
 def scores_of(model, run, system, clips):
@@ -217,18 +221,18 @@ def scores_of(model, run, system, clips):
 def test_saved_models_load_and_give_equal_scores(start, train_clips, variant):
     run, system = start(variant)
     clips = {"fan": train_clips["fan"]}
-    job = training.Job(run, system, "fan", clips["fan"])
+    job = Job(run, system, "fan", clips["fan"])
     trainer = keras_model.make_trainer(system, 0)
     history, errors = keras_model._train_one(job, trainer)
-    training.save_model(trainer.autoencoder, job, history, {"scores_fan.npz": errors.save})
-    loaded = training.load_model(records.model_path(job.folder, "fan"))
+    save_model(trainer.autoencoder, job, history, {"scores_fan.npz": errors.save})
+    loaded = load_model(model_path(job.folder, "fan"))
     scores = scores_of(trainer.autoencoder, run, system, clips)
     np.testing.assert_array_equal(scores_of(loaded, run, system, clips), scores)
     np.testing.assert_array_equal(keras_model.anomaly_scores(run, system, "fan", clips["fan"]), scores)
     assert np.isfinite(scores).all() and (scores > 0).all()
     stored = keras_model.training_scores(run, system, "fan").scores
     np.testing.assert_allclose(stored, keras_model.anomaly_scores(run, system, "fan", clips["fan"]), rtol=1e-5)
-    record = yaml.safe_load(records.record_path(job.folder, "fan").read_text(encoding="utf-8"))
+    record = yaml.safe_load(record_path(job.folder, "fan").read_text(encoding="utf-8"))
     assert record["parameters"] == loaded.count_params()
     assert record["configuration"]["model"] == {**MODELS[variant]["model"], "type": variant}
 
@@ -246,7 +250,7 @@ def test_a_resumed_training_equals_an_unbroken_one(start, train_clips, tmp_path,
         folder.mkdir()
     models = [trained(*start(variant, {"fit": {"epochs": 3}}, folder), clips)[1] for folder in folders[:2]]
 
-    keep = training.TrainingState._keep
+    keep = TrainingState._keep
 
     def fail_after_the_first(state, epoch):
         keep(state, epoch)
@@ -254,10 +258,10 @@ def test_a_resumed_training_equals_an_unbroken_one(start, train_clips, tmp_path,
 
     run, system = start(variant, {"fit": {"epochs": 3}}, folders[2])
     with monkeypatch.context() as patch:
-        patch.setattr(training.TrainingState, "_keep", fail_after_the_first)
+        patch.setattr(TrainingState, "_keep", fail_after_the_first)
         with pytest.raises(PowerFailureError):
             keras_model.train(run, system, clips)
-    assert records.resume_path(run.model_folder(system), "fan").exists()
+    assert resume_path(run.model_folder(system), "fan").exists()
     models.append(trained(run, system, clips)[1])
     expected, *others = [model.get_weights() for model in models]
     for weights in others:
@@ -271,10 +275,10 @@ def test_noise_depends_on_the_seed(start, train_clips):
     run, system = start("vae", {"fit": {"epochs": 1}})
     states = []
     for seed in (0, 0, 1):
-        run = training.Run(dataclasses.replace(run.config, seed=seed), "dev", run.progress)
+        run = Run(dataclasses.replace(run.config, seed=seed), "dev", run.progress)
         trainer = keras_model.make_trainer(system, seed)
-        keras_model._train_one(training.Job(run, system, "fan", clips["fan"]), trainer)
-        records.resume_path(run.model_folder(system), "fan").unlink()
+        keras_model._train_one(Job(run, system, "fan", clips["fan"]), trainer)
+        resume_path(run.model_folder(system), "fan").unlink()
         states.append([v.numpy().tolist() for v in trainer.autoencoder.variables if "seed" in v.path])
     assert states[0] == states[1] != states[2]
 

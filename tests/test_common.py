@@ -19,6 +19,21 @@ import pytest
 import soundfile
 
 import common
+from audio import clips
+from audio.clips import (
+    Clip,
+    check_clips,
+    check_sound,
+    file_crc,
+    fingerprint,
+    load_clip,
+    machine_types_in,
+    official_order,
+    parse_clip_name,
+    select_machine_types,
+    without_auc,
+)
+from storage.files import path_beside, remove_leftovers, write_text, write_whole
 
 RATE = 16_000  # [Hz]
 FEATURE = {"n_mels": 128, "n_fft": 1024, "hop_length": 512, "power": 2.0}
@@ -36,7 +51,7 @@ def write(path, waveform=None, rate=RATE):
 
 def check(folder, **options):
     options = {"min_samples": 2048, "normal_only": True} | options
-    return common.check_clips([("fan", folder)], **options)
+    return check_clips([("fan", folder)], **options)
 
 
 # ---- the official features ----
@@ -152,7 +167,7 @@ def test_stack_frames_by_hand():
     ],
 )
 def test_clip_names(name, parsed):
-    assert common.parse_clip_name(name) == parsed
+    assert parse_clip_name(name) == parsed
 
 
 @pytest.mark.parametrize(
@@ -169,21 +184,21 @@ def test_clip_names(name, parsed):
 )
 def test_unparsable_names(name):
     with pytest.raises(ValueError, match="not of the form"):
-        common.parse_clip_name(name)
+        parse_clip_name(name)
 
 
 def test_order_of_a_score_csv():
     names = ["anomaly_id_01_1.wav", "normal_id_02_0.wav", "normal_id_01_9.wav", "anomaly_id_01_0.wav"]
     clips = [make_clip(name) for name in names]
-    ordered = [clip.name for clip in common.test_order(clips)]
+    ordered = [clip.name for clip in official_order(clips)]
     assert ordered == ["normal_id_01_9.wav", "anomaly_id_01_0.wav", "anomaly_id_01_1.wav", "normal_id_02_0.wav"]
 
 
 def make_clip(name, machine_type="fan", **values):
     """A Clip without a file."""
-    machine_id, label = common.parse_clip_name(name)
+    machine_id, label = parse_clip_name(name)
     facts = {"n_samples": RATE, "sample_rate": RATE, "size": 32044, "mtime_ns": 1, "crc": 7}
-    return common.Clip(Path("folder") / name, machine_type, machine_id, label, **facts | values)
+    return Clip(Path("folder") / name, machine_type, machine_id, label, **facts | values)
 
 
 # ---- header checks ----
@@ -278,7 +293,7 @@ def test_folders_label_test_clips(tmp_path, caplog, anomalous):
     clips = check(tmp_path, names="any", normal_only=False)
     expected = {("normal/00000000.wav", "id_00", 0), (f"{anomalous}/00000000.wav", "id_00", 1)}
     assert set(names_of(clips)) == expected
-    assert {common.parse_clip_name(clip.name) for clip in clips} == {("id_00", 0), ("id_00", 1)}
+    assert {parse_clip_name(clip.name) for clip in clips} == {("id_00", 0), ("id_00", 1)}
     assert f"{tmp_path / 'normal'}: 1 wav files taken, not 1 .flac file" in caplog.text
     assert re.search(rf"{anomalous}.* taken, not 1 .wav file, 1 folder", caplog.text)
 
@@ -321,8 +336,8 @@ def test_a_channel_of_several_is_read(tmp_path, subtype):
     stored, _ = soundfile.read(path, dtype="float32")
     for channel, expected in ((0, stored[:, 0]), (3, stored[:, 3]), ("mean", stored.mean(axis=1))):
         (clip,) = check(tmp_path, channel=channel)
-        np.testing.assert_allclose(common.load_clip(clip)[0], expected, rtol=1e-6, atol=1e-7)
-    marks = {common.fingerprint(check(tmp_path, channel=channel)) for channel in (0, 3, "mean")}
+        np.testing.assert_allclose(load_clip(clip)[0], expected, rtol=1e-6, atol=1e-7)
+    marks = {fingerprint(check(tmp_path, channel=channel)) for channel in (0, 3, "mean")}
     assert len(marks) == 3
 
 
@@ -330,7 +345,7 @@ def test_a_channel_of_several_is_read(tmp_path, subtype):
 def test_the_only_channel_may_be_asked_for(tmp_path, channel):
     path = write(tmp_path / "normal_id_00_0.wav")
     (clip,) = check(tmp_path, channel=channel, min_samples=8000)  # just as long as it must be
-    np.testing.assert_array_equal(common.load_clip(clip)[0], common.load_wav(path)[0])
+    np.testing.assert_array_equal(load_clip(clip)[0], common.load_wav(path)[0])
 
 
 @pytest.mark.parametrize(
@@ -356,7 +371,7 @@ def test_a_clip_that_loses_its_channel_is_named(tmp_path):
     (clip,) = check(tmp_path, channel=2)
     soundfile.write(path, np.stack([noise()] * 2, axis=1), RATE)
     with pytest.raises(common.UserError, match="changed since the run began"):
-        common.load_clip(clip)
+        load_clip(clip)
 
 
 def test_stray_and_hidden_files_are_ignored(tmp_path):
@@ -368,20 +383,20 @@ def test_stray_and_hidden_files_are_ignored(tmp_path):
     (tmp_path / "dev" / "dev_data_fan.zip").write_bytes(b"stray")
     (tmp_path / "dev" / ".cache" / "train").mkdir(parents=True)
     (tmp_path / "dev" / "notes").mkdir()
-    assert common.machine_types(tmp_path / "dev", "dev_directory") == ["fan"]
+    assert machine_types_in(tmp_path / "dev", "dev_directory") == ["fan"]
 
 
 def test_folders_without_clips_are_all_named(tmp_path):
     (tmp_path / "pump").mkdir()
     with pytest.raises(common.UserError, match=r"(?s)fan: no wav file in .*pump: no wav file in .*--machine-type"):
-        common.check_clips([("fan", tmp_path / "fan"), ("pump", tmp_path / "pump")], min_samples=1, normal_only=True)
+        check_clips([("fan", tmp_path / "fan"), ("pump", tmp_path / "pump")], min_samples=1, normal_only=True)
 
 
 def test_missing_and_empty_dataset_folders(tmp_path):
     with pytest.raises(common.UserError, match=r"(?s)dev_directory: no folder .*nowhere.*make_demo_data"):
-        common.machine_types(tmp_path / "nowhere", "dev_directory")
+        machine_types_in(tmp_path / "nowhere", "dev_directory")
     with pytest.raises(common.UserError, match="eval_directory: no machine type in"):
-        common.machine_types(tmp_path, "eval_directory")
+        machine_types_in(tmp_path, "eval_directory")
 
 
 def test_the_layout_of_mimii_is_told_how_to_become_ours(tmp_path):
@@ -389,21 +404,21 @@ def test_the_layout_of_mimii_is_told_how_to_become_ours(tmp_path):
     with pytest.raises(
         common.UserError, match=r"(?s)no machine type in.*as MIMII's, these become <machine type>/test/"
     ):
-        common.machine_types(tmp_path, "dev_directory")
+        machine_types_in(tmp_path, "dev_directory")
 
 
 def test_select_machine_types(tmp_path):
     for name in ("valve", "fan", "pump"):
         (tmp_path / name / "train").mkdir(parents=True)
-    assert common.select_machine_types(tmp_path, "key", None) == ["fan", "pump", "valve"]
-    assert common.select_machine_types(tmp_path, "key", ["valve", "fan", "valve"]) == ["fan", "valve"]
+    assert select_machine_types(tmp_path, "key", None) == ["fan", "pump", "valve"]
+    assert select_machine_types(tmp_path, "key", ["valve", "fan", "valve"]) == ["fan", "valve"]
     with pytest.raises(common.UserError, match=r"--machine-type Fan: .*there is fan, pump, valve"):
-        common.select_machine_types(tmp_path, "key", ["Fan"])
+        select_machine_types(tmp_path, "key", ["Fan"])
 
 
 def test_ids_without_both_labels_are_named():
     names = ("normal_id_00_0.wav", "anomaly_id_00_0.wav", "normal_id_02_0.wav", "anomaly_id_04_0.wav", "id_06_0.wav")
-    assert common.without_auc({"fan": [make_clip(name) for name in names]}) == [
+    assert without_auc({"fan": [make_clip(name) for name in names]}) == [
         "fan id_02: no anomaly clip",
         "fan id_04: no normal clip",
         "fan id_06: clips without a label",
@@ -444,8 +459,8 @@ def test_a_part_of_a_recording_is_read(tmp_path, subtype):
     path = tmp_path / "recording.wav"
     soundfile.write(path, noise(), RATE, subtype=subtype)
     whole, _ = common.load_wav(path)
-    clip = dataclasses.replace(common.check_sound(path, "fan", "id_00", 0, min_samples=1), first=100, n_samples=50)
-    np.testing.assert_array_equal(common.load_clip(clip)[0], whole[100:150])
+    clip = dataclasses.replace(check_sound(path, "fan", "id_00", 0, min_samples=1), first=100, n_samples=50)
+    np.testing.assert_array_equal(load_clip(clip)[0], whole[100:150])
     np.testing.assert_array_equal(common.load_wav(path, first=100)[0], whole[100:])
 
 
@@ -464,10 +479,10 @@ def test_samples_that_are_no_numbers_are_named(tmp_path, value):
 
 def test_fingerprint_knows_files_not_order_or_folder(tmp_path):
     clips = [make_clip(f"normal_id_00_{number}.wav") for number in range(3)]
-    same = common.fingerprint(clips)
-    assert common.fingerprint(clips[::-1]) == same
+    same = fingerprint(clips)
+    assert fingerprint(clips[::-1]) == same
     moved = dataclasses.replace(clips[0], path=tmp_path / clips[0].name, mtime_ns=2)
-    assert common.fingerprint([moved, *clips[1:]]) == same
+    assert fingerprint([moved, *clips[1:]]) == same
     others = [
         clips[1:],
         [dataclasses.replace(clips[0], crc=8), *clips[1:]],
@@ -475,7 +490,7 @@ def test_fingerprint_knows_files_not_order_or_folder(tmp_path):
         [dataclasses.replace(clips[0], machine_type="pump"), *clips[1:]],
         [make_clip("normal_id_00_3.wav"), *clips[1:]],
     ]
-    assert len({same, *map(common.fingerprint, others)}) == 1 + len(others)
+    assert len({same, *map(fingerprint, others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -484,10 +499,10 @@ def test_fingerprint_sees_other_sound_in_a_file_of_the_same_size(tmp_path, cache
     waveform = noise()
     path = write(tmp_path / "clips" / "normal_id_00_0.wav", waveform)
     long_ago(path)
-    before = common.fingerprint(check(path.parent, **options))
+    before = fingerprint(check(path.parent, **options))
     waveform[-1] = 0.5  # the last sample
     long_ago(write(path, waveform), seconds=90)
-    assert common.fingerprint(check(path.parent, **options)) != before
+    assert fingerprint(check(path.parent, **options)) != before
 
 
 def long_ago(path, seconds=100):
@@ -499,7 +514,7 @@ def long_ago(path, seconds=100):
 def test_many_new_clips_are_told(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     for name in ("SETTLED", "MANY"):
-        monkeypatch.setattr(common, name, 0)
+        monkeypatch.setattr(clips, name, 0)
     write(tmp_path / "clips" / "normal_id_00_0.wav")
     for _ in range(2):
         check(tmp_path / "clips", cache_directory=tmp_path / "cache")
@@ -508,8 +523,8 @@ def test_many_new_clips_are_told(tmp_path, monkeypatch, caplog):
 
 def test_a_file_is_read_whole_once(tmp_path, monkeypatch):
     read = []
-    original = common.file_crc
-    monkeypatch.setattr(common, "file_crc", lambda path: read.append(path.name) or original(path))
+    original = file_crc
+    monkeypatch.setattr(clips, "file_crc", lambda path: read.append(path.name) or original(path))
     folder, cache = tmp_path / "clips", tmp_path / "cache"
     paths = [write(folder / f"normal_id_00_{number}.wav", noise(seed=number)) for number in range(3)]
     first = check(folder, cache_directory=cache)
@@ -517,7 +532,7 @@ def test_a_file_is_read_whole_once(tmp_path, monkeypatch):
     assert check(folder, cache_directory=cache) == first
     assert sorted(read[3:]) == sorted(read[:3])  # written just now: they may be again, within the same tick
     assert not cache.exists()
-    monkeypatch.setattr(common, "SETTLED", 0)
+    monkeypatch.setattr(clips, "SETTLED", 0)
     assert check(folder, cache_directory=cache) == first
     del read[:]
     assert check(folder, cache_directory=cache) == first
@@ -544,7 +559,7 @@ def test_a_touched_clip_is_the_same_clip(tmp_path):
     path = write(tmp_path / "normal_id_00_0.wav")
     (clip,) = check(tmp_path)
     long_ago(path)
-    np.testing.assert_array_equal(common.load_clip(clip)[0], common.load_wav(path)[0])
+    np.testing.assert_array_equal(load_clip(clip)[0], common.load_wav(path)[0])
 
 
 # ---- files that appear whole or not at all ----
@@ -552,12 +567,12 @@ def test_a_touched_clip_is_the_same_clip(tmp_path):
 
 def test_write_whole_keeps_the_old_file_on_an_error(tmp_path):
     path = tmp_path / "new" / "scores.csv"
-    with pytest.raises(KeyError), common.write_whole(path) as beside:
+    with pytest.raises(KeyError), write_whole(path) as beside:
         beside.write_text("half")
         raise KeyError
     assert list(path.parent.iterdir()) == []
-    common.write_text(path, "old\n")
-    with pytest.raises(KeyboardInterrupt), common.write_whole(path) as beside:
+    write_text(path, "old\n")
+    with pytest.raises(KeyboardInterrupt), write_whole(path) as beside:
         beside.write_text("half")
         assert path.read_text() == "old\n"
         assert beside.suffix == ".csv"
@@ -567,60 +582,38 @@ def test_write_whole_keeps_the_old_file_on_an_error(tmp_path):
 
 def test_a_write_error_without_a_path_gets_it(tmp_path):
     path = tmp_path / "model.keras"
-    with pytest.raises(OSError, match=r"No space left on device: .*model\.keras"), common.write_whole(path):
+    with pytest.raises(OSError, match=r"No space left on device: .*model\.keras"), write_whole(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_half_written_files_of_dead_processes_go(tmp_path):
-    """A process writes, another is killed while it writes; both their files, and those of other systems, are there."""
-    code = (
-        "import common, os, pathlib, sys\n"
-        "with common.write_whole(pathlib.Path(sys.argv[1])) as beside:\n"
-        "    beside.write_text('half')\n"
-        "    print('written', flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    program = f"import sys; sys.path.insert(0, {str(Path(common.__file__).parent)!r})\n{code}"
-    commands = [[sys.executable, "-c", program, str(tmp_path / name)] for name in ("dead.csv", "alive.csv")]
-    dead, alive = (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
-    )
-    for process in (dead, alive):
-        assert process.stdout.readline() == "written\n"
-    dead.kill()
-    dead.communicate()
-    own = common.path_beside(tmp_path / "own.csv")
-    elsewhere, abandoned = (tmp_path / f".{name}.0123abcd-4194305-01234567.npz" for name in ("elsewhere", "abandoned"))
+def test_half_written_files_go_after_an_hour(tmp_path):
+    half, abandoned = (path_beside(tmp_path / f"{name}.npz") for name in ("half", "abandoned"))
     users = tmp_path / ".something.else.npz"
-    for path in (own, elsewhere, abandoned, users):
+    for path in (half, abandoned, users):
         path.write_text("half")
     for path in (abandoned, users):
-        long_ago(path, seconds=25 * 3600)
-    assert len(list(tmp_path.iterdir())) == 6
-    common.remove_leftovers(tmp_path)
-    left = {path.name.split(".")[1] for path in tmp_path.iterdir()}
-    assert left == {"alive", "own", "elsewhere", "something"} | ({"dead"} if sys.platform == "win32" else set())
-    alive.communicate("")
-    assert (tmp_path / "alive.csv").read_text() == "half"
+        long_ago(path, seconds=3700)
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {half, users}
 
 
 def test_a_new_run_on_a_folder_tidies_it(tmp_path):
-    leftover = tmp_path / f".model_fan.{common._system()}-4194305-01234567.keras"
+    leftover = path_beside(tmp_path / "model_fan.keras")
     leftover.write_text("half")
     long_ago(leftover, seconds=25 * 3600)
-    common.write_text(tmp_path / "record.yaml", "text")
+    write_text(tmp_path / "record.yaml", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["record.yaml"]
 
 
 def test_a_long_name_can_be_written(tmp_path):
     path = tmp_path / ("ä" * 120 + ".csv")
-    common.write_text(path, "text")
+    write_text(path, "text")
     assert path.read_text() == "text"
 
 
 def test_write_text_is_utf8_with_lf(tmp_path):
-    common.write_text(tmp_path / "a.txt", "Müller\nb\n")
+    write_text(tmp_path / "a.txt", "Müller\nb\n")
     assert (tmp_path / "a.txt").read_bytes() == "Müller\nb\n".encode()
 
 
@@ -667,7 +660,7 @@ def test_a_file_system_error_ends_without_a_traceback(tmp_path):
     code = (
         "import common, pathlib\n"
         "def main():\n"
-        "    common.write_text(pathlib.Path('model') / 'record.yaml', 'text')\n"
+        "    write_text(pathlib.Path('model') / 'record.yaml', 'text')\n"
         "common.run_main(main)"
     )
     done = run_python(code, tmp_path)
@@ -751,7 +744,7 @@ def test_names_that_are_not_utf8_are_told(tmp_path):
         "import common, pathlib\n"
         "def main():\n"
         "    folders = [('fan', pathlib.Path('data/fan/train'))]\n"
-        "    common.check_clips(folders, min_samples=1, normal_only=True)\n"
+        "    check_clips(folders, min_samples=1, normal_only=True)\n"
         "common.run_main(main)"
     )
     done = run_python(code, tmp_path)
@@ -760,7 +753,7 @@ def test_names_that_are_not_utf8_are_told(tmp_path):
     assert r"normal_id_00_\udcff.wav: name is not UTF-8" in (tmp_path / "baseline.log").read_text(encoding="utf-8")
     (tmp_path / "data" / "fan").rename(tmp_path / "data" / os.fsdecode(b"fan\xff"))
     with pytest.raises(common.UserError, match=r"(?s)dev_directory: folders whose names are not UTF-8.*Rename them"):
-        common.machine_types(tmp_path / "data", "dev_directory")
+        machine_types_in(tmp_path / "data", "dev_directory")
 
 
 def test_help_keeps_the_lines_of_the_description(capsys):

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 import config
-import decision
+from detectors import decision
 
 GAMMA = {"quantile": 0.9, "method": "gamma"}
 EMPIRICAL = {"quantile": 0.9, "method": "empirical"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import common
-import descriptors
+from audio import descriptors
 
 RATE = 16_000  # [Hz]
 MODULATION = {

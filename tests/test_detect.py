@@ -17,9 +17,10 @@ import yaml
 from conftest import FAMILIES, OPTIONS, merge
 
 import common
-import decision
-import detection
 import make_demo_data
+from audio.clips import Clip, load_clip, parse_clip_name
+from deployment import detection
+from detectors import decision
 
 RATE = make_demo_data.SAMPLE_RATE
 N_SAMPLES = int(OPTIONS.seconds * RATE)
@@ -55,12 +56,12 @@ def official_scores(work: Path, system: str = "small") -> dict[str, float]:
 
 def training_scores(work: Path, system: str = "small"):
     import config
-    import training
+    from training.run import Run, progress_bar
 
     settings = config.load_config(work / "settings.yaml")
-    with training.progress_bar(0, 0) as bar:
+    with progress_bar(0, 0) as bar:
         chosen = settings.systems[system]
-        return chosen.module.training_scores(training.Run(settings, "dev", bar), chosen, "fan")
+        return chosen.module.training_scores(Run(settings, "dev", bar), chosen, "fan")
 
 
 # ---- what is said ----
@@ -80,7 +81,7 @@ def test_scores_are_those_of_01_test_to_the_bit(work, tmp_path, test_folder, sys
 def test_verdicts_follow_from_the_scores_of_the_training_clips(work, tmp_path, test_folder, system):
     trained = training_scores(work, system)
     for found in verdicts(work, tmp_path, test_folder, "--system", system):
-        machine_id, _ = common.parse_clip_name(Path(found["recording"]).name)
+        machine_id, _ = parse_clip_name(Path(found["recording"]).name)
         own = trained.of(machine_id)
         assert (found["machine_type"], found["machine_id"]) == ("fan", machine_id)
         assert found["threshold"] == decision.threshold(own, quantile=0.9, method="gamma")
@@ -135,7 +136,7 @@ def test_a_channel_of_several(tmp_path, test_folder):
     soundfile.write(path, np.stack([np.zeros_like(waveform), waveform], axis=1), RATE)
     trained = detection.Trained(N_SAMPLES, RATE)
     checked = detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=1)
-    np.testing.assert_array_equal(common.load_clip(checked[0])[0], waveform)
+    np.testing.assert_array_equal(load_clip(checked[0])[0], waveform)
     with pytest.raises(common.UserError, match="two: 2 channels; expected one. Set channel in the YAML"):
         detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=None)
 
@@ -213,8 +214,8 @@ def test_frequencies_of_the_picture(official_feature):
 # ---- windows and IDs ----
 
 
-def clip(name: str = "x.wav", n_samples: int = 10) -> common.Clip:
-    return common.Clip(Path(name), "fan", "", None, n_samples, RATE, 1, 1, 1)
+def clip(name: str = "x.wav", n_samples: int = 10) -> Clip:
+    return Clip(Path(name), "fan", "", None, n_samples, RATE, 1, 1, 1)
 
 
 @pytest.mark.parametrize(

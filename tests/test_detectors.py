@@ -5,13 +5,13 @@ import pytest
 from sklearn.neighbors import LocalOutlierFactor
 
 import common
-import detectors
+from detectors import outliers
 
 SCORES = ("lof", "knn", "density")
 
 
 def scores(train, test, score="lof", n_neighbors=1, metric="euclidean", **options):
-    return detectors.outlier_scores(
+    return outliers.outlier_scores(
         np.asarray(train, float),
         np.asarray(test, float),
         score=score,
@@ -22,7 +22,7 @@ def scores(train, test, score="lof", n_neighbors=1, metric="euclidean", **option
 
 
 def left_out(train, score="lof", n_neighbors=1, metric="euclidean", **options):
-    return detectors.leave_one_out_scores(
+    return outliers.leave_one_out_scores(
         np.asarray(train, float), score=score, n_neighbors=n_neighbors, metric=metric, **options
     )
 
@@ -80,7 +80,7 @@ def test_lof_equals_scikit_learn_and_all_scores_rise_with_distance():
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan", "cosine"])
 @pytest.mark.parametrize("n_neighbors", [1, 4, 20])
 def test_left_out_equals_a_detector_without_the_clip(score, metric, n_neighbors, monkeypatch):
-    monkeypatch.setattr(detectors, "BLOCK_NUMBERS", 700)  # several blocks, and a short one at the end
+    monkeypatch.setattr(outliers, "BLOCK_NUMBERS", 700)  # several blocks, and a short one at the end
     train = np.random.default_rng(n_neighbors).normal(size=(45, 6))
     others = [np.delete(train, i, axis=0) for i in range(len(train))]
     expected = [scores(others[i], train[i : i + 1], score, n_neighbors, metric)[0] for i in range(len(train))]
@@ -92,7 +92,7 @@ def test_order_of_clips_and_size_of_blocks_are_irrelevant(score, monkeypatch):
     rng = np.random.default_rng(0)
     train, test, order = rng.normal(size=(50, 6)), rng.normal(size=(20, 6)), rng.permutation(50)
     expected, expected_left_out = scores(train, test, score, 4), left_out(train, score, 4)
-    monkeypatch.setattr(detectors, "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(outliers, "BLOCK_NUMBERS", 1)
     assert np.allclose(scores(train[order], test[::-1], score, 4)[::-1], expected)
     assert np.allclose(left_out(train[order], score, 4), expected_left_out[order])
 
@@ -131,8 +131,8 @@ def test_scikit_learn_explodes_on_duplicates():
 
 def test_distinct_vectors_stay_in_order():
     vectors = np.array([[3.0, 0], [0, 0], [3, 0], [1, 1], [0, 0], [3, 1e-6]])
-    assert detectors.distinct(vectors).tolist() == [[3, 0], [0, 0], [1, 1]]
-    assert detectors.distinct(np.zeros((3, 2))).tolist() == [[0, 0]]
+    assert outliers.distinct(vectors).tolist() == [[3, 0], [0, 0], [1, 1]]
+    assert outliers.distinct(np.zeros((3, 2))).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -162,22 +162,22 @@ def test_one_vector_more_than_neighbours_will_do(score):
 
 
 def test_standardisation_by_hand():
-    mean, deviation = detectors.standardisation(np.array([[1.0, 10, 5], [3, 30, 5]], np.float32))
+    mean, deviation = outliers.standardisation(np.array([[1.0, 10, 5], [3, 30, 5]], np.float32))
     assert mean.tolist() == [2, 20, 5] and deviation.tolist() == [1, 10, np.inf]
 
 
 def test_what_never_changes_is_not_heard():
     rng = np.random.default_rng(0)
     train = np.hstack([rng.normal(size=(40, 5)), -100 + 1e-7 * rng.normal(size=(40, 1))])
-    mean, deviation = detectors.standardisation(train)
+    mean, deviation = outliers.standardisation(train)
     away = (np.array([[0.0] * 5 + [-99]]) - mean) / deviation
     assert np.all(np.abs(away) < 1)
     for unit in (1e-4, 1e4):  # what is flat is so beside the others
-        assert np.array_equal(np.isinf(detectors.standardisation(unit * train)[1]), [False] * 5 + [True])
+        assert np.array_equal(np.isinf(outliers.standardisation(unit * train)[1]), [False] * 5 + [True])
 
 
 def test_all_dimensions_constant():
-    mean, deviation = detectors.standardisation(np.ones((4, 3)))
+    mean, deviation = outliers.standardisation(np.ones((4, 3)))
     assert np.array_equal((np.ones((4, 3)) - mean) / deviation, np.zeros((4, 3)))
 
 
@@ -189,22 +189,22 @@ def test_decorrelation_by_hand():
     # variance 1 in the place of a fifth of each, 1.64 and 0.36.
     along, across = np.sqrt(1.8) * np.array([1, 1]) / np.sqrt(2), np.sqrt(0.2) * np.array([1, -1]) / np.sqrt(2)
     train = np.array([a * along + b * across for a in (1, -1) for b in (1, -1)] * 2)
-    matrix = detectors.decorrelation(train, power=1.0)
+    matrix = outliers.decorrelation(train, power=1.0)
     assert np.allclose(np.array([1, 1]) @ matrix, np.array([1, 1]) / np.sqrt(1.64))
     assert np.allclose(np.array([1, -1]) @ matrix, np.array([1, -1]) / np.sqrt(0.36))
-    half = detectors.decorrelation(train, power=0.5)
+    half = outliers.decorrelation(train, power=0.5)
     assert np.allclose(half @ half, matrix) and np.allclose(half, half.T)
 
 
 def test_decorrelation_of_power_0_and_of_nothing():
     train = np.random.default_rng(0).normal(size=(20, 5))
-    assert np.allclose(detectors.decorrelation(train, power=0.0), np.eye(5))
-    assert np.isfinite(detectors.decorrelation(np.zeros((4, 3)), power=0.5)).all()  # copies of one vector
+    assert np.allclose(outliers.decorrelation(train, power=0.0), np.eye(5))
+    assert np.isfinite(outliers.decorrelation(np.zeros((4, 3)), power=0.5)).all()  # copies of one vector
 
 
 def test_decorrelation_whitens_where_there_are_many_vectors():
     rng = np.random.default_rng(0)
     train = rng.normal(size=(20000, 4)) @ rng.normal(size=(4, 4))
     train = (train - train.mean(axis=0)) / train.std(axis=0)
-    white = train @ detectors.decorrelation(train, power=1.0)
+    white = train @ outliers.decorrelation(train, power=1.0)
     assert np.allclose(white.T @ white / len(white), np.eye(4), atol=0.01)

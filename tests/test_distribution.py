@@ -15,6 +15,9 @@ import pytest
 from conftest import merge, small_backbone, tiny_settings
 
 import common
+from storage.files import write_text
+from training.model_records import model_path, read_record
+from training.models import load_model
 
 ROOT = Path(common.__file__).parent
 BOUND = 2e-4  # of outputs, relative to the largest
@@ -80,15 +83,15 @@ def train() -> None:
 
 def slow_down(patch: pytest.MonkeyPatch) -> None:
     """Leave time to kill a training between its epochs."""
-    import training
+    from training.fit import TrainingState
 
-    keep = training.TrainingState._keep
-    patch.setattr(training.TrainingState, "_keep", lambda *arguments: (keep(*arguments), time.sleep(1)))
+    keep = TrainingState._keep
+    patch.setattr(TrainingState, "_keep", lambda *arguments: (keep(*arguments), time.sleep(1)))
 
 
 def run_script(arguments: list) -> None:
     """``00_train.py`` with a small network in MobileNetV2's place."""
-    import backbone
+    from training import backbone
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "mobilenet", small_backbone)
@@ -138,7 +141,7 @@ def output(yaml: Path) -> str:
 def alone(dataset, tmp_path_factory) -> Path:
     """Folder of the training on one device."""
     work = tmp_path_factory.mktemp("alone")
-    common.write_text(work / "settings.yaml", json.dumps(merge(tiny_settings(dataset, work), SETTINGS)))
+    write_text(work / "settings.yaml", json.dumps(merge(tiny_settings(dataset, work), SETTINGS)))
     run_script(["-d", "--config", work / "settings.yaml"])
     return work
 
@@ -150,7 +153,7 @@ def yaml_of(dataset, tmp_path_factory) -> Callable[..., Path]:
     def write(distribution: str) -> Path:
         work = tmp_path_factory.mktemp(distribution)
         settings = merge(tiny_settings(dataset, work), {**SETTINGS, "distribution": distribution})
-        common.write_text(work / "settings.yaml", json.dumps(settings))
+        write_text(work / "settings.yaml", json.dumps(settings))
         return work / "settings.yaml"
 
     return write
@@ -189,17 +192,14 @@ def workers(yaml_of) -> Path:
 
 def assert_same_model(work: Path, expected: Path, system: str) -> None:
     """The same records and files, and the same outputs within rounding."""
-    import records
-    import training
-
     name = "classifier" if "softmax" in system else "fan"
     folders = [path / "model/dev" / system for path in (work, expected)]
-    both = [records.read_record(folder, name) for folder in folders]
+    both = [read_record(folder, name) for folder in folders]
     assert both[0].pop("files").keys() == both[1].pop("files").keys()  # the weights differ within rounding
     thresholds = [record.pop("thresholds")["fan"] for record in both]
     assert thresholds[0] == pytest.approx(thresholds[1], rel=1e-5)
     assert both[0] == both[1]
-    models = [training.load_model(records.model_path(folder, name)) for folder in folders]
+    models = [load_model(model_path(folder, name)) for folder in folders]
     assert models[0].get_config() == models[1].get_config()  # how it was trained does not show
     inputs = np.random.default_rng(0).normal(-30, 8, (64, *models[0].input_shape[1:])).astype(np.float32)
     outputs = [model(inputs).numpy() for model in models]
@@ -219,7 +219,7 @@ def test_workers_go_on_after_one_was_killed(workers, alone, system):
 
 
 def test_mirrored_on_one_device_trains_as_usual(caplog):
-    import distribution
+    from training import distribution
 
     with caplog.at_level("WARNING"):
         used = distribution.strategy("mirrored")
@@ -245,7 +245,7 @@ CLUSTER = {"worker": ["a:1", "b:1"]}
     ],
 )
 def test_a_tf_config_that_names_no_worker(tf_config):
-    import distribution
+    from training import distribution
 
     with pytest.raises(common.UserError, match="TF_CONFIG is .*"):
         distribution.check_tf_config(tf_config)
@@ -253,7 +253,7 @@ def test_a_tf_config_that_names_no_worker(tf_config):
 
 @pytest.mark.parametrize("task", [{"type": "worker", "index": 1}, {"type": "chief", "index": 0}])
 def test_a_tf_config_that_names_a_worker(task):
-    import distribution
+    from training import distribution
 
     distribution.check_tf_config(json.dumps({"cluster": {**CLUSTER, "chief": ["c:1"]}, "task": task}))
 

@@ -13,6 +13,7 @@ import yaml
 from conftest import SHIPPED, merge
 
 import common
+from storage.files import write_text
 
 ROOT = Path(common.__file__).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,7 +78,7 @@ def tiny_yaml(folder: Path, **changes) -> None:
     }
     settings |= {"systems": systems, "submissions": submissions}
     settings = merge(settings, {"fit": {"epochs": 1, "batch_size": 64, "verbose": 0}, **changes})
-    common.write_text(folder / "baseline.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_text(folder / "baseline.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def official(dataset, tmp_path_factory) -> Path:
             machine_type,
             *(f"{name},{word}_{name},{label}" for name, (word, label) in zip(names, labels, strict=False)),
         ]
-    common.write_text(folder / "eval_data_list.csv", "\n".join(lines) + "\n")
+    write_text(folder / "eval_data_list.csv", "\n".join(lines) + "\n")
     shutil.copy(ROOT / "authors_example.yaml", folder)
     tiny_yaml(folder)
     return folder

@@ -28,7 +28,7 @@ from conftest import tiny_settings
 
 import common
 import download_data
-import scoring
+from evaluation import scoring
 
 ROOT = Path(common.__file__).parent
 SAMPLES = 20_000

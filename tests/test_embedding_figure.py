@@ -2,12 +2,12 @@
 
 import numpy as np
 
-import common
-import embedding_figure
+from audio.clips import Clip
+from evaluation import embedding_figure
 
 
 def make_clip(machine_id, label):
-    return common.Clip(None, "fan", machine_id, label, 16000, 16000, 32044, 0, 0)
+    return Clip(None, "fan", machine_id, label, 16000, 16000, 32044, 0, 0)
 
 
 def test_plane_shows_the_directions_of_most_variance():

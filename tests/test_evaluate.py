@@ -12,9 +12,8 @@ import yaml
 from conftest import SHIPPED
 
 import common
-import comparison
-import html_report
-import scoring
+from evaluation import comparison, html_report, scoring
+from storage.files import write_text
 
 evaluate = importlib.import_module("02_evaluate")
 
@@ -248,7 +247,7 @@ def test_output_is_a_file_or_for_several_a_folder(tmp_path):
 
 def yaml_at(path, **changes):
     block = yaml.safe_load(SHIPPED.read_text(encoding="utf-8")) | changes
-    common.write_text(path, yaml.safe_dump(block, sort_keys=False))
+    write_text(path, yaml.safe_dump(block, sort_keys=False))
     return path
 
 
@@ -338,7 +337,7 @@ def decided(tmp_path):
     for key, path in scoring.score_files(folder).items():
         scores = scoring.read_scores(path)
         text = scoring.decisions_text(scores, [value > 0.5 for value in scores.values()])
-        common.write_text(scoring.decision_path(folder, *key), text)
+        write_text(scoring.decision_path(folder, *key), text)
     return folder
 
 

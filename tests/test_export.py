@@ -18,12 +18,13 @@ from test_detect import official_scores
 
 import common
 import config
-import detectors
-import embedding
-import export
-import exported
 import keras_model
-import metric_layers
+from audio.clips import Clip, parse_clip_name
+from deployment import export, runtimes
+from detectors import outliers
+from detectors.facts import plain_numbers
+from training import embedding, metric_layers
+from training.families import Part
 
 EXAMPLE = Path(common.__file__).parent / "examples" / "score_onnx.py"
 script = importlib.import_module("05_export")
@@ -32,7 +33,7 @@ script = importlib.import_module("05_export")
 def need(name: str) -> None:
     """Skip where a format cannot be written here."""
     try:
-        exported.require_packages(name)
+        runtimes.require_packages(name)
     except common.UserError as error:
         pytest.skip(str(error))
 
@@ -59,10 +60,10 @@ def read(folder: Path, name: str) -> dict:
 # ---- formats and families ----
 
 
-@pytest.mark.parametrize("name", exported.FORMATS)
+@pytest.mark.parametrize("name", runtimes.FORMATS)
 def test_each_format_scores_as_before(families, tmp_path, capsys, name):
     folder = run(families, tmp_path, "small", name)
-    file_name = f"small_fan{exported.FORMATS[name].suffix}"
+    file_name = f"small_fan{runtimes.FORMATS[name].suffix}"
     assert {path.name for path in folder.iterdir()} - {"small_fan.bin"} == {file_name, "small_fan.json"}
     model = read(folder, "small_fan")["model"]
     assert (model["file"], model["format"], model["int8"], model["input_shape"]) == (file_name, name, False, [160])
@@ -97,7 +98,7 @@ def test_a_fusion_is_exported_by_members(families, onnx):
     for clip_name, score in official_scores(families, "all").items():
         total = 0.0
         for name, member in fused["score"]["members"].items():
-            log = member["log"][common.parse_clip_name(clip_name)[0]]
+            log = member["log"][parse_clip_name(clip_name)[0]]
             value = np.log(max(of_members[name][clip_name], log["least"]))
             total += member["weight"] * (value - log["mean"]) / log["deviation"]
         assert total == pytest.approx(score)
@@ -187,8 +188,8 @@ def test_the_json_says_how_to_score(families, onnx):
 
 def test_numbers_are_given_in_as_few_digits_as_give_the_same_again():
     values = np.array([0.1, 1 / 3, -2e-30, 0], np.float32)
-    assert export._numbers(values)[0] == 0.1
-    np.testing.assert_array_equal(np.array(export._numbers(values), np.float32), values)
+    assert plain_numbers(values)[0] == 0.1
+    np.testing.assert_array_equal(np.array(plain_numbers(values), np.float32), values)
 
 
 # ---- integers ----
@@ -208,10 +209,10 @@ def test_int8(families, tmp_path, capsys):
 def test_rounding_to_integers_by_hand():
     tensor = {"dtype": np.int8, "quantization": (0.5, 90)}
     values = np.array([-110.0, -200.0, 0.0, 18.5, 40.0, 0.3], np.float32)
-    integers = exported.quantised(values, tensor)
+    integers = runtimes.quantised(values, tensor)
     assert integers.dtype == np.int8
     assert integers.tolist() == [-128, -128, 90, 127, 127, 91]
-    assert exported.dequantised(integers, tensor).tolist() == [-109, -109, 0, 18.5, 18.5, 0.5]
+    assert runtimes.dequantised(integers, tensor).tolist() == [-109, -109, 0, 18.5, 18.5, 0.5]
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +233,10 @@ def hearing() -> SimpleNamespace:
     for label, noise in ((0, 1), (1, 1.6)):
         sounds |= {f"test_{label}_{number}": vectors(20, noise) for number in range(40)}
     clips = [
-        common.Clip(Path(name), "fan", "id_00", int(name[5]) if name.startswith("test") else 0, 1, 1, 1, 1, 1)
+        Clip(Path(name), "fan", "id_00", int(name[5]) if name.startswith("test") else 0, 1, 1, 1, 1, 1)
         for name in sounds
     ]
-    part = export.Part(
+    part = Part(
         SimpleNamespace(name="hearing"),
         "fan",
         {},
@@ -248,7 +249,7 @@ def hearing() -> SimpleNamespace:
     return SimpleNamespace(part=part, train=clips[:320], test=clips[320:])
 
 
-def scores(part: export.Part, network: exported.Network, clips: list) -> np.ndarray:
+def scores(part: Part, network: runtimes.Network, clips: list) -> np.ndarray:
     return export.scored_again(SimpleNamespace(watch=iter), part, network, clips)
 
 
@@ -257,8 +258,8 @@ def compared(hearing, tmp_path: Path) -> export.Comparison:
     path = tmp_path / "hearing.tflite"
     export.write_network(hearing.part, path, "litert", hearing.train)
     network = hearing.part.network
-    before = scores(hearing.part, exported.Network(lambda x: network.predict_on_batch(x), {}), hearing.test)
-    after = scores(hearing.part, exported.load(path, "litert"), hearing.test)
+    before = scores(hearing.part, runtimes.Network(lambda x: network.predict_on_batch(x), {}), hearing.test)
+    after = scores(hearing.part, runtimes.load(path, "litert"), hearing.test)
     return export.compare(hearing.test, before, after, {"id_00": float(np.quantile(before[:40], 0.9))})
 
 
@@ -298,7 +299,7 @@ def test_calibration_takes_as_many_inputs_of_each_clip(hearing, monkeypatch):
 
 
 def test_comparison_by_hand():
-    clips = [common.Clip(Path("x"), "fan", "id_00", label, 1, 1, 1, 1, 1) for label in (0, 0, 1, 1)]
+    clips = [Clip(Path("x"), "fan", "id_00", label, 1, 1, 1, 1, 1) for label in (0, 0, 1, 1)]
     before, after = np.array([1.0, 2, 3, 4]), np.array([1.0, 3.5, 3, 4])
     found = export.compare(clips, before, after, {"id_00": 2.5})
     assert (found.n_clips, found.largest, found.relative, found.n_changed) == (4, 1.5, 0.6, 1)
@@ -319,13 +320,13 @@ def test_bounds(relative, precision, wrong):
 
 
 def test_a_network_that_scores_otherwise_is_refused(families, tmp_path, monkeypatch):
-    original = exported.load
+    original = runtimes.load
 
-    def broken(path: Path, name: str) -> exported.Network:
+    def broken(path: Path, name: str) -> runtimes.Network:
         network = original(path, name)
-        return exported.Network(lambda values: network.run(values) + 1, network.facts)
+        return runtimes.Network(lambda values: network.run(values) + 1, network.facts)
 
-    monkeypatch.setattr(exported, "load", broken)
+    monkeypatch.setattr(runtimes, "load", broken)
     with pytest.raises(
         common.UserError, match=r"small_fan, saved_model: a score differs by more than 0.001 of it or of the"
     ):
@@ -385,7 +386,7 @@ def test_the_example_has_every_detector(example, score, metric):
     found = example.detector_score(log_mel, network, system, "id_00")
     np.testing.assert_array_equal(windows[0][..., 0], embedding.clip_windows(log_mel.astype(np.float16), 3))
     vector = embedding.clip_embeddings(outputs, [2])
-    assert found == pytest.approx(detectors.outlier_scores(train, vector, **settings)[0])
+    assert found == pytest.approx(outliers.outlier_scores(train, vector, **settings)[0])
 
 
 def test_the_example_knows_softmax(example):
@@ -421,21 +422,21 @@ def test_the_example_says_what_it_cannot_score(onnx, test_clips, said):
 
 
 def test_packages_that_are_missing(monkeypatch):
-    monkeypatch.setattr(exported.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(exported.importlib.metadata, "version", lambda name: "3.15.1")
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes.importlib.metadata, "version", lambda name: "3.15.1")
     with pytest.raises(common.UserError, match=r'needs tf2onnx, onnx, onnxruntime, .*pip install -e "\.\[export\]"'):
-        exported.require_packages("onnx")
+        runtimes.require_packages("onnx")
     with pytest.raises(common.UserError, match=r'needs openvino, .*pip install -e "\.\[openvino\]"'):
-        exported.require_packages("openvino")
-    exported.require_packages("saved_model")
+        runtimes.require_packages("openvino")
+    runtimes.require_packages("saved_model")
 
 
 def test_a_keras_without_litert(monkeypatch):
-    monkeypatch.setattr(exported.importlib.metadata, "version", lambda name: "3.12.4")
+    monkeypatch.setattr(runtimes.importlib.metadata, "version", lambda name: "3.12.4")
     with pytest.raises(
         common.UserError, match="needs Keras 3.13 or newer, which needs Python 3.11; there is Keras 3.12.4"
     ):
-        exported.require_packages("litert")
+        runtimes.require_packages("litert")
 
 
 def test_integers_go_with_litert(capsys):

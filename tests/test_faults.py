@@ -26,6 +26,9 @@ from conftest import merge, tiny_settings
 from test_fusion import SYSTEMS
 
 import common
+from audio.clips import check_clips
+from storage.files import remove_leftovers_once
+from training.fit import TrainingState
 
 ROOT = Path(common.__file__).parent
 TRAIN, TEST, DETECT = "00_train", "01_test", "04_detect"
@@ -126,15 +129,15 @@ def trained(dataset, tmp_path_factory) -> Path:
 
 def interrupt(patch: pytest.MonkeyPatch) -> None:
     """Have every training interrupted after its first epoch."""
-    import training
+    from training.fit import TrainingState
 
-    after = training.TrainingState.on_epoch_end
+    after = TrainingState.on_epoch_end
 
     def on_epoch_end(self, epoch, logs=None):
         after(self, epoch, logs)
         raise KeyboardInterrupt
 
-    patch.setattr(training.TrainingState, "on_epoch_end", on_epoch_end)
+    patch.setattr(TrainingState, "on_epoch_end", on_epoch_end)
 
 
 @pytest.fixture
@@ -142,7 +145,7 @@ def place(trained, tmp_path, monkeypatch) -> Place:
     folder = tmp_path / "place"
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
-    common.remove_leftovers_once.cache_clear()  # it knows folders by their names in another current folder
+    remove_leftovers_once.cache_clear()  # it knows folders by their names in another current folder
     return Place(folder)
 
 
@@ -713,12 +716,10 @@ def test_fault(fault, place, trained, capfd, monkeypatch):
 
 def count_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The epochs that are trained from now on."""
-    import training
-
     epochs: list[int] = []
-    after = training.TrainingState.on_epoch_end
+    after = TrainingState.on_epoch_end
     monkeypatch.setattr(
-        training.TrainingState,
+        TrainingState,
         "on_epoch_end",
         lambda self, epoch, logs=None: epochs.append(epoch) or after(self, epoch, logs),
     )
@@ -727,16 +728,16 @@ def count_epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def spoil_after_the_check(fault: Fault, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the fault come when the clips have been checked and nothing has been trained or scored."""
-    check = common.check_clips
 
-    def check_clips(*arguments, **options):
-        clips = check(*arguments, **options)
+    def then_spoilt(*arguments, **options):
+        clips = check_clips(*arguments, **options)
         fault.spoil(place)
         return clips
 
     if fault.command.startswith(TRAIN):
         remove("model/dev/small")(place)
-    monkeypatch.setattr(common, "check_clips", check_clips)
+    for script in ("00_train", "01_test", "05_export"):
+        monkeypatch.setattr(importlib.import_module(script), "check_clips", then_spoilt)
 
 
 # ---- what needs more than one line ----
@@ -795,7 +796,7 @@ def test_a_changed_sample_trains_anew(place, capfd):
 def test_half_written_files_of_a_killed_run_go(place):
     code = (
         "import common, os, pathlib, sys\n"
-        "whole = common.write_whole(pathlib.Path(sys.argv[1]))\n"
+        "whole = write_whole(pathlib.Path(sys.argv[1]))\n"
         "whole.__enter__().write_bytes(b'half')\n"
         "os._exit(9)"
     )

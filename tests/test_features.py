@@ -11,9 +11,11 @@ import pytest
 import soundfile
 
 import common
-import features
+from audio import features
+from audio.clips import check_clips
+from audio.features import Cache
 from config import Feature
-from features import Cache
+from storage.files import path_beside
 
 RATE = 16_000  # [Hz]
 FEATURE = Feature(n_mels=16, frames=5, n_fft=1024, hop_length=512, power=2.0)
@@ -46,7 +48,7 @@ def computed(monkeypatch):
 
 
 def checked(folder):
-    return common.check_clips([("fan", folder)], min_samples=2048, normal_only=True)
+    return check_clips([("fan", folder)], min_samples=2048, normal_only=True)
 
 
 def log_mels(clips, cache, feature=FEATURE):
@@ -331,11 +333,10 @@ def test_files_of_killed_runs_go(folder, cache, tmp_path):
     (whole,) = (tmp_path / "other").iterdir()
     cache.directory.mkdir()
     whole.rename(cache.directory / whole.name)
-    killed, foreign = (
-        cache.directory / f".log-mel_energies_ab.{name}.npy" for name in (f"{common._system()}-4194305-01234567", "abc")
-    )
+    killed, foreign = path_beside(cache.directory / "log-mel_energies_ab.npy"), cache.directory / ".log-mel_ab.abc.npy"
     for path in (killed, foreign):
         path.write_bytes(b"half")
+        os.utime(path, (0, 0))
     log_mels(clips, cache)  # reads alone
     assert not killed.exists()
     assert foreign.exists()

@@ -11,11 +11,7 @@ import pytest
 from matplotlib import font_manager
 
 import common
-import comparison
-import figures
-import fonts
-import html_report
-import scoring
+from evaluation import comparison, figures, fonts, html_report, scoring
 
 evaluate = importlib.import_module("02_evaluate")
 

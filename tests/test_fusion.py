@@ -8,23 +8,26 @@ import yaml
 
 import common
 import fusion
+from detectors.standardised import standardised
+from storage.files import write_text
+from training.families import family_of
 
 
 def test_standardised_log_scores_by_hand():
     own = np.exp([1.0, 3.0])  # logs 1 and 3: mean 2, deviation 1
-    assert np.allclose(fusion.standardised(np.exp([2.0, 5.0, 0.0]), own), [0, 3, -2])
+    assert np.allclose(standardised(np.exp([2.0, 5.0, 0.0]), own), [0, 3, -2])
     least = 1 + np.log(1e-3)  # what 0 counts as, which has no logarithm
     logs = np.array([least, 1, 3])
-    of_zero = fusion.standardised(np.array([0.0]), np.exp([-np.inf, 1.0, 3.0]))
+    of_zero = standardised(np.array([0.0]), np.exp([-np.inf, 1.0, 3.0]))
     assert np.allclose(of_zero, [(least - logs.mean()) / logs.std()])
-    assert np.allclose(fusion.standardised(np.array([2.0]), np.array([2.0, 2.0])), [0])  # no deviation
-    assert np.isfinite(fusion.standardised(np.array([0.0, 1.0]), np.zeros(3))).all()
+    assert np.allclose(standardised(np.array([2.0]), np.array([2.0, 2.0])), [0])  # no deviation
+    assert np.isfinite(standardised(np.array([0.0, 1.0]), np.zeros(3))).all()
 
 
 def test_the_unit_of_a_members_scores_is_irrelevant():
     rng = np.random.default_rng(0)
     own, new = rng.gamma(3, size=50), rng.gamma(3, size=7)
-    assert np.allclose(fusion.standardised(new, own), fusion.standardised(1000 * new, 1000 * own))
+    assert np.allclose(standardised(new, own), standardised(1000 * new, 1000 * own))
 
 
 # ---- the whole chain, by the scripts ----
@@ -75,17 +78,17 @@ def test_members_are_trained_and_summed(yaml_file, tmp_path):
     assert set(of["both"]) == set(of["near"]) and len(of["both"]) == 4
 
     import config
-    import training
+    from training.run import Run, progress_bar
 
     settings = config.load_config(tmp_path / "settings.yaml")
-    with training.progress_bar(0, 0) as bar:
-        run = training.Run(settings, "dev", bar)
+    with progress_bar(0, 0) as bar:
+        run = Run(settings, "dev", bar)
         for file_name, fused in of["both"].items():
             machine_type, machine_id = file_name.removeprefix("anomaly_score_").removesuffix(".csv").split("_", 1)
             by_hand = 0
             for name, weight in (("near", 1), ("dense", 0.5), ("small", 0.5)):
                 system = settings.systems[name]
-                own = system.module.training_scores(run, system, machine_type).of(machine_id)
+                own = family_of(system).training_scores(run, system, machine_type).of(machine_id)
                 logs = np.log(np.maximum(of[name][file_name], 1e-3 * own.min()))
                 by_hand += weight * (logs - np.log(own).mean()) / np.log(own).std()
             assert np.allclose(fused, by_hand)
@@ -101,7 +104,7 @@ def test_a_member_that_differs_is_named(yaml_file, tmp_path):
         run_script("01_test", "-d", "--config", path, "--system", "both")
     changed = yaml.safe_load((tmp_path / "settings.yaml").read_text())
     changed["systems"]["dense"]["model"]["alpha"] = 12
-    common.write_text(tmp_path / "settings.yaml", yaml.safe_dump(changed))
+    write_text(tmp_path / "settings.yaml", yaml.safe_dump(changed))
     with pytest.raises(common.UserError, match=r"both: member dense: (.|\n)*model.alpha: 16.0 -> 12.0"):
         run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
 

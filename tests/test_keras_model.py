@@ -17,12 +17,16 @@ from tqdm import tqdm
 
 import common
 import config
-import features
 import keras_model
-import process
-import records
-import training
-import workload
+from audio import features
+from audio.clips import check_clips
+from training import process, vector_errors, workload
+from training.model_records import model_path, resume_path
+from training.models import load_model
+from training.optimizers import make_optimizer
+from training.run import Job, Run
+from training.vector_errors import TrainingErrors
+from training.window_trainer import training_pass
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def start(yaml_file):
 
     def make(changes=None):
         settings = config.load_config(yaml_file(changes))
-        return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
+        return Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
 
     return make
 
@@ -71,7 +75,7 @@ def test_the_official_parameters(official):
 
 
 def test_the_optimizer_is_the_official_one(official):
-    ours = training.make_optimizer(config.load_config(SHIPPED).systems["baseline_ae"].fit).get_config()
+    ours = make_optimizer(config.load_config(SHIPPED).systems["baseline_ae"].fit).get_config()
     assert ours.keys() == official["optimizer"].keys()
     for name, value in official["optimizer"].items() - {("name", "adam")}:  # Keras counts the names: adam, adam_1, ...
         assert ours[name] == (pytest.approx(value) if isinstance(value, float) else value), name
@@ -85,7 +89,7 @@ def test_scores_are_the_official_ones(official, tmp_path, pad_mode, stored):
     frames = feature.pop("frames")
     waveforms = [common.load_wav(golden.write_clip(tmp_path / f"{s}.wav", s)) for s in golden.SCORED]
     log_mels = [common.log_mel_energies(waveform, rate, **feature, pad_mode=pad_mode).T for waveform, rate in waveforms]
-    scores = keras_model.reconstruction_errors(model, log_mels, frames=frames)
+    scores = vector_errors.reconstruction_errors(model, log_mels, frames=frames)
     np.testing.assert_allclose(scores, official[stored], rtol=1e-5)
     assert np.abs(official["scores_reflect"] / official["scores"] - 1).min() > 1e-4  # they can be told apart
 
@@ -130,8 +134,8 @@ def test_the_validation_split_is_kerass(start, train_clips, monkeypatch, validat
         indices = {"train": [np.arange(n_train)], "val": [batch.numpy() for batch in validation or ()]}
         ours.update({name: [trainee.vectors(batch).numpy() for batch in found] for name, found in indices.items()})
 
-    monkeypatch.setattr(training, "train", note)
-    keras_model._train_one(training.Job(run, system, "fan", clips), trainer)
+    monkeypatch.setattr(keras_model, "fit_job", note)
+    keras_model._train_one(Job(run, system, "fan", clips), trainer)
     for name in ("train", "val"):
         assert bool(noting.seen[name]) == bool(ours[name])
         if ours[name]:
@@ -145,9 +149,9 @@ def test_losses_are_those_of_plain_keras(start, train_clips, monkeypatch, xla, s
     run, system = start({"fit": {"shuffle": False, "epochs": 3}})
     clips = train_clips["fan"]
     trainer = keras_model.make_trainer(system, 0)
-    job = training.Job(run, system, "fan", clips)
+    job = Job(run, system, "fan", clips)
     keras_model._train_one(job, trainer)
-    with np.load(records.resume_path(job.folder, "fan")) as stored:
+    with np.load(resume_path(job.folder, "fan")) as stored:
         ours = json.loads(str(stored["header"]))["history"]
 
     vectors = stacked(run, system, clips)
@@ -164,7 +168,7 @@ def test_losses_are_those_of_plain_keras(start, train_clips, monkeypatch, xla, s
 def test_the_training_pass_is_kerass(network, n):
     vectors = np.random.default_rng(0).normal(-40, 10, (n, 160)).astype(np.float32)
     results = []
-    for forward in (network, keras_model.training_pass):
+    for forward in (network, training_pass):
         set_golden_weights(network)
         with tf.GradientTape() as tape:
             output = forward(vectors, training=True) if forward is network else forward(network, vectors)
@@ -187,11 +191,11 @@ def test_the_training_pass_is_kerass(network, n):
 def test_a_second_machine_type_does_not_feel_the_first(start, train_clips):
     run, system = start({"fit": {"epochs": 1}})
     keras_model.train(run, system, train_clips)
-    both = training.load_model(records.model_path(run.model_folder(system), "fan")).get_weights()
+    both = load_model(model_path(run.model_folder(system), "fan")).get_weights()
     for path in run.model_folder(system).iterdir():
         path.unlink()
     keras_model.train(run, system, {"fan": train_clips["fan"]})
-    alone = training.load_model(records.model_path(run.model_folder(system), "fan")).get_weights()
+    alone = load_model(model_path(run.model_folder(system), "fan")).get_weights()
     assert all(np.array_equal(one, other) for one, other in zip(both, alone, strict=True))
 
 
@@ -202,7 +206,7 @@ def test_windows_of_clips_of_unequal_lengths(start, tmp_path):
         path = tmp_path / "clips" / f"normal_id_00_{number}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, np.random.default_rng(number).uniform(-0.1, 0.1, round(seconds * 16_000)), 16_000)
-    clips = common.check_clips([("fan", tmp_path / "clips")], min_samples=system.min_samples, normal_only=True)
+    clips = check_clips([("fan", tmp_path / "clips")], min_samples=system.min_samples, normal_only=True)
     trainer = keras_model.make_trainer(system, 0)
     blocks = features.log_mel_clips(clips, system.feature, None)
     n_windows = trainer.load(blocks, features.clip_offsets(clips, system.feature))
@@ -214,7 +218,7 @@ def test_too_few_vectors_to_train_on(start, dataset, tmp_path):
     path = tmp_path / "clips" / "normal_id_00_0.wav"
     path.parent.mkdir()
     soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 4 * 512), 16_000)
-    clips = common.check_clips([("fan", path.parent)], min_samples=1, normal_only=True)
+    clips = check_clips([("fan", path.parent)], min_samples=1, normal_only=True)
     with pytest.raises(common.UserError, match=r"fan: 1 vectors leave none to train on; lower fit.validation_split"):
         keras_model.train(run, system, {"fan": clips})
 
@@ -228,7 +232,7 @@ def test_mixed_precision_trains_and_scores(start, train_clips, precision):
         scores = keras_model.anomaly_scores(run, system, "fan", train_clips["fan"])
     finally:
         keras.config.set_dtype_policy("float32")
-    model = training.load_model(records.model_path(run.model_folder(system), "fan"))
+    model = load_model(model_path(run.model_folder(system), "fan"))
     assert model.layers[1].compute_dtype == precision.removeprefix("mixed_")
     assert np.isfinite(scores).all()
 
@@ -252,7 +256,7 @@ def some_log_mels(n_clips=9):
 
 def test_a_score_is_the_mean_squared_error_of_the_clips_vectors(network):
     log_mels = some_log_mels()
-    scores = keras_model.reconstruction_errors(network, log_mels, frames=5)
+    scores = vector_errors.reconstruction_errors(network, log_mels, frames=5)
     vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
     by_clip = [np.mean(np.mean(np.square(x - network.predict(x, verbose=0)), axis=1)) for x in vectors]
     assert scores.dtype == np.float64
@@ -262,16 +266,16 @@ def test_a_score_is_the_mean_squared_error_of_the_clips_vectors(network):
 @pytest.mark.parametrize("batch", [1, 7, 55, 10_000])
 def test_scores_do_not_depend_on_the_batches(network, monkeypatch, batch):
     log_mels = some_log_mels()
-    expected = keras_model.reconstruction_errors(network, log_mels, frames=5)
-    monkeypatch.setattr(keras_model, "SCORING_BATCH", batch)
-    np.testing.assert_allclose(keras_model.reconstruction_errors(network, log_mels, frames=5), expected, rtol=1e-5)
+    expected = vector_errors.reconstruction_errors(network, log_mels, frames=5)
+    monkeypatch.setattr(vector_errors, "SCORING_BATCH", batch)
+    np.testing.assert_allclose(vector_errors.reconstruction_errors(network, log_mels, frames=5), expected, rtol=1e-5)
 
 
 def test_scores_do_not_depend_on_the_order_of_the_clips(network, monkeypatch):
-    monkeypatch.setattr(keras_model, "SCORING_BATCH", 50)
+    monkeypatch.setattr(vector_errors, "SCORING_BATCH", 50)
     log_mels = some_log_mels()
-    scores = keras_model.reconstruction_errors(network, log_mels, frames=5)
-    turned = keras_model.reconstruction_errors(network, log_mels[::-1], frames=5)
+    scores = vector_errors.reconstruction_errors(network, log_mels, frames=5)
+    turned = vector_errors.reconstruction_errors(network, log_mels[::-1], frames=5)
     np.testing.assert_allclose(turned[::-1], scores, rtol=1e-6)
 
 
@@ -284,7 +288,7 @@ def test_many_clips_go_through_the_model_in_one_call(network, monkeypatch):
         return call(model, vectors, **options)
 
     monkeypatch.setattr(type(network), "__call__", counted)
-    keras_model.reconstruction_errors(network, some_log_mels(), frames=5)
+    vector_errors.reconstruction_errors(network, some_log_mels(), frames=5)
     assert calls == [(keras_model.SCORING_BATCH, 160)]  # traced once, for all clips
 
 
@@ -293,13 +297,13 @@ def test_aggregates_by_hand():
     expected = {"mean": [3, 5, 4], "median": [2, 5, 4], "max": [6, 5, 4], "std": [math.sqrt(14 / 3), 0, 0]}
     assert set(expected) == set(config.AGGREGATES)
     for how, values in expected.items():
-        np.testing.assert_allclose(keras_model.aggregated(errors, counts, how), values)
+        np.testing.assert_allclose(vector_errors.aggregated(errors, counts, how), values)
 
 
 @pytest.mark.parametrize("how", config.AGGREGATES)
 def test_a_score_is_an_aggregate_of_the_errors_of_the_vectors(network, how):
     log_mels = some_log_mels()
-    scores = keras_model.reconstruction_errors(network, log_mels, frames=5, aggregate=how)
+    scores = vector_errors.reconstruction_errors(network, log_mels, frames=5, aggregate=how)
     vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
     errors = [np.mean(np.square(x - network.predict(x, verbose=0)), axis=1) for x in vectors]
     np.testing.assert_allclose(scores, [getattr(np, how)(one) for one in errors], rtol=1e-4)
@@ -314,7 +318,7 @@ def test_training_scores_are_the_scores_of_the_training_clips(start, train_clips
         assert run.progress.n == run.progress.total
     for how in config.AGGREGATES:
         one = dataclasses.replace(system, model=dataclasses.replace(system.model, aggregate=how))
-        assert training.Job(run, one, "fan", clips).is_done()  # no new training
+        assert Job(run, one, "fan", clips).is_done()  # no new training
         stored = keras_model.training_scores(run, one, "fan")
         assert stored.names == tuple(clip.name for clip in clips)
         assert stored.machine_ids.tolist() == [clip.machine_id for clip in clips]
@@ -337,7 +341,7 @@ def test_errors_of_training_clips_that_are_no_numbers_are_an_error(start, networ
     network.set_weights([np.full(weight.shape, np.nan) for weight in network.get_weights()])
     log_mels = features.log_mel_clips(train_clips["fan"], system.feature, None)
     with pytest.raises(common.UserError, match=r"(?s)not finite numbers:.*normal_id_00_00000000.wav: nan"):
-        keras_model.TrainingErrors.of(network, system, train_clips["fan"], log_mels)
+        TrainingErrors.of(network, system, train_clips["fan"], log_mels)
 
 
 def test_scores_that_are_no_numbers_are_an_error(start, network, train_clips):
@@ -407,10 +411,10 @@ def test_files_of_the_official_baseline_load(network, tmp_path):
     network.compile("adam", "mean_squared_error")
     network.save(tmp_path / "today.hdf5")
     write_old_file(tmp_path / "old.hdf5", old_layers((16, 4, 16), 160), network.get_weights())
-    expected = keras_model.reconstruction_errors(network, some_log_mels(3), frames=5)
+    expected = vector_errors.reconstruction_errors(network, some_log_mels(3), frames=5)
     for name in ("today.hdf5", "old.hdf5"):
         model = keras_model.load_official(tmp_path / name)
-        np.testing.assert_array_equal(keras_model.reconstruction_errors(model, some_log_mels(3), frames=5), expected)
+        np.testing.assert_array_equal(vector_errors.reconstruction_errors(model, some_log_mels(3), frames=5), expected)
 
 
 def test_other_layers_are_refused_before_anything_is_built(network, tmp_path, monkeypatch):

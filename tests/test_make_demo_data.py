@@ -9,6 +9,7 @@ import soundfile
 import common
 import config
 import make_demo_data as demo
+from audio.clips import check_clips, machine_types_in, parse_clip_name
 
 SHORT = ["--seconds", "0.5", "--clips", "2", "--test-clips", "3"]
 
@@ -35,11 +36,11 @@ def times(directory: Path) -> dict[Path, int]:
 def test_layout(dataset):
     for split, n_ids in (("dev", 2), ("eval", 1)):
         folder = dataset / f"{split}_data"
-        assert common.machine_types(folder, "directory") == sorted(demo.MACHINES)
+        assert machine_types_in(folder, "directory") == sorted(demo.MACHINES)
         for machine_type, machine in demo.MACHINES.items():
             ids = [f"id_{number:02}" for number in (machine.dev_ids if split == "dev" else machine.eval_ids)[:n_ids]]
             train, test = (
-                common.check_clips([(machine_type, folder / machine_type / name)], min_samples=1, normal_only=normal)
+                check_clips([(machine_type, folder / machine_type / name)], min_samples=1, normal_only=normal)
                 for name, normal in (("train", True), ("test", False))
             )
             assert [(clip.machine_id, clip.label) for clip in train] == [(name, 0) for name in ids for _ in range(2)]
@@ -67,9 +68,9 @@ def test_ground_truth(dataset):
         rows = [line.split(",") for line in lines[start + 1 : end]]
         test = dataset / "eval_data" / lines[start] / "test"
         assert [row[0] for row in rows] == sorted(path.name for path in test.iterdir())
-        parsed = [common.parse_clip_name(row[1]) for row in rows]
+        parsed = [parse_clip_name(row[1]) for row in rows]
         assert [label for _, label in parsed] == [int(row[2]) for row in rows]
-        assert [name for name, _ in parsed] == [common.parse_clip_name(row[0])[0] for row in rows]
+        assert [name for name, _ in parsed] == [parse_clip_name(row[0])[0] for row in rows]
         labels_in_order.add(tuple(row[2] for row in rows))
     assert len(labels_in_order) > 1  # shuffled: the order of the names does not tell the labels
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import config
-import detectors
-from memory import Memory, combined
+from detectors import outliers
+from detectors.memory import Memory, combined
 
 PER_ID = config.Neighbors(
     score="density", lof_per="machine_id", n_neighbors=4, n_nearest=3, metric="manhattan", combine="max"
@@ -48,21 +48,21 @@ def test_scores_are_those_of_the_detector_on_standardised_vectors(memory):
     train = memory.vectors[:30]
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     keys = {"score": "density", "n_neighbors": 4, "n_nearest": 3, "metric": "manhattan"}
-    expected = detectors.outlier_scores((train - mean) / deviation, (new - mean) / deviation, **keys)
+    expected = outliers.outlier_scores((train - mean) / deviation, (new - mean) / deviation, **keys)
     assert np.allclose(memory.scores(PER_ID, new, ["id_00"] * 5), expected)
 
 
 def test_decorrelation(memory):
     new = np.random.default_rng(1).normal(size=(5, 8))
-    mean, deviation = detectors.standardisation(memory.vectors[:30])
+    mean, deviation = outliers.standardisation(memory.vectors[:30])
     train, others = (memory.vectors[:30] - mean) / deviation, (new - mean) / deviation
-    matrix = detectors.decorrelation(train, power=0.5)
+    matrix = outliers.decorrelation(train, power=0.5)
     keys = {"score": "density", "n_neighbors": 4, "n_nearest": 3, "metric": "manhattan"}
     model = dataclasses.replace(PER_ID, decorrelation=0.5)
     found = memory.scores(model, new, ["id_00"] * 5)
-    assert np.allclose(found, detectors.outlier_scores(train @ matrix, others @ matrix, **keys))
+    assert np.allclose(found, outliers.outlier_scores(train @ matrix, others @ matrix, **keys))
     assert not np.allclose(found, memory.scores(PER_ID, new, ["id_00"] * 5))
-    assert np.allclose(memory.own_scores(model)[:30], detectors.leave_one_out_scores(train @ matrix, **keys))
+    assert np.allclose(memory.own_scores(model)[:30], outliers.leave_one_out_scores(train @ matrix, **keys))
 
 
 def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
@@ -125,13 +125,13 @@ def test_combined_scores_are_finite():
 
 
 def test_training_clips_are_scored_once_in_a_run(memory, monkeypatch):
-    calls, leave_one_out = [], detectors.leave_one_out_scores
+    calls, leave_one_out = [], outliers.leave_one_out_scores
 
     def counted(*arguments, **settings):
         calls.append(settings)
         return leave_one_out(*arguments, **settings)
 
-    monkeypatch.setattr(detectors, "leave_one_out_scores", counted)
+    monkeypatch.setattr(outliers, "leave_one_out_scores", counted)
     for _ in range(2):
         memory.joint_own_scores(PER_ID, widths=[3, 5], combine="max")
         memory.joint_scores(PER_ID, memory.vectors[:2], ["id_00"] * 2, widths=[3, 5], combine="max")

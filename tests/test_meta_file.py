@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import common
-import meta_file
+from challenge import meta_file
 
 FOLDER = "Doe_EXU_task2_1"
 META = """\

@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import backbone
-import classes
 import common
 import config
-import embedding
-import metric_layers
 import metric_model
-import metric_trainer
-import training
-import workload
+from audio.clips import Clip
+from training import backbone, classes, clip_trainer, embedding, metric_layers, workload
+from training.fit import TrainingState, epoch_batches
+from training.models import load_model
+from training.optimizers import FusedAdam
 
 MODEL = config.L2Softmax(
     classes="machine_type",
@@ -52,8 +50,8 @@ def build(model=MODEL, *, n_mels=N_MELS, frames=FRAMES, n_classes=3, seed=0) -> 
     )
 
 
-def make_clip(path="normal_id_00_0.wav", machine_type="fan", machine_id="id_00", label=0) -> common.Clip:
-    return common.Clip(path, machine_type, machine_id, label, 16000, 16000, 32044, 0, 0)
+def make_clip(path="normal_id_00_0.wav", machine_type="fan", machine_id="id_00", label=0) -> Clip:
+    return Clip(path, machine_type, machine_id, label, 16000, 16000, 32044, 0, 0)
 
 
 def striped_log_mels(
@@ -73,10 +71,10 @@ def striped_log_mels(
 def make_trainer(network, model, log_mels, labels, *, learning_rate=1e-3):
     """Trainer of the clips, as ``metric_model.train`` makes it."""
     fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", learning_rate))
-    log_mel = tf.Variable(np.concatenate(log_mels).astype(metric_trainer.FRAME_TYPE), trainable=False)
+    log_mel = tf.Variable(np.concatenate(log_mels).astype(clip_trainer.FRAME_TYPE), trainable=False)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in log_mels])])
-    source = metric_trainer.LogMelWindows(log_mel, offsets, np.arange(len(labels)), frames=network.input_shape[2])
-    return metric_trainer.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), source, labels, 0)
+    source = clip_trainer.LogMelWindows(log_mel, offsets, np.arange(len(labels)), frames=network.input_shape[2])
+    return clip_trainer.make_trainer(network, types.SimpleNamespace(model=model, fit=fit), source, labels, 0)
 
 
 def embed(network, log_mels):
@@ -86,7 +84,7 @@ def embed(network, log_mels):
 
 def fit_epochs(trainer, n_clips, epochs):
     """Loss of each epoch."""
-    batches = training.epoch_batches(n_clips, seed=0, batch_size=16, shuffle=True)
+    batches = epoch_batches(n_clips, seed=0, batch_size=16, shuffle=True)
     steps = math.ceil(n_clips / 16)
     return trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0).history["loss"]
 
@@ -265,7 +263,7 @@ def test_inference_separates_what_training_mode_separates_after_few_steps(monkey
     in_training = np.argmax(network(np.stack(new).transpose(0, 2, 1)[..., None], training=True), axis=1)
     network.set_weights(weights)
     assert np.mean(in_training == new_labels) > 0.9
-    metric_trainer.settle_statistics(trainer, n_train=96, batch_size=16, seed=0)
+    clip_trainer.settle_statistics(trainer, n_train=96, batch_size=16, seed=0)
     assert inference_accuracy() > 0.9
 
 
@@ -273,7 +271,7 @@ def test_settled_statistics_are_means_over_batches():
     log_mels, labels = striped_log_mels(32, FRAMES, 3, seed=0)
     network = build()
     trainer = make_trainer(network, MODEL, log_mels, labels)
-    metric_trainer.settle_statistics(trainer, n_train=32, batch_size=16, seed=0)
+    clip_trainer.settle_statistics(trainer, n_train=32, batch_size=16, seed=0)
     mobilenet = next(layer for layer in network.layers if isinstance(layer, keras.Model))
     first = mobilenet.get_layer("bn_Conv1")
     convolved = keras.Model(mobilenet.inputs, mobilenet.get_layer("Conv1").output)
@@ -286,7 +284,7 @@ def test_settled_statistics_are_means_over_batches():
 
 
 def order_of_settling(n):
-    batches = training.epoch_batches(n, seed=0, batch_size=n, shuffle=True)
+    batches = epoch_batches(n, seed=0, batch_size=n, shuffle=True)
     return next(iter(batches)).numpy()
 
 
@@ -294,7 +292,7 @@ def test_saved_without_lambda_and_loaded_the_same(tmp_path):
     for model in (MODEL, model_with(margin=0.4, alpha="trained", input_size=64)):
         network = build(model)
         network.save(tmp_path / "model.keras")
-        loaded = training.load_model(tmp_path / "model.keras")
+        loaded = load_model(tmp_path / "model.keras")
         log_mels, _ = striped_log_mels(3, FRAMES, 3, seed=0)
         for one, other in zip(embed(network, log_mels), embed(loaded, log_mels), strict=True):
             assert np.allclose(one, other, atol=1e-5)
@@ -356,7 +354,7 @@ def test_scaling_statistics():
     rng = np.random.default_rng(0)
     blocks = [rng.normal([-30, -50], [4, 9], (n, 2)).astype(np.float32) for n in (100, 300)]
     values = np.concatenate(blocks)
-    statistics = metric_trainer.BandStatistics(2)
+    statistics = clip_trainer.BandStatistics(2)
     for block in blocks:
         statistics.add(block)
     mean, deviation = statistics.scaling("standard")
@@ -409,7 +407,7 @@ def test_each_step_draws_anew_also_after_one_that_was_left_out(monkeypatch, step
     log_mels, labels = striped_log_mels(16, FRAMES + 30, 3, seed=0)
     trainer = make_trainer(build(), model_with(mixup=1.0), log_mels, labels)
     if steps_left_out:  # as under mixed_float16 when gradients overflow
-        monkeypatch.setattr(training.FusedAdam, "apply", lambda *_, **__: None)
+        monkeypatch.setattr(FusedAdam, "apply", lambda *_, **__: None)
     places, take = [], trainer.source.take
     trainer.source.take = lambda indices, where: places.append(where.numpy()) or take(indices, where)
     trainer.run_eagerly = True
@@ -508,7 +506,7 @@ def test_exchanged_examples_are_of_classes_of_their_own():
     labels = np.repeat([0, 1, 2], 20)
     vectors = (100 * labels[:, None] + np.arange(60)[:, None] / 100 + np.zeros(10)).astype(np.float32)
     bands = (np.arange(10) + 0.5) / 10
-    source = metric_trainer.Descriptors(vectors, labels, bands, exchange=0.5, noise=np.zeros(10))
+    source = clip_trainer.Descriptors(vectors, labels, bands, exchange=0.5, noise=np.zeros(10))
     indices = tf.constant(rng.permutation(60))
     inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
     mixed, found = source.augmented(inputs, classes_of, tf.constant([0, 7], tf.int64))
@@ -525,7 +523,7 @@ def test_exchanged_examples_are_of_classes_of_their_own():
 
 def test_noise_of_each_number():
     vectors, labels = np.zeros((2000, 3), np.float32), np.zeros(2000, int)
-    source = metric_trainer.Descriptors(vectors, labels, np.zeros(3), exchange=0.0, noise=np.array([0, 1, 5]))
+    source = clip_trainer.Descriptors(vectors, labels, np.zeros(3), exchange=0.0, noise=np.array([0, 1, 5]))
     noisy, same = source.augmented(tf.constant(vectors), tf.constant(labels, tf.int32), tf.constant([0, 7], tf.int64))
     assert np.allclose(np.std(noisy, axis=0), [0, 1, 5], rtol=0.1) and np.array_equal(same, labels)
     other, _ = source.augmented(tf.constant(vectors), tf.constant(labels, tf.int32), tf.constant([0, 8], tf.int64))
@@ -535,10 +533,10 @@ def test_noise_of_each_number():
 def test_mixup_of_a_share_of_the_examples():
     model = dataclasses.replace(DENSE, mixup=1.0, mixup_share=0.3, exchange=0.0)
     vectors = np.repeat(np.arange(400.0)[:, None], 10, axis=1).astype(np.float32)
-    source = metric_trainer.Descriptors(vectors, np.zeros(400, int), np.zeros(10), exchange=0.0, noise=np.zeros(10))
+    source = clip_trainer.Descriptors(vectors, np.zeros(400, int), np.zeros(10), exchange=0.0, noise=np.zeros(10))
     fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", 1e-3))
     system = types.SimpleNamespace(model=model, fit=fit)
-    trainer = metric_trainer.make_trainer(build_dense(model), system, source, np.zeros(400, int), 0)
+    trainer = clip_trainer.make_trainer(build_dense(model), system, source, np.zeros(400, int), 0)
     mixed, _ = trainer.mixed(
         tf.constant(vectors), trainer.one_hot(tf.zeros(400, tf.int32)), tf.constant([0, 5], tf.int64)
     )
@@ -675,7 +673,7 @@ class PowerFailureError(Exception):
 
 @pytest.mark.usefixtures("without_mobilenet")
 def test_resumed_training_gives_the_same_score_files(settings_file, tmp_path, monkeypatch):
-    keep = training.TrainingState._keep
+    keep = TrainingState._keep
 
     def keep_and_fail(state, epoch):
         keep(state, epoch)
@@ -686,7 +684,7 @@ def test_resumed_training_gives_the_same_score_files(settings_file, tmp_path, mo
         path = settings_file({"mixup": 0.5, "classes": "machine_id"}, work=tmp_path / name)
         if name == "resumed":
             with monkeypatch.context() as patch, pytest.raises(PowerFailureError):
-                patch.setattr(training.TrainingState, "_keep", keep_and_fail)
+                patch.setattr(TrainingState, "_keep", keep_and_fail)
                 run_script("00_train", "-d", "--config", path)
             with pytest.raises(common.UserError, match="no finished model"):
                 run_script("01_test", "-d", "--config", path)

@@ -9,8 +9,9 @@ import yaml
 
 import common
 import config
-import features
 import neighbor_model
+from audio import features
+from storage.files import write_text
 
 KEYS = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1, "metric": "manhattan"}
 SYSTEM = {"model": {"type": "neighbors", **KEYS, "combine": "max"}}
@@ -46,11 +47,11 @@ def test_one_machine_is_enough(settings_file, tmp_path):
     settings = yaml.safe_load(settings_file.read_text())
     settings["systems"]["near"]["model"] |= {"score": "knn", "metric": "euclidean", "combine": "sum"}
     settings["fit"]["epochs"] = 7  # nothing of a network's training decides descriptors
-    common.write_text(settings_file, yaml.safe_dump(settings))
+    write_text(settings_file, yaml.safe_dump(settings))
     run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
     assert (folder / "record_fan.yaml").read_bytes() == before
     settings["descriptor"]["fast"]["n_bands"] = 20
-    common.write_text(settings_file, yaml.safe_dump(settings))
+    write_text(settings_file, yaml.safe_dump(settings))
     with pytest.raises(common.UserError, match="descriptor.fast.n_bands: 30 -> 20"):
         run_script("01_test", "-d", "--config", path, "--machine-type", "fan")
 
@@ -58,7 +59,7 @@ def test_one_machine_is_enough(settings_file, tmp_path):
 def test_descriptor_that_the_sample_rate_cannot_hold(settings_file):
     settings = yaml.safe_load(settings_file.read_text())
     settings["descriptor"]["slow"]["high_frequency"] = 9000
-    common.write_text(settings_file, yaml.safe_dump(settings))
+    write_text(settings_file, yaml.safe_dump(settings))
     with pytest.raises(common.UserError, match="descriptor.slow.high_frequency: 9000 Hz"):
         run_script("00_train", "-d", "--config", str(settings_file))
 

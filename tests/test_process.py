@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import process
+from training import process
 
 ROOT = Path(process.__file__).parent
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib
 import logging
+import os
 import shutil
 import sys
 import types
@@ -13,10 +14,22 @@ import pytest
 import yaml
 from conftest import SHIPPED, tiny_settings
 
-import common
 import config
-import records
 from common import UserError
+from storage import records
+from storage.files import require_writable, write_text
+from storage.records import differences, file_digest, read_arrays, record_path
+from training import model_records
+from training.model_records import (
+    TrainingScores,
+    checked_file,
+    file_faults,
+    model_path,
+    read_record,
+    resume_path,
+    versions,
+)
+from training.run import Run
 
 
 @pytest.fixture
@@ -46,69 +59,69 @@ def names(folder):
 
 
 def test_the_record_has_the_digest_of_each_file(job):
-    records.finish(job, {"model_fan.keras": write(b"one"), "scores_fan.npz": write(b"two")}, {"thresholds": {"a": 1.5}})
-    record = records.read_record(job.folder, "fan")
+    job.finish({"model_fan.keras": write(b"one"), "scores_fan.npz": write(b"two")}, {"thresholds": {"a": 1.5}})
+    record = read_record(job.folder, "fan")
     assert record["files"] == {
         "model_fan.keras": hashlib.sha256(b"one").hexdigest(),
         "scores_fan.npz": hashlib.sha256(b"two").hexdigest(),
     }
     assert record["thresholds"] == {"a": 1.5}
     assert {key: record[key] for key in job.record} == job.record
-    assert records.checked_file(job.folder, record, "scores_fan.npz").read_bytes() == b"two"
+    assert checked_file(job.folder, record, "scores_fan.npz").read_bytes() == b"two"
     assert names(job.folder) == ["model_fan.keras", "record_fan.yaml", "scores_fan.npz"]
 
 
 @pytest.mark.parametrize("where", [0, 0.3, 0.9, 1])
 def test_a_changed_record_is_named(job, where):
-    records.finish(job, {"model_fan.keras": write(b"1")}, {"thresholds": {"a": 1.5}})
-    path = records.record_path(job.folder, "fan")
+    job.finish({"model_fan.keras": write(b"1")}, {"thresholds": {"a": 1.5}})
+    path = record_path(job.folder, "fan")
     content = bytearray(path.read_bytes())
     content[int(where * (len(content) - 2))] ^= 1
     path.write_bytes(content)
     with pytest.raises(
         UserError, match="record_fan.yaml: unreadable .changed after it was written.; delete it to train"
     ):
-        records.read_record(job.folder, "fan")
+        read_record(job.folder, "fan")
 
 
 def test_files_of_the_earlier_record_go_and_others_stay(job):
-    records.finish(job, {"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
-    common.write_text(job.folder / "own.txt", "of somebody else")
-    common.write_text(records.resume_path(job.folder, "fan"), "a state")
-    records.finish(job, {"model_fan.keras": write(b"3")}, {})
+    job.finish({"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
+    write_text(job.folder / "own.txt", "of somebody else")
+    write_text(resume_path(job.folder, "fan"), "a state")
+    job.finish({"model_fan.keras": write(b"3")}, {})
     assert names(job.folder) == ["model_fan.keras", "own.txt", "record_fan.yaml"]
 
 
 def test_one_that_is_killed_while_it_writes_leaves_no_record(job):
-    records.finish(job, {"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
+    job.finish({"model_fan.keras": write(b"1"), "embeddings_pump.npz": write(b"2")}, {})
 
     def fail(path):
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="the disk is full"):
-        records.finish(job, {"model_fan.keras": write(b"3"), "scores_fan.npz": fail}, {})
+        job.finish({"model_fan.keras": write(b"3"), "scores_fan.npz": fail}, {})
     assert names(job.folder) == ["model_fan.keras"]
-    assert records.read_record(job.folder, "fan") is None
+    assert read_record(job.folder, "fan") is None
 
 
 def test_only_the_chief_writes(job):
     job.is_chief = False
-    records.finish(job, {"model_fan.keras": write(b"1")}, {})
+    job.finish({"model_fan.keras": write(b"1")}, {})
     assert not job.folder.exists()
 
 
 def test_a_damaged_record_does_not_keep_from_finishing(job):
-    common.write_text(records.record_path(job.folder, "fan"), "files: {../own.txt: 1}")
-    records.finish(job, {"model_fan.keras": write(b"1")}, {})
-    assert records.read_record(job.folder, "fan")["clips"] == 3
+    write_text(record_path(job.folder, "fan"), "files: {../own.txt: 1}")
+    job.finish({"model_fan.keras": write(b"1")}, {})
+    assert read_record(job.folder, "fan")["clips"] == 3
 
 
 def test_an_unknown_package_is_no_error(monkeypatch):
     def missing(name):
-        raise records.importlib.metadata.PackageNotFoundError
+        raise model_records.importlib.metadata.PackageNotFoundError
 
-    monkeypatch.setattr(records.importlib.metadata, "version", missing)
-    assert records.versions()["tensorflow"] == "unknown"
+    monkeypatch.setattr(model_records.importlib.metadata, "version", missing)
+    assert versions()["tensorflow"] == "unknown"
 
 
 # ---- reading ----
@@ -118,39 +131,39 @@ def test_an_unknown_package_is_no_error(monkeypatch):
     "damage", [b"", b"1", b"another type's model"], ids=["empty", "a byte less", "another type's model"]
 )
 def test_a_file_with_another_content_is_named(job, damage):
-    records.finish(job, {"model_fan.keras": write(b"1?")}, {})
-    record = records.read_record(job.folder, "fan")
-    records.checked_file(job.folder, record, "model_fan.keras")  # its digest is known now
+    job.finish({"model_fan.keras": write(b"1?")}, {})
+    record = read_record(job.folder, "fan")
+    checked_file(job.folder, record, "model_fan.keras")  # its digest is known now
     (job.folder / "model_fan.keras").write_bytes(damage)
     with pytest.raises(
         UserError, match=r"model_fan.keras: is not the file that was saved with the model; run 00_train"
     ):
-        records.checked_file(job.folder, record, "model_fan.keras")
+        checked_file(job.folder, record, "model_fan.keras")
 
 
 def test_a_file_that_is_missing_or_foreign_is_named(job):
-    records.finish(job, {"model_fan.keras": write(b"1"), "scores_fan.npz": write(b"2")}, {})
-    record = records.read_record(job.folder, "fan")
+    job.finish({"model_fan.keras": write(b"1"), "scores_fan.npz": write(b"2")}, {})
+    record = read_record(job.folder, "fan")
     (job.folder / "model_fan.keras").unlink()
     (job.folder / "scores_fan.npz").unlink()
     (job.folder / "scores_fan.npz").mkdir()
-    common.write_text(job.folder / "embeddings_pump.npz", "of another network")
+    write_text(job.folder / "embeddings_pump.npz", "of another network")
     faults = [("model_fan.keras", "missing"), ("scores_fan.npz", ""), ("embeddings_pump.npz", "no file of this model")]
     for name, fault in faults:
         with pytest.raises(UserError, match=f"{name}: {fault}.*; run 00_train.py again"):
-            records.checked_file(job.folder, record, name)
-    assert len(records.file_faults(job.folder, record)) == 2
+            checked_file(job.folder, record, name)
+    assert len(file_faults(job.folder, record)) == 2
 
 
 def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"1")
-    assert records.file_digest(path) == hashlib.sha256(b"1").hexdigest()
+    assert file_digest(path) == hashlib.sha256(b"1").hexdigest()
     with monkeypatch.context() as patch:
         patch.setattr(records.hashlib, "sha256", None)
-        records.file_digest(path)
+        file_digest(path)
     path.write_bytes(b"22")
-    assert records.file_digest(path) == hashlib.sha256(b"22").hexdigest()
+    assert file_digest(path) == hashlib.sha256(b"22").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -159,15 +172,11 @@ def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, mon
         ({"sample_rate": None}, "sample_rate: None"),
         ({"sample_rate": "16000"}, "sample_rate: 16000"),
         ({"sample_rate": True}, "sample_rate: True"),
-        ({"sample_rate": 0}, "sample_rate: 0"),
         ({"clips": 2.5}, "clips: 2.5"),
-        ({"clips": -1}, "clips: -1"),
         ({"configuration": "none"}, "configuration: none"),
         ({"system": ["small"]}, "system: "),
         ({"fingerprint": 7}, "fingerprint: 7"),
         ({"versions": None}, "versions: None"),
-        ({"classes": "fan"}, "classes: expected"),
-        ({"classes": [1]}, "classes: expected"),
         ({"files": ["model_fan.keras"]}, "files: expected names with their SHA-256"),
         ({"files": {"model_fan.keras": 1}}, "files: expected"),
         ({"files": {"": 64 * "0"}}, "files: expected"),
@@ -175,17 +184,14 @@ def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, mon
         ({"files": {"..": 64 * "0"}}, "files: expected"),
         ({"files": {".": 64 * "0"}}, "files: expected"),
         ({"files": {"a\0": 64 * "0"}}, "files: expected"),
-        ({"n_samples": 160_000}, "n_samples: expected machine types with lengths"),
-        ({"n_samples": {"fan": 0}}, "n_samples: expected"),
-        ({"n_samples": {"fan": "long"}}, "n_samples: expected"),
     ],
 )
 def test_a_record_with_other_types_is_named(job, changes, fault):
-    records.finish(job, {"model_fan.keras": write(b"1")}, {})
-    path = records.record_path(job.folder, "fan")
-    path.write_text(records.record_text(yaml.safe_load(path.read_text()) | changes))
+    job.finish({"model_fan.keras": write(b"1")}, {})
+    path = record_path(job.folder, "fan")
+    records.write(path, yaml.safe_load(path.read_text()) | changes)
     with pytest.raises(UserError) as caught:
-        records.read_record(job.folder, "fan")
+        read_record(job.folder, "fan")
     assert f"{path}: is not as it was written ({fault}" in str(caught.value)
     assert str(caught.value).endswith("; delete it to train anew")
 
@@ -194,11 +200,11 @@ def test_a_record_with_other_types_is_named(job, changes, fault):
     "content", [b"", b"[]", b"text", b"a: [1", b"\xff", b"[" * 20_000, b"a: 2020-99-99", b"\0", b"a: &a 1\nb: *a"]
 )
 def test_a_record_that_is_no_record_is_named(job, content):
-    path = records.record_path(job.folder, "fan")
+    path = record_path(job.folder, "fan")
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"(?s)record_fan.yaml: .*; delete it to train anew") as caught:
-        records.read_record(job.folder, "fan")
+        read_record(job.folder, "fan")
     assert len(str(caught.value)) < 1000
 
 
@@ -206,7 +212,7 @@ def test_a_record_that_is_no_record_is_named(job, content):
 
 
 def test_a_folder_that_can_be_written(tmp_path):
-    records.require_writable(tmp_path / "a" / "b", "model_directory")
+    require_writable(tmp_path / "a" / "b", "model_directory")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,14 +220,14 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "model").write_text("a file")
     for folder in (tmp_path / "model", tmp_path / "model" / "dev" / "small"):
         with pytest.raises(UserError, match=r"model_directory: .*model is no folder, so that .* cannot be made"):
-            records.require_writable(folder, "model_directory")
+            require_writable(folder, "model_directory")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are not write-protected there")
 def test_a_folder_that_is_to_be_read_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(records.os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
     with pytest.raises(UserError, match=r"result_directory: .* is not yours to write into"):
-        records.require_writable(tmp_path / "dev", "result_directory")
+        require_writable(tmp_path / "dev", "result_directory")
 
 
 def test_a_folder_in_the_place_of_a_file(tmp_path):
@@ -229,15 +235,15 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
     with pytest.raises(
         UserError, match=r"model_directory: .*model_fan.keras is a folder where a file is to be written"
     ):
-        records.require_writable(tmp_path, "model_directory")
+        require_writable(tmp_path, "model_directory")
 
 
 @pytest.mark.parametrize("key", ["model_directory", "result_directory"])
 def test_what_cannot_be_written_is_found_before_the_first_epoch(yaml_file, tmp_path, monkeypatch, key):
-    import training
+    from training.run import Job
 
     (tmp_path / "a file").write_text("")
-    monkeypatch.setattr(training.Job, "is_done", None)
+    monkeypatch.setattr(Job, "is_done", None)
     with pytest.raises(UserError, match=rf"{key}: .*a file is no folder"):
         importlib.import_module("00_train").main(["-d", "--config", str(yaml_file({key: str(tmp_path / "a file")}))])
 
@@ -246,7 +252,7 @@ def test_results_that_cannot_be_written_are_found_before_scoring(trained, monkey
     run, system = trained
     (folder := run.result_folder("small")).parent.mkdir(parents=True)
     folder.write_text("a file")
-    monkeypatch.setattr(type(system), "module", None)
+    monkeypatch.setattr(importlib.import_module("01_test"), "family_of", None)
     with pytest.raises(UserError, match=r"result_directory: .*small is no folder"):
         importlib.import_module("01_test").main(
             ["-d", "--config", str(run.config.model_directory.parent / "settings.yaml")]
@@ -254,14 +260,14 @@ def test_results_that_cannot_be_written_are_found_before_scoring(trained, monkey
 
 
 def test_a_record_that_is_changed_anywhere_is_named(job):
-    records.finish(job, {"model_fan.keras": write(b"1")}, {"thresholds": {"id_00": 1.25}})
-    path = records.record_path(job.folder, "fan")
+    job.finish({"model_fan.keras": write(b"1")}, {"thresholds": {"id_00": 1.25}})
+    path = record_path(job.folder, "fan")
     whole, rng = path.read_bytes(), np.random.default_rng(0)
-    expected = records.read_record(job.folder, "fan")
+    expected = read_record(job.folder, "fan")
     for place in rng.integers(0, len(whole), 200):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
         try:
-            record = records.read_record(job.folder, "fan")
+            record = read_record(job.folder, "fan")
         except UserError as error:
             assert "record_fan.yaml: " in str(error)
         else:
@@ -269,8 +275,8 @@ def test_a_record_that_is_changed_anywhere_is_named(job):
 
 
 def test_differences_of_odd_keys_are_sorted():
-    assert records.differences({"a": {1: 2, "b": 3}}, {"a": {"b": 3}}) == ["a.1: 2 -> None"]
-    assert len(records.differences({"a": "x" * 10_000}, {"a": 1})[0]) < 300
+    assert differences({"a": {1: 2, "b": 3}}, {"a": {"b": 3}}) == ["a.1: 2 -> None"]
+    assert len(differences({"a": "x" * 10_000}, {"a": 1})[0]) < 300
 
 
 # ---- arrays ----
@@ -281,7 +287,7 @@ ARRAYS = {"values": np.ones((2, 3)), "names": np.array(["a", "b"])}
 
 def test_arrays_come_back_as_they_were_written(tmp_path):
     np.savez(tmp_path / "a.npz", **ARRAYS, more=np.zeros(1))
-    arrays = records.read_arrays(tmp_path / "a.npz", KINDS)
+    arrays = read_arrays(tmp_path / "a.npz", KINDS)
     assert arrays.keys() == KINDS.keys()
     np.testing.assert_array_equal(arrays["values"], ARRAYS["values"])
     assert arrays["names"].tolist() == ["a", "b"]
@@ -306,7 +312,7 @@ def test_arrays_of_another_kind_are_named(tmp_path, changes):
     arrays = {name: array for name, array in (ARRAYS | changes).items() if array is not None}
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=r"a.npz: .*; train anew"):
-        records.read_arrays(tmp_path / "a.npz", KINDS)
+        read_arrays(tmp_path / "a.npz", KINDS)
 
 
 def test_a_file_of_arrays_that_is_damaged_anywhere_is_named_or_reads_the_same(tmp_path):
@@ -320,7 +326,7 @@ def test_a_file_of_arrays_that_is_damaged_anywhere_is_named_or_reads_the_same(tm
     for content in contents:
         path.write_bytes(content)
         try:
-            arrays = records.read_arrays(path, KINDS)
+            arrays = read_arrays(path, KINDS)
         except UserError as error:
             assert "a.npz: " in str(error)
             refused += 1
@@ -328,14 +334,14 @@ def test_a_file_of_arrays_that_is_damaged_anywhere_is_named_or_reads_the_same(tm
             assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in KINDS)
     assert refused > 100
     with pytest.raises(UserError, match=r"b.npz: unreadable"):
-        records.read_arrays(tmp_path / "b.npz", KINDS)
+        read_arrays(tmp_path / "b.npz", KINDS)
 
 
 # ---- scores ----
 
 
 def test_training_scores_of_a_machine_id():
-    scores = records.TrainingScores(
+    scores = TrainingScores(
         ("a.wav", "b.wav", "c.wav"), np.array(["id_00", "id_02", "id_00"]), np.array([1.0, 2.0, 3.0])
     )
     assert scores.of("id_00").tolist() == [1, 3]
@@ -351,13 +357,11 @@ def trained(families, dataset, tmp_path):
     """(run, system) with finished models of both machine types."""
     from tqdm import tqdm
 
-    import training
-
     shutil.copytree(families / "model", tmp_path / "model")
     path = tmp_path / "settings.yaml"
     path.write_text(yaml.safe_dump(tiny_settings(dataset, tmp_path)))
     settings = config.load_config(path)
-    return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
+    return Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
 
 
 @pytest.mark.parametrize("damage", ["other type", "empty", "missing", "earlier version"])
@@ -368,18 +372,18 @@ def test_a_model_that_is_not_its_records_is_refused_and_trained_anew(trained, tr
     caplog.set_level(logging.INFO)
     run, system = trained
     folder = run.model_folder(system)
-    path = records.model_path(folder, "fan")
+    path = model_path(folder, "fan")
     whole = path.read_bytes()
     if damage == "other type":
-        path.write_bytes(records.model_path(folder, "ToyCar").read_bytes())
+        path.write_bytes(model_path(folder, "ToyCar").read_bytes())
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "missing":
         path.unlink()
     else:
-        record = records.read_record(folder, "fan")
+        record = read_record(folder, "fan")
         del record["files"]
-        common.write_text(records.record_path(folder, "fan"), yaml.safe_dump(record))
+        write_text(record_path(folder, "fan"), yaml.safe_dump(record))
     named = "by an earlier version" if damage == "earlier version" else "model_fan.keras: (is not the|no finished)"
     with pytest.raises(UserError, match=rf"(?s){named}.*00_train.py -d --system small"):
         keras_model.require(run, system, train_clips)
@@ -411,7 +415,7 @@ def test_keys_that_decide_a_model(name, given, key, value, decides):
         system = settings.systems[name]
         compile_ = with_known(system.fit.compile, changes)
         system = dataclasses.replace(system, model=with_known(system.model, changes))
-        return records.configuration(
+        return configuration(
             dataclasses.replace(system, fit=dataclasses.replace(system.fit, compile=compile_)), settings
         )
 

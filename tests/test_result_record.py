@@ -15,10 +15,11 @@ from conftest import SHIPPED
 
 import common
 import config
-import records
-import result_record
-import results
-import scoring
+from audio.clips import Clip
+from evaluation import result_record, results, scoring
+from storage import records
+from storage.files import write_text
+from storage.records import CHECKSUM
 
 score = importlib.import_module("01_test")
 evaluate = importlib.import_module("02_evaluate")
@@ -29,13 +30,13 @@ def settings_with(tmp_path, **changes) -> config.Config:
     """The shipped YAML with its folders in ``tmp_path``."""
     block = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
     block |= {f"{kind}_directory": str(tmp_path / kind) for kind in ("model", "result")} | changes
-    common.write_text(tmp_path / "settings.yaml", yaml.safe_dump(block))
+    write_text(tmp_path / "settings.yaml", yaml.safe_dump(block))
     return config.load_config(tmp_path / "settings.yaml")
 
 
 def clips_of(machine_type, machine_ids):
     return [
-        common.Clip(Path(f"{label}_{machine_id}_{k:08d}.wav"), machine_type, machine_id, int(label == "anomaly"),
+        Clip(Path(f"{label}_{machine_id}_{k:08d}.wav"), machine_type, machine_id, int(label == "anomaly"),
                     16000, 16000, 32044, 0, k)
         for machine_id in machine_ids for label in ("normal", "anomaly") for k in range(3)
     ]  # fmt: skip
@@ -44,7 +45,7 @@ def clips_of(machine_type, machine_ids):
 def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=0.0, model=None) -> Path:
     """What 01_test.py writes for a machine type of tuned_ae, and the model's record; the result folder."""
     model_record = settings.model_directory / "dev" / "tuned_ae" / f"record_{machine_type}.yaml"
-    common.write_text(model_record, model or f"the model of {machine_type}")
+    write_text(model_record, model or f"the model of {machine_type}")
     system, clips = settings.systems["tuned_ae"], clips_of(machine_type, machine_ids)
     texts = {
         f"anomaly_score_{machine_type}_{machine_id}.csv": scoring.scores_text(
@@ -122,9 +123,7 @@ def test_one_model_over_all_types_must_be_in_the_same_state_for_all(settings, fo
     records = result_record.read_all(folder)[0]
     for record, value in zip(records, ("old", "new"), strict=True):
         changed = dataclasses.replace(record, models={"dev/l2_softmax/record_classifier.yaml": value})
-        common.write_text(
-            result_record.record_path(folder, record.machine_type), yaml.safe_dump(dataclasses.asdict(changed))
-        )
+        write_text(result_record.record_path(folder, record.machine_type), yaml.safe_dump(dataclasses.asdict(changed)))
     with pytest.raises(
         common.UserError, match=r"pump_id_00.*: of another state of the model .*classifier.* than fan's"
     ):
@@ -133,8 +132,8 @@ def test_one_model_over_all_types_must_be_in_the_same_state_for_all(settings, fo
 
 def write_otherwise(path, pattern, text):
     """Write a record in which a pattern is replaced, as if it had been written so."""
-    written = path.read_text(encoding="utf-8").rpartition(records.CHECKSUM)[0]
-    common.write_text(path, re.sub(pattern, text, written))
+    written = path.read_text(encoding="utf-8").rpartition(CHECKSUM)[0]
+    write_text(path, re.sub(pattern, text, written))
 
 
 def test_machine_types_of_two_systems_in_one_folder(settings, folder):
@@ -201,16 +200,17 @@ def test_a_folder_of_others_has_no_records_and_is_taken_as_it_is(folder):
 
 @pytest.mark.parametrize("n_files", range(4))
 def test_a_run_killed_while_it_writes_is_found_out(settings, folder, monkeypatch, n_files):
-    whole, written = common.write_text, []
+    written = []
 
-    def write_text(path, text):
+    def write_some(path, text):
         if path.parent == folder:
             if len(written) == n_files:
                 raise KeyboardInterrupt
             written.append(path)
-        whole(path, text)
+        write_text(path, text)
 
-    monkeypatch.setattr(common, "write_text", write_text)
+    monkeypatch.setattr(result_record, "write_text", write_some)
+    monkeypatch.setattr(records, "write_text", write_some)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     if n_files == 3:
         write_scores(settings, "fan", add=1.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import common
-import scoring
+from evaluation import scoring
 
 
 def official_test_set(dataset):

@@ -21,10 +21,10 @@ from sklearn.metrics import roc_auc_score
 
 import common
 import config
-import decision
-import process
-import result_record
-import scoring
+from detectors import decision
+from evaluation import result_record, scoring
+from training import process
+from training.families import family_of
 
 ROOT = Path(common.__file__).parent
 DEV_IDS = {"ToyCar": ("id_01", "id_02"), "fan": ("id_00", "id_02")}
@@ -97,7 +97,7 @@ def test_development_scores_are_official_to_the_byte(dev_work):
 
 
 def test_decisions_are_the_scores_against_the_recorded_thresholds(dev_work):
-    import training
+    from training.run import Run
 
     settings = config.load_config(dev_work / "settings.yaml")
     system = settings.systems["small"]
@@ -105,7 +105,7 @@ def test_decisions_are_the_scores_against_the_recorded_thresholds(dev_work):
     for machine_type, ids in DEV_IDS.items():
         record = result_record.read(folder / f"record_{machine_type}.yaml")
         assert list(record.thresholds) == list(ids)
-        trained = system.module.training_scores(training.Run(settings, "dev", None), system, machine_type)
+        trained = family_of(system).training_scores(Run(settings, "dev", None), system, machine_type)
         for machine_id in ids:
             threshold = decision.threshold(trained.of(machine_id), quantile=0.9, method="gamma")
             assert record.thresholds[machine_id] == threshold

@@ -14,10 +14,10 @@ import yaml
 
 import common
 import config
-import meta_file
-import result_record
-import scoring
-import submission
+from audio.clips import Clip
+from challenge import meta_file, submission
+from evaluation import result_record, scoring
+from storage.files import write_text
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "authors_example.yaml"
@@ -43,12 +43,12 @@ def write_run(directory, *, clips):
         folder = f"{name}_data" if name in ("dev", "eval") else name
         block[f"{name}_directory"] = str(directory / folder)
     block["submissions"] = {number: dataclasses.asdict(entry) for number, entry in SUBMISSIONS.items()}
-    common.write_text(directory / "run.yaml", yaml.safe_dump(block, sort_keys=False))
+    write_text(directory / "run.yaml", yaml.safe_dump(block, sort_keys=False))
     for entry in SUBMISSIONS.values():
         for machine_type in dict.fromkeys(machine_type for machine_type, _ in clips):
             record = {"system": entry.system, "parameters": PARAMETERS[entry.system], "sample_rate": 16_000}
             path = directory / "model" / entry.training_data / entry.system / f"record_{machine_type}.yaml"
-            common.write_text(path, yaml.safe_dump(record))
+            write_text(path, yaml.safe_dump(record))
         write_scores(directory, entry, clips)
     return directory / "run.yaml"
 
@@ -59,13 +59,13 @@ def write_scores(directory, entry, clips):
     for machine_type in dict.fromkeys(machine_type for machine_type, _ in clips):
         model = settings.model_directory / entry.training_data / entry.system / f"record_{machine_type}.yaml"
         if not model.exists():
-            common.write_text(model, "model")
+            write_text(model, "model")
         ids = {i: names for (t, i), names in clips.items() if t == machine_type}
         texts = {
             f"anomaly_score_{machine_type}_{i}.csv": scoring.scores_text(names, rng.normal(size=len(names)))
             for i, names in ids.items()
         }
-        test_clips = [common.Clip(Path(n), machine_type, i, None, 1, 16_000, 1, 1, 1) for i in ids for n in ids[i]]
+        test_clips = [Clip(Path(n), machine_type, i, None, 1, 16_000, 1, 1, 1) for i in ids for n in ids[i]]
         record = result_record.record_of(
             settings,
             settings.systems[entry.system],
@@ -84,7 +84,7 @@ def write_truth(path, clips):
     for (machine_type, _), names in clips.items():
         lines.append(machine_type)
         lines += [f"{name},{'anomaly' if n % 2 else 'normal'}_{name},{n % 2}" for n, name in enumerate(names)]
-    common.write_text(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 
@@ -220,7 +220,7 @@ def test_every_system_of_the_yaml_has_a_description():
 def test_parameters_of_a_detector_and_of_a_fusion(tmp_path):
     systems = config.load_config(ROOT / "baseline.yaml").systems
     for name, text in (("neighbors", ""), ("tuned_ae", "parameters: 7\n"), ("baseline_ae", "parameters: 5\n")):
-        common.write_text(tmp_path / name / "record_fan.yaml", f"{text}sample_rate: 16000\n")
+        write_text(tmp_path / name / "record_fan.yaml", f"{text}sample_rate: 16000\n")
     members = tuple(systems[name] for name in ("neighbors", "tuned_ae", "baseline_ae"))
     assert submission.model_facts(tmp_path, systems["neighbors"]) == (0, 16_000)
     fusion = dataclasses.replace(systems["tuned_ae"], name="fusion", members=members)

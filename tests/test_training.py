@@ -16,9 +16,15 @@ from tqdm import tqdm
 import common
 import config
 import keras_model
-import process
-import records
-import training
+from audio.clips import by_machine_type, check_clips, fingerprint
+from storage.files import write_text
+from storage.records import differences, record_path
+from training import models, process
+from training.fit import TrainingState, epoch_batches, plot_history
+from training.model_records import model_path, read_record, resume_path
+from training.models import is_newer, load_model, write_model
+from training.optimizers import FusedAdam, make_optimizer, reset_optimizer
+from training.run import Job, Run, enough_memory
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 CALM = {"learning_rate_schedule": "cosine", "use_ema": True, "ema_momentum": 0.9}
@@ -33,7 +39,7 @@ def start(yaml_file, tmp_path):
 def run_of(path):
     """(run, system) of a YAML file."""
     settings = config.load_config(path)
-    return training.Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
+    return Run(settings, "dev", tqdm(total=0, disable=True)), settings.select(None)[0]
 
 
 @pytest.fixture
@@ -43,11 +49,11 @@ def fan(train_clips):
 
 
 def job_of(run, system, clips):
-    return training.Job(run, system, "fan", clips["fan"])
+    return Job(run, system, "fan", clips["fan"])
 
 
 def trained_weights(run, system):
-    return training.load_model(records.model_path(run.model_folder(system), "fan")).get_weights()
+    return load_model(model_path(run.model_folder(system), "fan")).get_weights()
 
 
 def assert_same_weights(weights, others):
@@ -61,7 +67,7 @@ class PowerFailureError(Exception):
 
 def fail_after(monkeypatch, epoch, *, before_saving=False):
     """Let the training break down when it has kept (or is about to keep) the given epoch."""
-    original = training.TrainingState._keep
+    original = TrainingState._keep
 
     def keep(state, number):
         if number < epoch or not before_saving:
@@ -69,7 +75,7 @@ def fail_after(monkeypatch, epoch, *, before_saving=False):
         if number == epoch:
             raise PowerFailureError
 
-    monkeypatch.setattr(training.TrainingState, "_keep", keep)
+    monkeypatch.setattr(TrainingState, "_keep", keep)
 
 
 # ---- batches ----
@@ -77,7 +83,7 @@ def fail_after(monkeypatch, epoch, *, before_saving=False):
 
 def take(n_batches, n, **options):
     options = {"seed": 0, "batch_size": 4, "shuffle": True} | options
-    return [batch.numpy().tolist() for batch in training.epoch_batches(n, **options).take(n_batches)]
+    return [batch.numpy().tolist() for batch in epoch_batches(n, **options).take(n_batches)]
 
 
 def test_each_epoch_has_every_number_once_in_an_order_of_its_own():
@@ -105,33 +111,33 @@ def test_batches_without_shuffling():
 def test_reset_brings_an_optimizer_to_its_start(start):
     _, system = start()
     trainer = keras_model.make_trainer(system, 0)
-    training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
+    reset_optimizer(trainer.optimizer, trainer.autoencoder)
     fresh = [np.asarray(variable).copy() for variable in trainer.optimizer.variables]
     gradients = [np.ones(variable.shape, np.float32) for variable in trainer.autoencoder.trainable_variables]
     trainer.optimizer.apply(gradients, trainer.autoencoder.trainable_variables)
     assert int(trainer.optimizer.iterations) == 1
-    training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
+    reset_optimizer(trainer.optimizer, trainer.autoencoder)
     assert_same_weights([np.asarray(variable).copy() for variable in trainer.optimizer.variables], fresh)
 
 
 @pytest.mark.parametrize("name", config.OPTIMIZERS)
 def test_every_optimizer_of_the_yaml_is_kerass(start, name):
     _, system = start({"fit": {"compile": {"optimizer": name, "learning_rate": 0.25}}})
-    optimizer = training.make_optimizer(system.fit)
-    assert type(optimizer) is (training.FusedAdam if name == "adam" else type(keras.optimizers.get(name)))
+    optimizer = make_optimizer(system.fit)
+    assert type(optimizer) is (FusedAdam if name == "adam" else type(keras.optimizers.get(name)))
     assert float(optimizer.learning_rate) == 0.25
 
 
 def test_adam_in_one_pass_is_kerass(start):
     _, system = start({"fit": {"compile": {"learning_rate": 0.25}}})
     results = []
-    for optimizer in (keras.optimizers.Adam(0.25), training.make_optimizer(system.fit)):
+    for optimizer in (keras.optimizers.Adam(0.25), make_optimizer(system.fit)):
         rng = np.random.default_rng(0)
         weights = [keras.Variable(rng.standard_normal(shape), dtype="float32") for shape in ((5, 3), (3,))]
         for _ in range(5):
             optimizer.apply([tf.constant(rng.standard_normal(w.shape), tf.float32) for w in weights], weights)
         results.append([np.asarray(value) for value in (*weights, *optimizer.variables)])
-    assert type(optimizer) is training.FusedAdam
+    assert type(optimizer) is FusedAdam
     for theirs, ours in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * 0.25)  # both round 1 - beta_2 to float32
 
@@ -141,13 +147,13 @@ def test_adam_in_one_pass_is_kerass(start):
 
 def record_epochs(monkeypatch, value) -> list:
     """List that gets ``value(state)`` at the end of each epoch."""
-    values, original = [], training.TrainingState.on_epoch_end
+    values, original = [], TrainingState.on_epoch_end
 
     def on_epoch_end(state, epoch, logs=None):
         values.append(value(state))
         original(state, epoch, logs)
 
-    monkeypatch.setattr(training.TrainingState, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(TrainingState, "on_epoch_end", on_epoch_end)
     return values
 
 
@@ -177,7 +183,7 @@ def test_averaged_weights_by_hand(start, fan, monkeypatch):
     averages = weights[0]
     for later in weights[1:]:
         averages = [0.75 * average + 0.25 * now for average, now in zip(averages, later, strict=True)]
-    model = training.load_model(records.model_path(run.model_folder(system), "fan"))
+    model = load_model(model_path(run.model_folder(system), "fan"))
     for average, kept in zip(averages, model.trainable_variables, strict=True):
         np.testing.assert_allclose(kept.numpy(), average, rtol=1e-5, atol=1e-7)
 
@@ -195,7 +201,7 @@ def test_the_record_says_what_a_model_was_trained_on(start, fan):
     assert record["system"] == "small"
     assert record["training_data"] == "dev"
     assert record["clips"] == 6
-    assert record["fingerprint"] == common.fingerprint(fan["fan"])
+    assert record["fingerprint"] == fingerprint(fan["fan"])
     assert record["sample_rate"] == 16_000
     assert record["n_samples"] == {"fan": 16_000}
     assert record["parameters"] == (160 * 16 + 16) + 4 * 16 + (16 * 4 + 4) + 4 * 4 + (4 * 16 + 16) + 4 * 16 + 17 * 160
@@ -208,18 +214,18 @@ def test_the_record_says_what_a_model_was_trained_on(start, fan):
     assert (settings["fit"]["epochs"], settings["fit"]["batch_size"]) == (2, 64)
     assert "verbose" not in settings["fit"]
     assert record["files"].keys() == {"model_fan.keras", "scores_fan.npz"}
-    assert records.read_record(folder, "fan") == record
+    assert read_record(folder, "fan") == record
 
 
 def test_differences_name_the_keys():
     old = {"clips": 3, "versions": 1, "configuration": {"fit": {"epochs": 2, "gone": 1}, "seed": 0}}
     new = {"clips": 3, "configuration": {"fit": {"epochs": 5, "added": 2}, "seed": 0}}
-    assert records.differences(old, new) == [
+    assert differences(old, new) == [
         "configuration.fit.added: None -> 2",
         "configuration.fit.epochs: 2 -> 5",
         "configuration.fit.gone: 1 -> None",
     ]
-    assert records.differences(new, new) == []
+    assert differences(new, new) == []
 
 
 def test_a_model_is_kept_only_for_the_same_files_and_settings(start, fan, caplog):
@@ -236,14 +242,14 @@ def test_a_model_is_kept_only_for_the_same_files_and_settings(start, fan, caplog
     assert "configuration.fit.epochs: 2 -> 3" in caplog.text
     louder = dataclasses.replace(system, fit=dataclasses.replace(system.fit, verbose=2))
     assert job_of(run, louder, fan).is_done()
-    records.record_path(run.model_folder(system), "fan").unlink()
+    record_path(run.model_folder(system), "fan").unlink()
     assert not job_of(run, system, fan).is_done()  # without its record a model does not count
 
 
 def test_a_spoilt_record_is_named(start, fan):
     run, system = start()
-    for path in (records.model_path, records.record_path):
-        common.write_text(path(run.model_folder(system), "fan"), "clips: [6\n")
+    for path in (model_path, record_path):
+        write_text(path(run.model_folder(system), "fan"), "clips: [6\n")
     with pytest.raises(common.UserError, match=r"(?s)record_fan.yaml: unreadable .*delete it to train anew"):
         job_of(run, system, fan).is_done()
 
@@ -252,7 +258,7 @@ def test_a_spoilt_record_is_named(start, fan):
 def test_a_spoilt_model_is_named(tmp_path, content):
     (tmp_path / "model_fan.keras").write_bytes(content)
     with pytest.raises(common.UserError, match=r"model_fan.keras: not a model that can be loaded"):
-        training.load_model(tmp_path / "model_fan.keras")
+        load_model(tmp_path / "model_fan.keras")
 
 
 # ---- resuming ----
@@ -267,7 +273,7 @@ def unbroken(request, dataset, tmp_path_factory):
     path.write_text(yaml.safe_dump(merge(tiny_settings(dataset, work), changes)))
     run, system = run_of(path)
     folders = [("fan", dataset / "dev_data" / "fan" / "train")]
-    clips = common.by_machine_type(common.check_clips(folders, min_samples=1, normal_only=True))
+    clips = by_machine_type(check_clips(folders, min_samples=1, normal_only=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "compiles_with_xla", lambda: False)
         keras_model.train(run, system, clips)
@@ -285,25 +291,25 @@ def test_a_broken_off_training_ends_as_an_unbroken_one(start, fan, unbroken, mon
             keras_model.train(run, system, fan)
     folder = run.model_folder(system)
     assert [path.name for path in folder.iterdir()] == ["resume_fan.npz"]
-    with np.load(records.resume_path(folder, "fan")) as stored:
+    with np.load(resume_path(folder, "fan")) as stored:
         kept = json.loads(str(stored["header"]))
     assert kept["epoch"] == len(kept["history"]["loss"]) == (2 if before_saving else 3)
     keras_model.train(run, system, fan)
     assert f"going on after epoch {kept['epoch']} of 4" in caplog.text
     assert_same_weights(trained_weights(run, system), weights)
-    assert not records.resume_path(folder, "fan").exists()
+    assert not resume_path(folder, "fan").exists()
 
 
 def test_one_killed_before_the_model_is_saved_does_not_train_again(start, fan, unbroken, monkeypatch):
     changes, weights = unbroken
     run, system = start(changes)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "plot_history", lambda *_: fail())
+        patch.setattr(models, "plot_history", lambda *_: fail())
         with pytest.raises(PowerFailureError):
             keras_model.train(run, system, fan)
     epochs = []
-    original = training.TrainingState.on_epoch_end
-    monkeypatch.setattr(training.TrainingState, "on_epoch_end", lambda *a, **k: epochs.append(1) or original(*a, **k))
+    original = TrainingState.on_epoch_end
+    monkeypatch.setattr(TrainingState, "on_epoch_end", lambda *a, **k: epochs.append(1) or original(*a, **k))
     keras_model.train(run, system, fan)
     assert epochs == []
     assert job_of(run, system, fan).is_done()
@@ -339,7 +345,7 @@ def test_a_state_of_other_settings_is_not_resumed(start, fan, monkeypatch, caplo
 def test_a_model_of_a_newer_keras(start, tmp_path, written, advice):
     _, system = start()
     path = tmp_path / "model_fan.keras"
-    training.write_model(keras_model.build(system.model, system.feature), path)
+    write_model(keras_model.build(system.model, system.feature), path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["metadata.json"] = json.dumps({"keras_version": written}).encode()
@@ -348,14 +354,14 @@ def test_a_model_of_a_newer_keras(start, tmp_path, written, advice):
         for name, content in members.items():
             archive.writestr(name, content)
     with pytest.raises(common.UserError, match=rf"model_fan.keras: not a model that can be loaded .*{advice}"):
-        training.load_model(path)
+        load_model(path)
 
 
 def test_versions_are_compared_by_their_numbers():
-    assert training.is_newer("3.12.0", "3.9.1")
-    assert not training.is_newer("3.9.1", "3.12.0")
-    assert not training.is_newer("3.12.0", "3.12.0")
-    assert not training.is_newer("none", "3.12.0")
+    assert is_newer("3.12.0", "3.9.1")
+    assert not is_newer("3.9.1", "3.12.0")
+    assert not is_newer("3.12.0", "3.12.0")
+    assert not is_newer("none", "3.12.0")
 
 
 @pytest.mark.parametrize(
@@ -369,15 +375,15 @@ def test_versions_are_compared_by_their_numbers():
 def test_too_little_memory_is_said_so(start, error, reason):
     _, system = start()
     with pytest.raises(common.UserError, match=rf"(?s)small: not enough memory \({reason}\)\nLower fit.batch_size"):
-        with training.enough_memory(system):
+        with enough_memory(system):
             raise error
 
 
 def kept_state(run, system, clips):
     """State of a training after its first epoch, on disk."""
     trainer = keras_model.make_trainer(system, 0)
-    state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, clips))
-    training.reset_optimizer(trainer.optimizer, trainer.autoencoder)
+    state = TrainingState(trainer.autoencoder, trainer, job_of(run, system, clips))
+    reset_optimizer(trainer.optimizer, trainer.autoencoder)
     state.history = {"loss": [1.0]}
     state._keep(1)
     return state
@@ -462,7 +468,7 @@ def test_a_state_that_this_training_cannot_have_had(start, fan, caplog, changes)
 def test_a_loss_that_is_no_number_is_an_error(start, fan, value):
     run, system = start()
     trainer = keras_model.make_trainer(system, 0)
-    state = training.TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
+    state = TrainingState(trainer.autoencoder, trainer, job_of(run, system, fan))
     with pytest.raises(common.UserError, match=r"small fan: epoch 3 .*diverged"):
         state.on_epoch_end(2, {"loss": 1.0, "val_loss": value})
     assert not state.path.exists()
@@ -472,15 +478,15 @@ def test_a_training_that_diverges_saves_nothing(start, fan):
     run, system = start({"fit": {"epochs": 5, "compile": {"optimizer": "sgd", "learning_rate": 1e30}}})
     with pytest.raises(common.UserError, match=r"diverged.\nLower fit.compile.learning_rate"):
         keras_model.train(run, system, fan)
-    assert not records.model_path(run.model_folder(system), "fan").exists()
+    assert not model_path(run.model_folder(system), "fan").exists()
 
 
 def test_a_training_without_a_step_saves_nothing(start, fan, monkeypatch):
-    monkeypatch.setattr(training.FusedAdam, "apply", lambda *_, **__: None)  # as a LossScaleOptimizer that overflows
+    monkeypatch.setattr(FusedAdam, "apply", lambda *_, **__: None)  # as a LossScaleOptimizer that overflows
     run, system = start()
     with pytest.raises(common.UserError, match=r"small fan: fit.precision: .*nothing was learnt"):
         keras_model.train(run, system, fan)
-    assert not records.model_path(run.model_folder(system), "fan").exists()
+    assert not model_path(run.model_folder(system), "fan").exists()
 
 
 def test_the_weights_that_a_network_starts_from_are_in_the_record(start, fan, tmp_path):
@@ -503,8 +509,8 @@ def test_the_weights_that_a_network_starts_from_are_in_the_record(start, fan, tm
 def test_plots_show_each_loss(tmp_path):
     from matplotlib import image
 
-    training.plot_history({"loss": [3.0, 2.0], "val_loss": [3.0, 2.5]}, tmp_path / "history_fan.png")
-    training.plot_history({"loss": [3.0, 2.0], "accuracy": [0.1, 0.4]}, tmp_path / "history_all.png")
+    plot_history({"loss": [3.0, 2.0], "val_loss": [3.0, 2.5]}, tmp_path / "history_fan.png")
+    plot_history({"loss": [3.0, 2.0], "accuracy": [0.1, 0.4]}, tmp_path / "history_all.png")
     one, two = (image.imread(tmp_path / name).shape for name in ("history_fan.png", "history_all.png"))
     assert one[0] == two[0]
     assert 2 * one[1] == two[1]

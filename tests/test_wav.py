@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-import wav
+from audio import wav
 
 RATE = 16_000  # [Hz]
 ERRORS = (ValueError, RuntimeError)  # soundfile's are the latter

@@ -309,17 +309,17 @@ def say(line: str) -> tuple[int, str]:
 
 def resume(place: Place) -> None:
     """Leave a training of another system interrupted after its first epoch."""
-    import training
+    from training.fit import TrainingState
 
-    after = training.TrainingState.on_epoch_end
+    after = TrainingState.on_epoch_end
 
     def on_epoch_end(self, epoch, logs=None):
         after(self, epoch, logs)
         raise KeyboardInterrupt
 
-    training.TrainingState.on_epoch_end = on_epoch_end
+    TrainingState.on_epoch_end = on_epoch_end
     assert say("00_train -d --system vae --machine-type fan")[0] == 130
-    training.TrainingState.on_epoch_end = after
+    TrainingState.on_epoch_end = after
 
 
 def ends(lines: list[str], results: Callable[[Place], object]) -> Callable:

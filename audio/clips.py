@@ -1,0 +1,422 @@
+"""Clips of a dataset: what their names say, which there are, what their headers say; each known by its content."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audio import wav
+from common import UserError, fault_list, load_wav
+from storage.files import write_text
+
+CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
+LABELS = {"normal": 0, "anomaly": 1}
+FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
+CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
+ANY_ID = "id_00"  # of all clips whose names say nothing
+SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
+MANY = 1000  # clips that one waits for
+
+logger = logging.getLogger(__name__)
+
+
+def parse_clip_name(name: str) -> tuple[str, int | None]:
+    """``normal_id_01_00000000.wav`` -> ``("id_01", 0)``; the label is 1 for an anomaly, None where the name has none.
+
+    A clip that ``names: any`` has taken from a folder is called ``normal/<text>.wav``: ``("id_00", 0)``.
+
+    Raises
+    ------
+    ValueError : if the name is not of the official form.
+    """
+    if match := CLIP_OF_FOLDER.fullmatch(name):
+        return ANY_ID, FOLDER_LABELS[match[1].lower()]
+    match = CLIP_NAME.fullmatch(name)
+    if not match:
+        raise ValueError("name is not of the form [normal_|anomaly_]id_<NN>_<text>.wav")
+    prefix, machine_id = match.groups()
+    return machine_id.lower(), LABELS[prefix.lower()] if prefix else None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One wav file whose header has been checked."""
+
+    path: Path
+    machine_type: str
+    machine_id: str
+    label: int | None  # 0 normal, 1 anomaly, None unknown
+    n_samples: int
+    sample_rate: int  # [Hz]
+    size: int  # [bytes]
+    mtime_ns: int
+    crc: int  # CRC-32 of the whole file
+    first: int = 0  # [samples] where it begins in the file, of which it may be a part
+    channel: int | str | None = None  # a number from 0, mean; None: the only one
+    folder: str = ""  # normal, anomaly or abnormal: the folder in place of the name says what the clip is
+
+    @property
+    def name(self) -> str:
+        """File name without folders, but for one that says what the clip is; as it stands in the score CSVs."""
+        return f"{self.folder}/{self.path.name}" if self.folder else self.path.name
+
+
+def file_crc(path: Path) -> int:
+    """CRC-32 of a whole file."""
+    crc = 0
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+class Checksums:
+    """CRC-32 of each file of a folder of clips, kept in the cache by size and time of change: each is read once.
+
+    Parameters
+    ----------
+    directory : folder of the cache; None: nothing is kept
+    """
+
+    def __init__(self, folder: Path, directory: Path | None):
+        digest = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
+        self.path = directory / f"checksums_{digest[:32]}.json" if directory else None
+        self.known: dict[str, list[int]] = {}  # file name -> size, times of change [ns], checksum
+        self.fresh = False  # True where something became known
+        if self.path:
+            with contextlib.suppress(OSError, ValueError):  # none yet, or damaged
+                own, content = self.path.read_bytes().split(b"\n", 1)
+                if int(own) == zlib.crc32(content):
+                    self.known = json.loads(content)
+
+    def of(self, path: Path, stat: os.stat_result) -> int:
+        """Checksum of a file of this size and time of change."""
+        *before, crc = self.known.get(path.name, [None])
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # the last cannot be set back
+        if before != state:
+            crc = file_crc(path)
+            if time.time_ns() - max(state[1:]) > SETTLED:
+                self.known[path.name] = [*state, crc]
+                self.fresh = True
+        return crc
+
+    def keep(self) -> None:
+        """Write what has become known; a cache that cannot be written costs time, not the run."""
+        if self.path and self.fresh:
+            content = json.dumps(self.known)
+            with contextlib.suppress(OSError):
+                write_text(self.path, f"{zlib.crc32(content.encode())}\n{content}")
+
+
+def is_utf8(name: str) -> bool:
+    """False for a file name whose bytes are no UTF-8: it cannot stand in a CSV."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def machine_types_in(directory: Path, key: str) -> list[str]:
+    """Names of the machine-type folders in ``directory``, sorted; files and hidden folders are ignored.
+
+    Raises
+    ------
+    UserError : if there is no such directory, or no machine type in it. ``key`` is the YAML key that names it.
+    """
+    if not directory.is_dir():
+        raise UserError(
+            f"{key}: no folder {directory} (looked for {directory.resolve()})\n"
+            "Put the dataset there, or change the key in the YAML; `python make_demo_data.py` makes a synthetic one."
+        )
+    names = sorted(
+        entry.name
+        for entry in directory.iterdir()
+        if not entry.name.startswith(".") and any((entry / folder).is_dir() for folder in ("train", "test"))
+    )
+    unusable = [name for name in names if not is_utf8(name)]
+    if unusable:
+        raise fault_list(f"{key}: folders whose names are not UTF-8", unusable, "Rename them.")
+    if not names:
+        layout = "Expected folders <machine type>/train and <machine type>/test with wav files, as the archives unpack."
+        if any(next(directory.glob(f"{above}/normal/*.wav"), None) for above in ("*", "*/*")):
+            layout += "\nOf recordings in folders normal and abnormal, as MIMII's, these become <machine type>/test/"
+            layout += "normal and /abnormal, with normal ones for training in <machine type>/train, and names: any."
+        raise UserError(f"{key}: no machine type in {directory.resolve()}\n{layout}")
+    return names
+
+
+def select_machine_types(directory: Path, key: str, wanted: Sequence[str] | None) -> list[str]:
+    """Machine types of ``directory``, or those of them that the user ``wanted``."""
+    found = machine_types_in(directory, key)
+    unknown = sorted(set(wanted or ()) - set(found))
+    if unknown:
+        raise UserError(
+            f"--machine-type {' '.join(unknown)}: no such folder in {directory.resolve()}; there is {', '.join(found)}"
+        )
+    return sorted(set(wanted)) if wanted else found
+
+
+def wav_paths(folder: Path) -> list[Path]:
+    """Wav files of ``folder``, sorted by name; other and hidden files are ignored."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and not p.name.startswith("."))
+
+
+def official_order(clips: Sequence[Clip]) -> list[Clip]:
+    """The official order of a score CSV: by machine ID, normal clips before anomalous ones, then by name."""
+    return sorted(clips, key=lambda clip: (clip.machine_id, clip.label or 0, clip.name))
+
+
+@dataclass(frozen=True)
+class ClipFolder:
+    """A folder of clips of one machine type."""
+
+    machine_type: str
+    path: Path
+    names: str  # official: they say which machine and what label; any: the clips are of one machine
+    label: int | None = None  # of its clips, where their names do not say it
+    shown: str = ""  # name of the folder, where it says the label
+
+
+def clip_folders(machine_type: str, folder: Path, *, names: str, normal_only: bool) -> list[ClipFolder]:
+    """The folders that hold the clips of a machine type's train or test ``folder``.
+
+    With ``names: any`` a train folder holds normal clips, and a test folder either clips without labels or folders that
+    name these.
+    """
+    if names == "official" or normal_only:
+        return [ClipFolder(machine_type, folder, names, 0 if normal_only else None)]
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    labelled = [entry for entry in entries if entry.is_dir() and entry.name.lower() in FOLDER_LABELS]
+    return [
+        ClipFolder(machine_type, entry, names, FOLDER_LABELS[entry.name.lower()], entry.name) for entry in labelled
+    ] or [ClipFolder(machine_type, folder, names)]
+
+
+def test_clip_names(machine_type: str, folder: Path, *, names: str) -> set[str]:
+    """Names of the clips of a machine type's test folder, as they stand in the score CSVs."""
+    sources = clip_folders(machine_type, folder, names=names, normal_only=False)
+    return {f"{s.shown}/{path.name}" if s.shown else path.name for s in sources for path in wav_paths(s.path)}
+
+
+def not_taken(folder: Path, taken: Sequence[Path]) -> str:
+    """What else is in a folder: ``12 .flac files, 2 folders``; hidden files are not counted."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    others = [entry for entry in entries if not entry.name.startswith(".") and entry not in taken]
+    kinds = Counter("folder" if entry.is_dir() else f"{entry.suffix.lower()} file".strip() for entry in others)
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(kinds.items()))
+
+
+def check_clips(
+    folders: Sequence[tuple[str, Path]],
+    *,
+    min_samples: int,
+    normal_only: bool,
+    names: str = "official",
+    channel: int | str | None = None,
+    cache_directory: Path | None = None,
+) -> list[Clip]:
+    """Check the name and header of every wav file of ``folders``; the clips, in the folders' order.
+
+    Parameters
+    ----------
+    folders : (machine type, folder) pairs
+    min_samples : int [samples], the shortest clip that gives a feature
+    normal_only : True for training clips
+    names, channel : the keys of the YAML
+    cache_directory : where the checksums of the files are kept; None: each call reads every file whole
+
+    Raises
+    ------
+    UserError : naming every folder without clips, or every clip that cannot be used, in one message.
+    """
+    jobs = _clip_jobs(folders, names=names, normal_only=normal_only, cache_directory=cache_directory)
+    n_unknown = sum(path.name not in crcs.known for _, path, crcs in jobs)
+    if cache_directory and n_unknown > MANY:
+        logger.info("%d clips are new: they are read once to know them again", n_unknown)
+
+    def check(job: tuple[ClipFolder, Path, Checksums]) -> Clip | str:
+        try:
+            return _check_clip(*job, min_samples=min_samples, normal_only=normal_only, channel=channel)
+        except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+            return f"{job[1]}: {error}"
+
+    with ThreadPoolExecutor(8) as pool:
+        checked = list(pool.map(check, jobs, chunksize=64))
+    for crcs in {id(crcs): crcs for _, _, crcs in jobs}.values():
+        crcs.keep()
+    faults = [result for result in checked if isinstance(result, str)]
+    clips = [result for result in checked if isinstance(result, Clip)]
+    faults += _sample_rate_faults(clips)
+    if faults:
+        raise fault_list(
+            f"{len(faults)} of {len(jobs)} clips cannot be used", faults, "Replace or remove them, then run again."
+        )
+    return clips
+
+
+def _clip_jobs(
+    folders: Sequence[tuple[str, Path]], *, names: str, normal_only: bool, cache_directory: Path | None
+) -> list[tuple[ClipFolder, Path, Checksums]]:
+    """Every wav file of ``folders``: where it was found, its path, the checksums of its folder.
+
+    Raises
+    ------
+    UserError : naming every folder without clips.
+    """
+    empty, jobs = [], []
+    for machine_type, folder in folders:
+        sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
+        found = {source: wav_paths(source.path) for source in sources}
+        if not any(found.values()):
+            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names)}")
+        for source, paths in found.items():
+            if paths and (others := not_taken(source.path, paths)):
+                logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
+            crcs = Checksums(source.path, cache_directory)
+            jobs += [(source, path, crcs) for path in paths]
+        if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
+            logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
+    if empty:
+        raise fault_list(
+            "Machine types without clips",
+            empty,
+            "Put the clips there, or name the other machine types with --machine-type.",
+        )
+    return jobs
+
+
+def _instead(folder: Path, names: str) -> str:
+    """What a folder without wav files holds, and what to do about it."""
+    others = not_taken(folder, [])
+    if not others:
+        return ""
+    within = any(wav_paths(entry) for entry in folder.iterdir() if entry.name.lower() in FOLDER_LABELS)
+    if within and names == "official":
+        return f" but {others}; with names: any in the YAML, its folders normal and anomaly or abnormal are read"
+    convert = "; convert the recordings to wav" if " file" in others else ""
+    return f" but {others}{convert}"
+
+
+def _check_clip(
+    source: ClipFolder,
+    path: Path,
+    crcs: Checksums,
+    *,
+    min_samples: int,
+    normal_only: bool,
+    channel: int | str | None,
+) -> Clip:
+    """Check one clip of a dataset by its name, its header and its first samples."""
+    if not is_utf8(path.name):
+        raise ValueError("name is not UTF-8; rename the file")
+    machine_id, label = ANY_ID, source.label
+    if source.names == "official":
+        try:
+            machine_id, label = parse_clip_name(path.name)
+        except ValueError as error:
+            raise ValueError(f"{error}; with names: any in the YAML it may be any") from None
+        if normal_only and label == 1:
+            raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
+    clip = check_sound(
+        path, source.machine_type, machine_id, label, min_samples=min_samples, channel=channel, crcs=crcs
+    )
+    return dataclasses.replace(clip, folder=source.shown)
+
+
+def check_sound(
+    path: Path,
+    machine_type: str,
+    machine_id: str,
+    label: int | None,
+    *,
+    min_samples: int,
+    channel: int | str | None = None,
+    crcs: Checksums | None = None,
+) -> Clip:
+    """Check a wav file by its header and its first samples, whatever its name.
+
+    Parameters
+    ----------
+    channel : the key of the YAML
+    crcs : checksums of files that are known; otherwise the whole file is read for its own
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError : if it cannot be used.
+    """
+    stat = path.stat()
+    n_samples, sample_rate = wav.check(path, min_samples=min_samples, channel=channel)
+    crc = crcs.of(path, stat) if crcs else file_crc(path)
+    facts = (n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, crc)
+    return Clip(path, machine_type, machine_id, label, *facts, channel=channel)
+
+
+def _sample_rate_faults(clips: Sequence[Clip]) -> list[str]:
+    """Clips whose sample rate is not that of the most."""
+    rates = [clip.sample_rate for clip in clips]
+    if not rates:
+        return []
+    usual = max(set(rates), key=rates.count)
+    return [
+        f"{clip.path}: sample rate {clip.sample_rate} Hz; the other clips have {usual} Hz"
+        for clip in clips
+        if clip.sample_rate != usual
+    ]
+
+
+def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    """Machine type -> its clips, both in the order given."""
+    grouped: dict[str, list[Clip]] = {}
+    for clip in clips:
+        grouped.setdefault(clip.machine_type, []).append(clip)
+    return grouped
+
+
+def without_auc(clips: dict[str, list[Clip]]) -> list[str]:
+    """A line for each machine ID that gives no AUC, which takes normal and anomalous clips: what it lacks."""
+    labels: dict[tuple[str, str], set] = {}
+    for clip in (clip for of_type in clips.values() for clip in of_type):
+        labels.setdefault((clip.machine_type, clip.machine_id), set()).add(clip.label)
+    lines = []
+    for (machine_type, machine_id), found in sorted(labels.items()):
+        missing = ["clips without a label"] if None in found else []
+        missing = missing or [f"no {name} clip" for name, label in LABELS.items() if label not in found]
+        lines += [f"{machine_type} {machine_id}: {' and '.join(missing)}"] if missing else []
+    return lines
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """SHA-256 of a clip list: machine types, names, and checksums of the files, whatever the order and the folder."""
+    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.crc} {clip.channel}" for clip in clips)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def load_clip(clip: Clip) -> tuple[np.ndarray, int]:
+    """Waveform, shape (n_samples,), float32 in [-1, 1], and sample rate [Hz] of a checked clip.
+
+    Raises
+    ------
+    UserError : if it cannot be read, or is another than when it was checked.
+    """
+    waveform, sample_rate = load_wav(clip.path, first=clip.first, n_samples=clip.n_samples, channel=clip.channel)
+    stat = clip.path.stat()
+    same = (waveform.shape, sample_rate) == ((clip.n_samples,), clip.sample_rate)
+    touched = (stat.st_size, stat.st_mtime_ns) != (clip.size, clip.mtime_ns)
+    if not same or (touched and file_crc(clip.path) != clip.crc):
+        raise UserError(f"{clip.path}: changed since the run began; run again, once no other program writes to it")
+    return waveform, sample_rate

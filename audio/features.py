@@ -1,0 +1,354 @@
+"""What is computed of each clip: on all cores, kept in a cache on disk, handed out clip by clip.
+
+A :class:`Quantity` says what; log-mel energies are one. The cache is checked at the speed of reading: a file that does
+not hold what was written is renewed, and costs time, not the run.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import tokenize
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from audio import wav
+from audio.clips import Clip, load_clip
+from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
+from common import MAX_FAULTS_SHOWN, UserError, log_mel_energies, n_frames
+from config import Descriptor, Feature, Modulation
+from storage.files import path_beside, remove_leftovers_once
+
+VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
+CACHE_FILES = "*_" + 32 * "[0-9a-f]" + "*.npy"  # ours; the user may keep others in the folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is computed of each clip's waveform: a block of rows."""
+
+    name: str  # plural, for messages and for its files in the cache
+    settings: tuple  # all that decides a block, beside the clip and the code
+    width: int  # of a row
+    rows: Callable[[Clip], int]  # how many a clip gives
+    compute: Callable[[np.ndarray, int], np.ndarray]  # waveform (n_samples,), sample rate [Hz] -> (rows, width) float32
+
+
+def log_mel(feature: Feature) -> Quantity:
+    """Log-mel energies [dB], a row per frame."""
+    settings = dataclasses.asdict(feature)
+    del settings["frames"]  # these are cut out of the energies
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return log_mel_energies(waveform, sample_rate, **settings).T
+
+    return Quantity(
+        "log-mel energies",
+        tuple(settings.values()),
+        feature.n_mels,
+        lambda clip: n_frames(clip.n_samples, feature.hop_length),
+        compute,
+    )
+
+
+def modulation(settings: Modulation) -> Quantity:
+    """Modulation spectrum, a row per clip."""
+    keys = dataclasses.asdict(settings)
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return modulation_spectrum(waveform, sample_rate, **keys).reshape(1, -1)
+
+    width = settings.n_bands * settings.n_modulations
+    return Quantity("modulation spectra", tuple(keys.values()), width, lambda clip: 1, compute)
+
+
+def statistics(feature: Feature, level: float) -> Quantity:
+    """Statistics of the log-mel energies of each band, a row per clip."""
+    frames = log_mel(feature)
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return band_statistics(frames.compute(waveform, sample_rate).T, level=level).reshape(1, -1)
+
+    width = N_STATISTICS * feature.n_mels
+    return Quantity("band statistics", (*frames.settings, level), width, lambda clip: 1, compute)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Folder of blocks, one file per quantity and clip list; it may be deleted at any time.
+
+    A file's name is a digest of all that decides its content: the quantity's settings, the version of the code, and
+    each clip's content. Files appear whole, so that runs may share the folder.
+    A file is a npy file of the clips' rows, with the checksum of each clip's block, little-endian uint32, behind it.
+    """
+
+    directory: Path
+    gigabytes: float  # the files least recently used go when there would be more
+
+    def path(self, clips: Sequence[Clip], quantity: Quantity) -> Path:
+        """File of these clips' blocks, whether it exists or not."""
+        name = quantity.name.replace(" ", "_")
+        facts = [(c.crc, c.size, c.sample_rate, c.first, c.n_samples, c.channel) for c in clips]
+        digest = hashlib.sha256(json.dumps([VERSION, quantity.settings, facts]).encode()).hexdigest()
+        return self.directory / f"{name}_{digest[:32]}.npy"
+
+    def read(self, path: Path, counts: Sequence[int], width: int) -> Iterator[np.ndarray]:
+        """Blocks of ``counts`` rows from a file, up to the first one that is not what was written; none without a file.
+
+        Not mapped into memory: pages of a mapped file count as the run's own.
+        """
+        stream, checksums = self._open(path, counts, width)
+        if stream is None:
+            return
+        with stream:
+            checksum = 0
+            for count, expected in zip(counts, checksums, strict=True):
+                block = np.fromfile(stream, "<f4", count * width)
+                checksum = zlib.crc32(block, checksum)
+                if checksum != expected:  # also where the file cannot be read on
+                    return
+                yield block.reshape(count, width)
+
+    def _open(self, path: Path, counts: Sequence[int], width: int) -> tuple[BinaryIO | None, np.ndarray | None]:
+        """A file of this shape, opened where its rows begin, and its checksums; None and None where there is none."""
+        try:
+            stream = path.open("rb")
+        except OSError:
+            return None, None
+        with contextlib.suppress(OSError, ValueError, tokenize.TokenError):  # NumPy lets the last one through
+            np.lib.format.read_magic(stream)
+            header = np.lib.format.read_array_header_1_0(stream)
+            begin, n_rows = stream.tell(), int(sum(counts))
+            end = begin + 4 * n_rows * width
+            whole = os.fstat(stream.fileno()).st_size == end + 4 * len(counts)
+            if header == ((n_rows, width), False, np.dtype(np.float32)) and whole:
+                stream.seek(end)
+                checksums = np.fromfile(stream, "<u4", len(counts))
+                stream.seek(begin)
+                with contextlib.suppress(OSError):  # a folder of somebody else's, to be read only
+                    path.touch()  # the time of last use decides which file goes first
+                return stream, checksums
+        stream.close()
+        return None, None
+
+    def make_room(self, n_bytes: int) -> bool:
+        """Delete the files least recently used until ``n_bytes`` more fit; False where they cannot."""
+        limit = self.gigabytes * 1e9
+        self.directory.mkdir(parents=True, exist_ok=True)
+        files = []
+        for path in {*self.directory.glob(CACHE_FILES), *self.directory.glob(".*.npy")}:
+            with contextlib.suppress(OSError):  # another run may have deleted it
+                stat = path.stat()
+                files.append((stat.st_mtime, stat.st_size, path))
+        used = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if used + n_bytes > limit >= n_bytes and not path.name.startswith("."):
+                with contextlib.suppress(OSError):  # on Windows a file in use stays
+                    path.unlink()
+                    used -= size
+        return used + n_bytes <= limit and n_bytes <= shutil.disk_usage(self.directory).free
+
+
+def clip_offsets(clips: Sequence[Clip], feature: Feature) -> np.ndarray:
+    """First frame of each clip among the frames of all, and their number at the end; shape (n_clips + 1,)."""
+    counts = [n_frames(clip.n_samples, feature.hop_length) for clip in clips]
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def window_starts(offsets: np.ndarray, frames: int, hop: int = 1) -> np.ndarray:
+    """First frame of each window of ``frames`` frames within one clip, ``hop`` frames apart; (n_windows,), int32."""
+    return np.concatenate(
+        [
+            np.arange(start, end - frames + 1, hop, dtype=np.int32)
+            for start, end in zip(offsets[:-1], offsets[1:], strict=True)
+        ]
+    )
+
+
+def log_mel_clips(clips: Sequence[Clip], feature: Feature, cache: Cache | None) -> Iterator[np.ndarray]:
+    """Log-mel energies [dB] of each clip in turn, shape (n_frames, n_mels), float32; cached ones where there are."""
+    return blocks(clips, log_mel(feature), cache)
+
+
+def parts(descriptor: Descriptor, feature: Feature) -> list[dict[str, Quantity]]:
+    """The descriptor's parts by name, in groups."""
+    quantities = {
+        "slow": modulation(descriptor.slow),
+        "fast": modulation(descriptor.fast),
+        "statistics": statistics(feature, descriptor.level),
+    }
+    return [{name: quantities[name] for name in group} for group in descriptor.parts]
+
+
+def band_positions(descriptor: Descriptor, feature: Feature) -> np.ndarray:
+    """Which band each number of a descriptor is of, from 0 (the lowest) to 1; shape (n_numbers,)."""
+
+    def centres(n_bands: int) -> np.ndarray:
+        return (np.arange(n_bands) + 0.5) / n_bands
+
+    positions = {
+        "slow": np.repeat(centres(descriptor.slow.n_bands), descriptor.slow.n_modulations),
+        "fast": np.repeat(centres(descriptor.fast.n_bands), descriptor.fast.n_modulations),
+        "statistics": np.tile(centres(feature.n_mels), N_STATISTICS),
+    }
+    return np.concatenate([positions[part] for group in descriptor.parts for part in group])
+
+
+def check_descriptor(descriptor: Descriptor, feature: Feature, sample_rate: int) -> None:
+    """Raise UserError where clips of this sample rate cannot have the descriptor."""
+    for group in parts(descriptor, feature):
+        for name, quantity in group.items():
+            try:
+                quantity.compute(np.zeros(1, np.float32), sample_rate)
+            except UserError as error:
+                raise UserError(f"descriptor.{name}.{error}") from error
+
+
+def descriptors(
+    clips: Sequence[Clip], descriptor: Descriptor, feature: Feature, cache: Cache | None
+) -> Iterator[np.ndarray]:
+    """Descriptor of each clip in turn, shape (n_numbers,), float32: its parts one after the other."""
+    quantities = [quantity for group in parts(descriptor, feature) for quantity in group.values()]
+    of_parts = (blocks(clips, quantity, cache) for quantity in quantities)
+    for of_clip in zip(*of_parts, strict=True):
+        yield np.concatenate(of_clip, axis=1)[0]
+
+
+def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> Iterator[np.ndarray]:
+    """Block of each clip in turn, shape (rows, width), float32; cached ones where there are.
+
+    Where a cached file turns out to be damaged, the blocks from there on are computed anew and the file is replaced.
+
+    Raises
+    ------
+    UserError : if a clip cannot be read, is not as it was when it was checked, or gives values that are not finite.
+    """
+    if cache is None:
+        yield from _computed(clips, quantity)
+        return
+    remove_leftovers_once(cache.directory)
+    path = cache.path(clips, quantity)
+    counts = [quantity.rows(clip) for clip in clips]
+    n_good = 0
+    for block in cache.read(path, counts, quantity.width):
+        n_good += 1
+        yield block
+    if n_good == len(clips):
+        logger.debug("%s of %d clips from %s", quantity.name, len(clips), path)
+        return
+    if path.exists():
+        logger.warning("%s: damaged; %d clips are computed anew", path, len(clips) - n_good)
+    file = _NewFile(path, quantity, sum(counts), cache)
+    try:
+        for block in itertools.islice(cache.read(path, counts, quantity.width), n_good):
+            file.add(block)
+        for block in _computed(clips[n_good:], quantity):
+            file.add(block)
+            yield block
+        file.finish()
+    finally:
+        file.abandon()
+
+
+def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]:
+    """Read the clips and compute, on all cores; a bounded number of clips is under way at a time."""
+    import joblib
+    import threadpoolctl
+
+    # Several clips per task: handing out single ones takes a tenth of the time.
+    threads = joblib.Parallel(
+        n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
+    )
+    clipped: list[str] = []
+    # Each clip has a thread: products that took several would wait for each other, twenty times as long.
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        if clips:  # alone: what it takes is imported by one thread
+            yield _block(clips[0], quantity, clipped)
+        yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips[1:])
+    if clipped:
+        logger.warning(
+            "%d clips are overdriven, over half of their samples stand at the highest or lowest value: %s%s",
+            len(clipped),
+            ", ".join(sorted(clipped)[:MAX_FAULTS_SHOWN]),
+            ", ..." if len(clipped) > MAX_FAULTS_SHOWN else "",
+        )
+
+
+def _block(clip: Clip, quantity: Quantity, clipped: list[str]) -> np.ndarray:
+    """Block of one clip, computed; the path of one that is overdriven goes to ``clipped``."""
+    waveform, sample_rate = load_clip(clip)
+    if wav.is_clipped(waveform):
+        clipped.append(str(clip.path))
+    with np.errstate(over="ignore"):  # is found below
+        block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)
+    shape = (quantity.rows(clip), quantity.width)
+    if block.shape != shape:  # an error of ours
+        raise ValueError(f"{clip.path}: {quantity.name} of shape {block.shape}; expected {shape}")
+    if not np.isfinite(block).all():
+        raise UserError(
+            f"{clip.path}: {quantity.name} has values that are not finite; the samples reach from "
+            f"{waveform.min():.3g} to {waveform.max():.3g}, expected -1 to 1. Replace or remove the clip"
+        )
+    return block
+
+
+class _NewFile:
+    """A file of the cache in the making: what goes wrong with it costs time, not the run."""
+
+    def __init__(self, path: Path, quantity: Quantity, n_rows: int, cache: Cache):
+        self.path, self.quantity, self.checksums = path, quantity, []
+        self.beside = path_beside(path)
+        self.stream: BinaryIO | None = None
+        n_bytes = 4 * n_rows * quantity.width
+        with self._tried():
+            if not cache.make_room(n_bytes):
+                logger.info("%s are not cached: no room for %.1f GB", quantity.name, n_bytes * 1e-9)
+                return
+            self.stream = self.beside.open("wb")
+            header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, quantity.width)}
+            np.lib.format.write_array_header_1_0(self.stream, header)
+
+    @contextlib.contextmanager
+    def _tried(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # no such folder, another's folder, a full disk
+            logger.warning("%s are not cached: %s", self.quantity.name, error)
+            self.abandon()
+
+    def add(self, block: np.ndarray) -> None:
+        """Write the next clip's block."""
+        if self.stream:
+            with self._tried():
+                block = block.astype("<f4", copy=False)
+                self.checksums.append(zlib.crc32(block, self.checksums[-1] if self.checksums else 0))
+                self.stream.write(block.tobytes())
+
+    def finish(self) -> None:
+        """Write the checksums and give the file its name."""
+        if self.stream:
+            with self._tried():
+                self.stream.write(np.array(self.checksums, "<u4").tobytes())
+                self.stream.close()
+                with contextlib.suppress(PermissionError):  # Windows: another run has the same file open
+                    self.beside.replace(self.path)
+
+    def abandon(self) -> None:
+        """Remove what was written, unless it is finished."""
+        if self.stream:
+            with contextlib.suppress(OSError):  # closing writes what is left: the disk may be full
+                self.stream.close()
+            with contextlib.suppress(OSError):
+                self.beside.unlink(missing_ok=True)
+            self.stream = None

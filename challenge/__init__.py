@@ -1,0 +1,1 @@
+"""The submission package, and the official archives."""

@@ -1,0 +1,1 @@
+"""Verdicts on recordings, and trained systems in other runtimes."""

@@ -1,0 +1,1 @@
+"""Outlier scores, what they remember, thresholds and verdicts."""

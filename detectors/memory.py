@@ -1,0 +1,224 @@
+"""What an outlier detector remembers of a machine type: one vector of each training clip, by machine ID."""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from audio.clips import Clip
+from common import UserError, fault_list
+from config import Detector, System
+from detectors import outliers, standardised
+from storage.records import read_arrays
+from training.model_records import checked_file
+
+if typing.TYPE_CHECKING:
+    from training.run import Run
+
+LARGEST = 700.0  # logarithm of the largest score: exp of more is no number
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Vectors of the training clips of one machine type, and the scores that they give others."""
+
+    names: np.ndarray  # (n_clips,), text
+    machine_ids: np.ndarray  # (n_clips,), text
+    vectors: np.ndarray  # (n_clips, n_numbers)
+    log_probabilities: np.ndarray  # (n_clips,), of each clip's own class; zeros where there are no classes
+
+    ARRAYS: ClassVar[dict] = {
+        "names": ("U", 1),
+        "machine_ids": ("U", 1),
+        "vectors": ("f", 2),
+        "log_probabilities": ("f", 1),
+    }
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip], vectors: np.ndarray, log_probabilities: np.ndarray | None = None) -> "Memory":
+        """Memory of these clips."""
+        return cls(
+            np.array([clip.name for clip in clips]),
+            np.array([clip.machine_id for clip in clips]),
+            vectors,
+            np.zeros(len(clips), np.float32) if log_probabilities is None else log_probabilities,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write as npz, without pickles."""
+        np.savez(path, **{name: getattr(self, name) for name in self.ARRAYS})
+
+    def group(self, detector: Detector, machine_id: str) -> np.ndarray:
+        """Which clips share a detector with those of ``machine_id``; shape (n_clips,), bool."""
+        if detector.lof_per == "machine_type":
+            return np.ones(len(self.names), bool)
+        return self.machine_ids == machine_id
+
+    def scores(self, detector: Detector, vectors: np.ndarray, machine_ids: Sequence[str]) -> np.ndarray:
+        """Outlier scores of other clips, shape (n,), float64; higher = more anomalous.
+
+        Parameters
+        ----------
+        vectors : ndarray, shape (n, n_numbers)
+        machine_ids : of each of them
+        """
+        machine_ids = np.asarray(machine_ids)
+        scores = np.empty(len(vectors))
+        for machine_id in np.unique(machine_ids):
+            members = machine_ids == machine_id
+            train, scale = self._reference(detector, machine_id)
+            scores[members] = outliers.outlier_scores(train, scale(vectors[members]), **settings(detector))
+        return scores
+
+    def own_scores(self, detector: Detector) -> np.ndarray:
+        """Scores of the training clips, each without itself among those remembered; shape (n_clips,), float64."""
+        scores = np.empty(len(self.vectors))
+        for machine_id in np.unique(self.machine_ids):
+            train, _ = self._reference(detector, machine_id)
+            members = self.machine_ids == machine_id
+            of_group = outliers.leave_one_out_scores(train, **settings(detector))
+            scores[members] = of_group[members[self.group(detector, machine_id)]]
+        return scores
+
+    def joint_scores(
+        self,
+        detector: Detector,
+        vectors: np.ndarray,
+        machine_ids: Sequence[str],
+        *,
+        widths: Sequence[int],
+        combine: str,
+    ) -> np.ndarray:
+        """One score by several detectors, each on a part of the vectors, shape (n,), float64.
+
+        Parameters
+        ----------
+        widths : numbers of each part, one after the other
+        combine : ``max`` or ``sum`` of the detectors' standardised log scores
+        """
+        if len(widths) == 1:
+            return self.scores(detector, vectors, machine_ids)
+        machine_ids = np.asarray(machine_ids)
+        found = []
+        for (part, remembered), own in zip(self.parts(widths), _own_scores(self, detector, tuple(widths)), strict=True):
+            scores = remembered.scores(detector, vectors[:, part], machine_ids)
+            found.append(standardised.standardised_by_id(scores, machine_ids, own, self.machine_ids))
+        return combined(found, combine)
+
+    def joint_own_scores(self, detector: Detector, *, widths: Sequence[int], combine: str) -> np.ndarray:
+        """:meth:`joint_scores` of the training clips, each as if the detectors did not remember it."""
+        owns = _own_scores(self, detector, tuple(widths))
+        if len(widths) == 1:
+            return owns[0]
+        ids = self.machine_ids
+        return combined([standardised.standardised_by_id(own, ids, own, ids) for own in owns], combine)
+
+    def parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
+        """Where each part of the vectors is, and what its detector remembers."""
+        for start, width in zip(np.cumsum([0, *widths]), widths, strict=False):
+            part = slice(start, start + width)
+            yield part, dataclasses.replace(self, vectors=self.vectors[:, part])
+
+    def _reference(self, detector: Detector, machine_id: str) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Vectors that a machine ID's clips are compared with, as they are compared, and what brings others to it."""
+        train = self.vectors[self.group(detector, machine_id)]
+        if not detector.STANDARDISED:
+            return train, lambda vectors: vectors
+        mean, deviation = outliers.standardisation(train)
+        matrix = None
+        if detector.decorrelation:
+            matrix = outliers.decorrelation((train - mean) / deviation, power=detector.decorrelation)
+
+        def scale(vectors: np.ndarray) -> np.ndarray:
+            scaled = (vectors - mean) / deviation
+            return scaled if matrix is None else scaled @ matrix
+
+        return scale(train), scale
+
+    def faults(self, detector: Detector, machine_ids: Sequence[str]) -> list[str]:
+        """Why clips of these machine IDs cannot be scored, one line each."""
+        faults = []
+        for machine_id in sorted(set(machine_ids)):
+            n_clips = int(self.group(detector, machine_id).sum())
+            if n_clips == 0:
+                faults.append(f"{machine_id}: no training clips")
+            elif n_clips <= detector.n_neighbors:
+                faults.append(f"{machine_id}: {n_clips} training clips, no more than model.n_neighbors")
+        return faults
+
+
+def require_scorable(system: System, faults: Sequence[str]) -> None:
+    """Raise UserError with what :meth:`Memory.faults` has found for all machine types, if anything."""
+    if faults:
+        raise fault_list(
+            f"{system.name}: test clips that cannot be scored",
+            faults,
+            "Train on clips of these machines, lower model.n_neighbors, or set model.lof_per: machine_type",
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _own_scores(remembered: Memory, detector: Detector, widths: tuple[int, ...]) -> list[np.ndarray]:
+    """Scores of the training clips by the detector of each part; a run asks for them several times."""
+    if len(widths) == 1:
+        return [remembered.own_scores(detector)]
+    return [of_part.own_scores(detector) for _, of_part in remembered.parts(widths)]
+
+
+def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
+    """One score of several standardised log scores, shape (n,); above 0, as the scores of one detector.
+
+    Parameters
+    ----------
+    standardised : of each detector, (n,)
+    rule : ``max`` or ``sum``
+    """
+    together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
+    return np.exp(np.minimum(together, LARGEST))
+
+
+def settings(detector: Detector) -> dict:
+    """Arguments of :func:`outliers.outlier_scores`."""
+    return {
+        "score": detector.score,
+        "n_neighbors": detector.n_neighbors,
+        "n_nearest": detector.n_nearest,
+        "metric": detector.metric,
+    }
+
+
+def file_name(kind: str, machine_type: str) -> str:
+    """Name of the file in the model folder; ``kind`` is ``embeddings`` or ``descriptors``."""
+    return f"{kind}_{machine_type}.npz"
+
+
+def load(run: "Run", system: System, record_name: str, kind: str, machine_type: str) -> Memory:
+    """What :meth:`Memory.write` has written.
+
+    Parameters
+    ----------
+    record_name : of the record that the file belongs to: the machine type, or the classifier's
+
+    Raises
+    ------
+    UserError : if the system was trained without clips of ``machine_type``, or the file is not as it was written.
+    """
+    folder, name = run.model_folder(system), file_name(kind, machine_type)
+    record = run.require_trained(system, record_name)
+    if name not in record["files"]:
+        raise UserError(
+            f"{folder / name}: missing; {system.name} was trained without clips of {machine_type}. Train it on all "
+            "machine types that are to be scored, or name others with --machine-type"
+        )
+    return _read(checked_file(folder, record, name), record["files"][name])
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: Path, digest: str) -> Memory:
+    """Memory of a file whose SHA-256 has been found to be ``digest``."""
+    return Memory(**read_arrays(path, Memory.ARRAYS))

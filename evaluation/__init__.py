@@ -1,0 +1,1 @@
+"""Score files, AUC and pAUC, comparison, ranking, figures, report."""

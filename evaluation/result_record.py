@@ -1,0 +1,268 @@
+"""What made the CSVs of a result folder: one small record per machine type, checked before their figures are used.
+
+``record_<machine type>.yaml`` stands beside the CSVs of a machine type. It is written before them and says what they
+must be, so that a run which was killed in between is found out; and as each machine type has its own, jobs that
+score one machine type each can share a folder. A folder without any record is somebody else's, and taken as it is.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+from audio.clips import Clip, fingerprint
+from config import Config, OfficialModel, System
+from evaluation import scoring
+from storage import records
+from storage.files import write_text
+from storage.records import differences, file_digest, record_path
+from training.model_records import configuration
+
+ADVICE = "Score these machine types again with 01_test.py, or move the files that do not belong here away."
+
+logger = logging.getLogger(__name__)
+
+
+FIELDS = {
+    "machine_type": str,
+    "system": str,
+    "training_data": str,
+    "settings": dict,
+    "models": dict,
+    "clips": int,
+    "fingerprint": str,
+    "thresholds": dict,
+    "result_file": str,
+    "max_fpr": float,
+    "files": dict,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What made the CSVs of one machine type."""
+
+    machine_type: str
+    system: str
+    training_data: str  # "dev", "eval" or "dev+eval"
+    settings: dict  # all that decides the scores, see `settings_of`
+    models: dict[str, str]  # file that stands for a model, below the model directory -> SHA-256
+    clips: int
+    fingerprint: str  # of the list of test clips
+    thresholds: dict[str, float]  # machine ID -> score above which a clip is called anomalous; empty: no decisions
+    result_file: str
+    max_fpr: float
+    files: dict[str, str]  # CSV -> SHA-256
+
+    @property
+    def any_names(self) -> bool:
+        """Whether the names of the clips may be any, and say no machine ID."""
+        return self.settings.get("names") == "any"
+
+
+def settings_of(config: Config, system: System) -> dict:
+    """All settings that decide a system's scores and decisions, as plain values."""
+    decisions = {"decision": config.decision, "decision_quantile": config.decision_quantile}
+    return _score_settings(config, system) | {"names": config.names} | decisions
+
+
+def _score_settings(config: Config, system: System) -> dict:
+    if isinstance(system.model, OfficialModel):
+        feature = dataclasses.asdict(system.feature)
+        return {"model": {"type": "official"}, "feature": feature, "channel": config.channel}
+    settings = configuration(system, config)
+    after_training = getattr(system.model, "AFTER_TRAINING", ())
+    settings["model"] |= records.plain({name: getattr(system.model, name) for name in after_training})
+    for member in system.members:
+        settings["members"][member.name] = _score_settings(config, member)
+    return settings
+
+
+def model_directory(config: Config, system: System | None) -> Path:
+    """Folder that holds the models of a system."""
+    official = system and isinstance(system.model, OfficialModel)
+    return system.model.directory if official else config.model_directory
+
+
+def model_digests(paths: Iterable[Path], directory: Path) -> dict[str, str]:
+    """Path below ``directory``, / between folders -> SHA-256 of the file."""
+    return {path.relative_to(directory).as_posix(): file_digest(path) for path in paths}
+
+
+# ---- write ----
+
+
+def record_of(
+    config: Config,
+    system: System,
+    training_data: str,
+    clips: Sequence[Clip],
+    *,
+    models: Mapping[str, str],
+    thresholds: Mapping[str, float],
+    texts: Mapping[str, str],
+) -> Record:
+    """Record of the CSVs of one machine type.
+
+    Parameters
+    ----------
+    clips : the test clips of the machine type
+    models : as ``model_digests`` gives them
+    thresholds : machine ID -> score above which a clip is called anomalous
+    texts : name of a CSV -> its content
+    """
+    return Record(
+        machine_type=clips[0].machine_type,
+        system=system.name,
+        training_data=training_data,
+        settings=settings_of(config, system),
+        models=dict(models),
+        clips=len(clips),
+        fingerprint=fingerprint(clips),
+        thresholds=dict(thresholds),
+        result_file=config.result_file,
+        max_fpr=config.max_fpr,
+        files={name: records.digest(text.encode()) for name, text in texts.items()},
+    )
+
+
+def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
+    """Write the CSVs of a machine type and their record; what an earlier run left of the machine type goes.
+
+    Parameters
+    ----------
+    record : as ``record_of`` makes it for ``texts``
+    texts : name of a CSV -> its content
+
+    Notes
+    -----
+    First go the result files, whose figures are of the scores before; then comes the record, then the CSVs. Killed
+    in between, what is there does not fit the record, and no figure is taken from it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (record.result_file, scoring.decision_result_name(record.result_file)):
+        (folder / name).unlink(missing_ok=True)
+    records.write(record_path(folder, record.machine_type), dataclasses.asdict(record))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        logger.debug("written: %s", folder / name)
+    for (machine_type, _), path in csv_files(folder):
+        if machine_type == record.machine_type and path.name not in texts:
+            path.unlink()
+            logger.info("%s: removed, as there are no such test clips any more", path)
+
+
+def csv_files(folder: Path) -> Iterator[tuple[scoring.Key, Path]]:
+    """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
+    matches = {path: scoring.SCORE_FILE.fullmatch(path.name) for path in folder.glob("*.csv")}
+    matches |= {path: scoring.DECISION_FILE.fullmatch(path.name) for path, match in matches.items() if not match}
+    yield from sorted((match.groups(), path) for path, match in matches.items() if match)
+
+
+# ---- read back and check ----
+
+
+def read(path: Path) -> Record:
+    """Record of a file.
+
+    Raises
+    ------
+    ValueError : if it is not one that ``write`` has written.
+    """
+    block = records.read(path, FIELDS)
+    if block.keys() != FIELDS.keys():
+        raise ValueError(f"expected the keys {', '.join(FIELDS)}")
+    return Record(**block)
+
+
+def read_all(folder: Path) -> tuple[list[Record], list[str]]:
+    """Records of a folder, sorted by machine type; and the faults of those that cannot be read."""
+    found, faults = [], []
+    for path in sorted(folder.glob("record_*.yaml")):
+        try:
+            record = read(path)
+            if path != record_path(folder, record.machine_type):
+                raise ValueError(f"a record of {record.machine_type}; was the file renamed?")
+            found.append(record)
+        except ValueError as error:
+            faults.append(f"{path}: {error}")
+    return found, faults
+
+
+def check(
+    folder: Path, *, config: Config | None = None, system: System | None = None, required: bool = False
+) -> list[Record]:
+    """Records of a folder whose CSVs all fit them, and belong to one run of one state of the models.
+
+    Parameters
+    ----------
+    config : with it, the models that are there must be those that scored; None: they are not looked at
+    system : with it, its settings must be those of the scores; None: the records are only compared with each other
+    required : whether there must be records
+
+    Raises
+    ------
+    UserError : naming the CSVs that do not fit, and why.
+    """
+    found, faults = read_all(folder)
+    if found or faults or required:
+        faults += _content_faults(folder, found)
+        settings = settings_of(config, system) if config and system else None
+        faults += _origin_faults(found, config and model_directory(config, system), settings)
+    if faults:
+        raise common.fault_list(f"{folder}: files that do not fit what should have made them", faults, ADVICE)
+    return found
+
+
+def clip_names(folder: Path, record: Record) -> set[str]:
+    """Names of all clips in the score CSVs of a record that fits."""
+    paths = [folder / name for name in record.files if scoring.SCORE_FILE.fullmatch(name)]
+    return {name for path in paths for name in scoring.read_scores(path, any_names=record.any_names)}
+
+
+def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
+    """Raise UserError if a result folder has CSVs of other machine types than a run over all of ``directory``."""
+    others = [path.name for (machine_type, _), path in csv_files(folder) if machine_type not in machine_types]
+    if others:
+        raise common.fault_list(
+            f"{folder}: files of machine types that {directory} does not have",
+            others,
+            "Move them away; or score with --machine-type, which adds to what is there.",
+        )
+
+
+def _content_faults(folder: Path, found: Sequence[Record]) -> Iterator[str]:
+    """CSVs that are not what their record says, are not there, or have no record."""
+    digests = {name: value for record in found for name, value in record.files.items()}
+    there = {path.name: path for _, path in csv_files(folder)}
+    for name in sorted(digests.keys() | there.keys()):
+        if name not in digests:
+            yield f"{name}: no record says what made it"
+        elif name not in there:
+            yield f"{name}: missing; the run that scored it was interrupted, or the file was removed"
+        elif records.digest(there[name].read_bytes()) != digests[name]:
+            yield f"{name}: not as it was written; edited, or of a run that was interrupted"
+
+
+def _origin_faults(found: Sequence[Record], models_in: Path | None, settings: dict | None) -> Iterator[str]:
+    """Machine types whose CSVs are of another run than the YAML's, the models' or the first machine type's."""
+    models: dict[str, tuple[str, Record]] = {}
+    for record in found:
+        first = found[0]
+        named = scoring.some(list(record.files))
+        same = (first.system, first.training_data) == (record.system, record.training_data)
+        changes = differences(record.settings, settings if settings is not None else first.settings)
+        if not same:
+            yield f"{named}: of {record.training_data} {record.system}, beside {first.training_data} {first.system}"
+        elif changes:
+            whose = "the YAML's" if settings is not None else f"{first.machine_type}'s"
+            yield f"{named}: scored with other settings than {whose}: {', '.join(changes)}"
+        for name, value in record.models.items():
+            known, owner = models.setdefault(name, (value, record))
+            path = models_in and models_in / name
+            if path and path.is_file() and file_digest(path) != value:
+                yield f"{named}: of another model than the present one, {path}"
+            elif known != value:
+                yield f"{named}: of another state of the model ({name}) than {owner.machine_type}'s"

@@ -1,0 +1,87 @@
+"""The classes that a classifier learns to tell apart, and whether there is enough of each; nothing of TensorFlow."""
+
+import collections
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from audio.clips import Clip
+from common import UserError, fault_list
+from config import Classifier, Detector, L2Softmax
+
+BOUND_PROBABILITY = 0.95  # softmax probability of the right class that alpha should allow for
+
+logger = logging.getLogger(__name__)
+
+
+def class_names(model: L2Softmax, clips: Sequence[Clip]) -> list[str]:
+    """The class of each clip: its machine type, or machine type and ID."""
+    if model.classes == "machine_type":
+        return [clip.machine_type for clip in clips]
+    return [f"{clip.machine_type}/{clip.machine_id}" for clip in clips]
+
+
+def stratified_order(classes: Sequence[str], validation_split: float, seed: int) -> tuple[np.ndarray, int]:
+    """Indices of the clips, those to train on first, and how many these are.
+
+    Of each class, ``validation_split`` of the clips, rounded down, drawn at random, come last.
+    """
+    rng = np.random.default_rng(seed)
+    classes = np.asarray(classes)
+    train, validation = [], []
+    for name in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == name))
+        n_validation = int(len(members) * validation_split)
+        validation.append(np.sort(members[:n_validation]))
+        train.append(np.sort(members[n_validation:]))
+    n_train = sum(map(len, train))
+    mixed = rng.permutation(np.concatenate(validation))  # batches of several classes, as those of training
+    return np.concatenate([*train, mixed]), n_train
+
+
+def alpha_lower_bound(n_classes: int, probability: float) -> float:
+    """Smallest alpha that allows a softmax ``probability`` of the right class (Ranjan et al. 2017, eq. 8)."""
+    if n_classes <= 2:
+        return 0.0
+    return math.log(probability * (n_classes - 2) / (1 - probability))
+
+
+def check_enough_clips(model: Detector, clips: Sequence[Clip]) -> None:
+    """Raise UserError unless each detector gets more clips than it looks for neighbours."""
+    groups = collections.Counter(
+        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
+    )
+    few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
+    if few:
+        raise fault_list(
+            f"model.n_neighbors: {model.n_neighbors}, and no more training clips than that",
+            few,
+            "Lower model.n_neighbors, add training clips, or set model.lof_per: machine_type"
+            + (" or model.score: softmax" if isinstance(model, Classifier) else ""),
+        )
+
+
+def check_trainable(model: L2Softmax, clips: Sequence[Clip]) -> None:
+    """Raise UserError unless there are classes to tell apart and clips enough for the detectors."""
+    classes = sorted(set(class_names(model, clips)))
+    if len(classes) < 2:
+        by_id = len({(clip.machine_type, clip.machine_id) for clip in clips}) > 1
+        advice = ", or set model.classes: machine_id" if by_id else ""
+        raise UserError(
+            f"model.classes: {model.classes}: all training clips are of one class, {classes[0]}, and a classifier "
+            f"needs two.\nAdd the training clips of other machines{advice}; an autoencoder does without"
+        )
+    if model.score != "softmax":
+        check_enough_clips(model, clips)
+    bound = alpha_lower_bound(len(classes), BOUND_PROBABILITY)
+    if model.alpha != "trained" and model.alpha < bound:
+        logger.warning(
+            "model.alpha: %g is too small for %d classes: a softmax probability of %g takes at least %.2f "
+            "(Ranjan et al. 2017, eq. 8)",
+            model.alpha,
+            len(classes),
+            BOUND_PROBABILITY,
+            bound,
+        )

@@ -1,0 +1,285 @@
+"""Training of the classifiers: examples of the clips batch by batch, mixup, scaling, settled statistics."""
+
+import math
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from config import Classifier, L2Softmax, System
+from training import distribution
+from training.backbone import BATCH_NORM_MOMENTUM
+from training.fit import epoch_batches
+from training.metric_layers import margin_softmax_loss
+from training.optimizers import make_optimizer
+
+FRAME_TYPE = np.float16  # of the frames that are held, at half the memory: 2^-11 off, 0.03 dB where they are not silent
+MIXUP_DRAW, EXCHANGE_DRAW, NOISE_DRAW = (
+    2**40,
+    2**41,
+    2**42,
+)  # added to the number of the step: draws that have nothing in common
+STATISTICS_BATCHES = 100  # at most, for the statistics that are taken after training
+
+
+class BandStatistics:
+    """Mean, deviation and range of each mel band over blocks of frames that come one after the other."""
+
+    def __init__(self, n_mels: int):
+        self.count = 0
+        self.sums, self.squares = np.zeros(n_mels), np.zeros(n_mels)
+        self.lowest, self.highest = np.full(n_mels, np.inf), np.full(n_mels, -np.inf)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take a block, (n_frames, n_mels) [dB]."""
+        self.count += len(block)
+        self.sums += block.sum(axis=0, dtype=np.float64)
+        self.squares += np.square(block, dtype=np.float64).sum(axis=0)
+        self.lowest = np.minimum(self.lowest, block.min(axis=0))
+        self.highest = np.maximum(self.highest, block.max(axis=0))
+
+    def scaling(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation [dB], (n_mels,) each, by which the network scales its input.
+
+        ``standard``: those of all values; ``standard_per_band``: those of each band; ``minmax``: such that the values
+        reach from -1 to 1.
+        """
+        means, squares = self.sums / self.count, self.squares / self.count
+        if kind == "minmax":
+            low, high = self.lowest.min(), self.highest.max()
+            means, deviations = np.full_like(means, (high + low) / 2), np.full_like(means, (high - low) / 2)
+        elif kind == "standard":
+            mean = means.mean()
+            deviations = np.full_like(means, math.sqrt(squares.mean() - mean**2))
+            means = np.full_like(means, mean)
+        else:
+            deviations = np.sqrt(np.maximum(squares - means**2, 0))
+        return means, np.maximum(deviations, 1e-3)  # a band that never changes stays zero
+
+
+class LogMelWindows:
+    """One window of each clip, cut out of the log-mel frames.
+
+    The frames are held once. A longer clip gives a window at any place; a shorter one is repeated until it fills the
+    window.
+
+    Parameters
+    ----------
+    log_mel : tf.Variable, shape (n_frames, n_mels) [dB], the frames of all clips
+    offsets : ndarray, shape (n_clips + 1,), first frame of each clip, and their number
+    order : ndarray, shape (n_clips,), the clips in the order of their indices
+    frames : int, frames in a window
+    """
+
+    def __init__(self, log_mel: tf.Variable, offsets: np.ndarray, order: np.ndarray, *, frames: int):
+        self.log_mel, self.frames = log_mel, frames
+        self.firsts = tf.constant(offsets[:-1][order], tf.int32)
+        self.lengths = tf.constant(np.diff(offsets)[order], tf.int32)
+
+    def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """Windows (n, n_mels, frames, 1); ``places`` in [0, 1) say where in the clip."""
+        lengths = tf.gather(self.lengths, indices)
+        choices = tf.maximum(lengths - self.frames + 1, 1)
+        starts = tf.cast(tf.floor(places * tf.cast(choices, tf.float32)), tf.int32)
+        within = (starts[:, None] + tf.range(self.frames)) % lengths[:, None]
+        windows = tf.gather(self.log_mel, tf.gather(self.firsts, indices)[:, None] + within)
+        return tf.cast(tf.transpose(windows, (0, 2, 1))[..., None], tf.float32)
+
+    def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs and labels as they are."""
+        return inputs, labels
+
+
+class Descriptors:
+    """The descriptor of each clip.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (n_clips, n_numbers), in the order of the clips' indices
+    labels : ndarray, shape (n_clips,), their classes
+    bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
+    exchange : float, share of the examples whose lower bands are exchanged
+    noise : ndarray, shape (n_numbers,), deviation of the noise that is added to each number
+    """
+
+    def __init__(
+        self, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, *, exchange: float, noise: np.ndarray
+    ):
+        self.vectors, self.bands, self.exchange = tf.constant(vectors), tf.constant(bands, tf.float32), exchange
+        self.noise = tf.constant(noise, tf.float32) if np.any(noise) else None
+        self.by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
+        self.counts = tf.constant(np.bincount(labels), tf.int32)
+        self.firsts = tf.cumsum(self.counts, exclusive=True)
+
+    def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """Descriptors (n, n_numbers); there is one of a clip, wherever the place."""
+        return tf.gather(self.vectors, indices)
+
+    def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs with noise, and some of them exchanged."""
+        inputs, labels = self.exchanged(inputs, labels, seed)
+        if self.noise is not None:
+            inputs += self.noise * tf.random.stateless_normal(tf.shape(inputs), seed + [0, NOISE_DRAW])
+        return inputs, labels
+
+    def exchanged(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs of which some have the lower bands of another clip of their class, and are then of a class beside it.
+
+        What belongs together is so learnt without anomalies. Wilkinghoff, Self-supervised learning for anomalous sound
+        detection, ICASSP 2024 (feature exchange), exchanges the inputs of a network's branches.
+
+        Parameters
+        ----------
+        labels : (n,), int32
+        """
+        if not self.exchange:
+            return inputs, labels
+        chosen, cut, other = tf.unstack(
+            tf.random.stateless_uniform((3, tf.shape(labels)[0]), seed + [0, EXCHANGE_DRAW])
+        )
+        counts = tf.gather(self.counts, labels)
+        place = tf.gather(self.firsts, labels) + tf.cast(other * tf.cast(counts, tf.float32), tf.int32)
+        partners = tf.gather(self.vectors, tf.gather(self.by_class, place))
+        yes = chosen < self.exchange
+        lower = yes[:, None] & (self.bands[None] < cut[:, None])
+        return tf.where(lower, partners, inputs), tf.where(yes, labels + tf.size(self.counts), labels)
+
+
+class ClipTrainer(keras.Model):
+    """Trains the network on one example of each clip in an epoch; ``fit`` is given indices of clips.
+
+    In a distributed step every replica makes the examples of the whole batch, which is what mixup mixes, and goes on
+    with its own part of them.
+
+    Parameters
+    ----------
+    source : LogMelWindows or Descriptors, gives the network's inputs
+    labels : ndarray, shape (n_clips,), class of each clip, in the order of the source's indices
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        model: Classifier,
+        source: LogMelWindows | Descriptors,
+        labels: np.ndarray,
+        seed: int,
+    ):
+        super().__init__(autocast=False)  # under mixed precision, the layers cast what they are given themselves
+        self.network, self.source, self.seed = network, source, seed
+        self.steps_taken = tf.Variable(  # the optimiser counts those that moved it
+            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        self.labels = tf.constant(labels, tf.int32)
+        self.n_classes = network.output_shape[-1]
+        self.mixup, self.mixup_share = model.mixup, model.mixup_share
+        self.margin = model.margin if isinstance(model, L2Softmax) else 0
+        self.accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+        self.built = True  # Keras would build it on a batch of indices
+
+    def call(self, inputs, training=False):
+        """Logits of (indices, inputs of the network) by the statistics of the batch, in validation as well.
+
+        The moving statistics lag behind the weights: by them, what has been learnt would look like chance. The network
+        gets statistics of its own when it is trained, see :func:`settle_statistics`.
+        """
+        return self.network(inputs[1], training=True)
+
+    def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs of the network, (n, ...), and classes, (n,)."""
+        return self.source.take(indices, places), tf.gather(self.labels, indices)
+
+    def one_hot(self, labels: tf.Tensor) -> tf.Tensor:
+        """(n,) -> (n, n_classes)."""
+        return tf.one_hot(labels, self.n_classes)
+
+    def train_step(self, indices):
+        """One step; all that is drawn at random follows from the seed and the number of the step."""
+        seed = tf.stack([tf.constant(self.seed, tf.int64), self.steps_taken.assign_add(1) - 1])
+        places = tf.random.stateless_uniform(tf.shape(indices), seed)
+        inputs, labels = self.source.augmented(*self.examples(indices, places), seed)
+        labels = self.one_hot(labels)
+        if self.mixup:
+            inputs, labels = self.mixed(inputs, labels, seed)
+        return self._on_own_part(super().train_step, indices, inputs, self.for_each_network(labels))
+
+    def for_each_network(self, labels: tf.Tensor) -> tf.Tensor:
+        """Labels (n, n_classes) as the logits are: (n, n_networks, n_classes) where there are several networks."""
+        if len(self.network.output_shape) == 2:
+            return labels
+        return tf.repeat(labels[:, None], self.network.output_shape[1], axis=1)
+
+    def mixed(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mixup (Zhang et al. 2018): each example with its mirror image in the batch, in parts of Beta(a, a)."""
+        gammas = tf.random.stateless_gamma((2, tf.shape(labels)[0]), seed, alpha=self.mixup)
+        part = gammas[0] / tf.maximum(gammas[0] + gammas[1], 1e-30)
+        if self.mixup_share < 1:
+            chosen = tf.random.stateless_uniform(tf.shape(part), seed + [0, MIXUP_DRAW]) < self.mixup_share
+            part = tf.where(chosen, part, 1.0)
+        of_input, of_label = tf.reshape(part, (-1, *[1] * (len(inputs.shape) - 1))), part[:, None]
+        inputs = of_input * inputs + (1 - of_input) * inputs[::-1]
+        return inputs, of_label * labels + (1 - of_label) * labels[::-1]
+
+    def test_step(self, indices):
+        """Loss and accuracy of a validation batch, at the middle of each clip."""
+        inputs, labels = self.examples(indices, tf.fill(tf.shape(indices), 0.5))
+        return self._on_own_part(super().test_step, indices, inputs, self.for_each_network(self.one_hot(labels)))
+
+    def _on_own_part(
+        self, step: Callable, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Keras's step; the indices of the whole batch go with it, as Keras weights the loss by their number."""
+        inputs, labels = (distribution.own_rows(values, never_empty=True) for values in (inputs, labels))
+        logs = step(((indices, inputs), labels))
+        return distribution.reducible(logs) if distribution.is_distributed(tf.distribute.get_strategy()) else logs
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Part that this replica has in the batch's mean of softmax cross-entropy or, with a margin, ArcFace's loss."""
+        if self.margin:
+            alpha = self.network.get_layer("embedding").alpha
+            losses = margin_softmax_loss(y, y_pred, alpha=alpha, margin=self.margin)
+        else:
+            losses = keras.losses.categorical_crossentropy(y, y_pred, from_logits=True)
+        share = distribution.share(x[0], never_empty=True) / distribution.replica()[1]
+        return tf.reduce_mean(losses) * share
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Loss and accuracy so far."""
+        self.accuracy.update_state(y, y_pred, sample_weight=distribution.row_weight(x[0]))
+        return self.get_metrics_result()
+
+
+def make_trainer(
+    network: keras.Model, system: System, source: LogMelWindows | Descriptors, labels: np.ndarray, seed: int
+) -> ClipTrainer:
+    """Trainer, compiled. On a CPU, XLA's convolutions take ten times as long as TensorFlow's own."""
+    trainer = ClipTrainer(network, system.model, source, labels, seed)
+    trainer.compile(make_optimizer(system.fit), jit_compile=False)
+    return trainer
+
+
+def settle_statistics(trainer: ClipTrainer, *, n_train: int, batch_size: int, seed: int) -> None:
+    """Take the statistics of batch normalisation anew from training clips (Wu and Johnson 2021, PreciseBN).
+
+    The moving statistics of training lag behind the weights; after a short training, what a network gives in inference
+    has little to do with what it gave in training. Here each is the plain mean over batches of the trained network.
+    """
+    norms = [layer for layer in trainer.network._flatten_layers() if isinstance(layer, layers.BatchNormalization)]
+    momentum = tf.Variable(0.0, trainable=False)
+
+    @tf.function
+    def pass_on(indices: tf.Tensor) -> None:
+        inputs, _ = trainer.examples(indices, tf.fill(tf.shape(indices), 0.5))
+        trainer.network(inputs, training=True)
+
+    for layer in norms:
+        layer.momentum = momentum
+    n_batches = min(STATISTICS_BATCHES, max(1, n_train // batch_size))  # whole ones
+    batches = epoch_batches(n_train, seed=seed, batch_size=batch_size, shuffle=True)
+    for number, indices in enumerate(batches.take(n_batches)):
+        momentum.assign(number / (number + 1))
+        pass_on(indices)
+    for layer in norms:
+        layer.momentum = BATCH_NORM_MOMENTUM

@@ -1,0 +1,70 @@
+"""A model family is a module with these functions; which module a system's model is of stands in its dataclass.
+
+To add one: a module of this form, a dataclass in config.py and a block in the YAML.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from audio.clips import Clip
+from config import System
+from training.model_records import TrainingScores
+
+if TYPE_CHECKING:
+    import keras
+
+    from training.run import Run
+
+Clips = dict[str, list[Clip]]  # machine type -> its clips
+
+
+@dataclass(frozen=True)
+class Part:
+    """What other programs need of a system for one machine type; a fusion has a part for each of its members too."""
+
+    system: System
+    machine_type: str
+    facts: dict = field(default_factory=dict)  # of the score; plain values
+    record: str | None = None  # name of the record of what was learnt; None: nothing of its own
+    network: "keras.Model | None" = None  # None: there is none
+    network_name: str = ""  # of its file
+    inputs: Callable[[Sequence[Clip]], Iterator[np.ndarray]] | None = None  # the network's, of each clip
+    reduce: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None  # a clip's inputs and outputs -> (n, ...)
+    scores: Callable[[Sequence[Clip], np.ndarray, list[int]], np.ndarray] | None = None  # all of these -> (n_clips,)
+
+    @property
+    def name(self) -> str:
+        """Of the files."""
+        return f"{self.system.name}_{self.machine_type}"
+
+
+class Family(Protocol):
+    """The functions of a module that trains models and scores clips with them."""
+
+    def train(self, run: "Run", system: System, clips: Clips) -> None:
+        """Train on these clips what is not trained on just these; models and records go to ``run.model_folder``."""
+
+    def require(self, run: "Run", system: System, clips: Clips) -> None:
+        """Raise UserError unless there are finished models that can score these clips."""
+
+    def made_by(self, run: "Run", system: System, machine_type: str) -> list[Path]:
+        """Files that stand for what scores the clips of a machine type: records of models."""
+
+    def anomaly_scores(self, run: "Run", system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
+        """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
+
+    def training_scores(self, run: "Run", system: System, machine_type: str) -> TrainingScores:
+        """Scores of the clips that the machine type's models were trained on."""
+
+    def parts(self, run: "Run", system: System, machine_type: str) -> list[Part]:
+        """What is exported of a system for one machine type."""
+
+
+def family_of(system: System) -> Family:
+    """Module of a system's model, imported when first asked for: it brings TensorFlow."""
+    return importlib.import_module(system.model.MODULE)

@@ -1,0 +1,174 @@
+"""Reconstruction errors of a clip's vectors, and the one number that they become: the scores of the autoencoders."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from audio.clips import Clip
+from common import UserError, fault_list, stack_frames
+from config import AGGREGATES, ConvAutoencoder, System
+from storage import records
+from training.model_records import TrainingScores
+
+SCORING_BATCH = 1024  # vectors in one call of the model: three clips of 10 s; one clip alone takes the time of a call
+SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
+
+
+def vectors_of(system: System) -> dict[str, int]:
+    """How a system's clips are cut into vectors, and how many of these go through the model at once."""
+    batch = SCORING_PATCHES if isinstance(system.model, ConvAutoencoder) else SCORING_BATCH
+    return {"frames": system.feature.frames, "hop": system.model.hop, "batch": batch}
+
+
+def check_finite(clips: Sequence[Clip], errors: np.ndarray, counts: np.ndarray) -> None:
+    """Raise UserError, naming the clips, unless the errors of their vectors are numbers."""
+    means = aggregated(errors, counts, "mean")
+    bad = [f"{clip.path}: {score}" for clip, score in zip(clips, means, strict=True) if not np.isfinite(score)]
+    if bad:
+        raise fault_list("Scores that are not finite numbers", bad, "The model is broken: delete it and train anew.")
+
+
+def check_counts(counts: np.ndarray, how: str) -> None:
+    """Raise UserError where the deviation is asked for of clips that have one vector."""
+    if how == "std" and counts.min() == 1:
+        raise UserError(
+            f"model.aggregate: std: {np.sum(counts == 1)} clips are so short that they give one vector, which has no "
+            "deviation; take another aggregate, or lower feature.frames or model.hop"
+        )
+
+
+def reconstruction_errors(
+    model: keras.Model,
+    log_mels: Iterable[np.ndarray],
+    *,
+    frames: int,
+    hop: int = 1,
+    batch: int = SCORING_BATCH,
+    aggregate: str = "mean",
+) -> np.ndarray:
+    """Reconstruction error of each clip, shape (n_clips,), float64; higher = more anomalous.
+
+    See :func:`vector_errors` and :func:`aggregated`; with ``mean`` it is the score of the official 01_test.py.
+    """
+    return aggregated(*vector_errors(model, log_mels, frames=frames, hop=hop, batch=batch), aggregate)
+
+
+def vector_errors(
+    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared reconstruction error of each vector of each clip.
+
+    Parameters
+    ----------
+    log_mels : log-mel energies of each clip [dB], shape (n_frames, n_mels)
+    frames : int, frames in one vector
+    hop : int, frames from one vector to the next
+    batch : int, vectors in one call of the model
+
+    Returns
+    -------
+    errors : ndarray, shape (n_vectors,), float64, clip after clip
+    counts : ndarray, shape (n_clips,), vectors of each clip
+
+    Notes
+    -----
+    The vectors of many clips go through the model in one call; the last call is filled up, so that the model is
+    compiled once.
+    """
+    errors_of = error_function(model)
+    errors, counts, waiting, n_waiting = [], [], [], 0
+
+    def flush(last: bool) -> None:
+        nonlocal waiting, n_waiting
+        vectors = np.concatenate(waiting)
+        end = len(vectors) if last else len(vectors) // batch * batch
+        for start in range(0, end, batch):
+            block = vectors[start : start + batch]
+            filled = block if len(block) == batch else np.pad(block, ((0, batch - len(block)), (0, 0)))
+            errors.append(errors_of(filled).numpy()[: len(block)])
+        waiting, n_waiting = [vectors[end:]], len(vectors) - end
+
+    for log_mel in log_mels:
+        waiting.append(np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]))
+        counts.append(len(waiting[-1]))
+        n_waiting += counts[-1]
+        if n_waiting >= batch:
+            flush(last=False)
+    if n_waiting:
+        flush(last=True)
+    return np.concatenate(errors).astype(np.float64), np.array(counts)
+
+
+@functools.lru_cache(maxsize=1)  # in training, one network is that of every machine type
+def error_function(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+    """Mean squared reconstruction errors of vectors, (n, size) -> (n,), as a function that TensorFlow compiles once."""
+
+    @tf.function
+    def errors_of(vectors: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
+
+    return errors_of
+
+
+def aggregated(errors: np.ndarray, counts: np.ndarray, how: str) -> np.ndarray:
+    """One number for each clip of the errors of its vectors, shape (n_clips,).
+
+    Parameters
+    ----------
+    errors, counts : as :func:`vector_errors` returns them
+    how : ``mean``, ``median``, ``std`` (that of the vectors, 0 where there is one) or ``max``
+    """
+    firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
+    if how == "max":
+        return np.maximum.reduceat(errors, firsts)
+    if how == "median":
+        return np.array([np.median(one) for one in np.split(errors, firsts[1:])])
+    means = np.add.reduceat(errors, firsts) / counts
+    if how == "mean":
+        return means
+    return np.sqrt(np.add.reduceat((errors - np.repeat(means, counts)) ** 2, firsts) / counts)
+
+
+@dataclass(frozen=True)
+class TrainingErrors:
+    """Reconstruction errors of the clips that a model was trained on, aggregated in each way."""
+
+    names: np.ndarray  # (n_clips,), text
+    machine_ids: np.ndarray  # (n_clips,), text
+    counts: np.ndarray  # (n_clips,), vectors of each clip
+    errors: dict[str, np.ndarray]  # aggregate -> (n_clips,), float64
+
+    @classmethod
+    def of(
+        cls, model: keras.Model, system: System, clips: Sequence[Clip], log_mels: Iterable[np.ndarray]
+    ) -> "TrainingErrors":
+        """Errors of ``clips``, whose log-mel energies [dB] are ``log_mels``, shape (n_frames, n_mels) each."""
+        errors, counts = vector_errors(model, log_mels, **vectors_of(system))
+        check_finite(clips, errors, counts)
+        return cls(
+            np.array([clip.name for clip in clips]),
+            np.array([clip.machine_id for clip in clips]),
+            counts,
+            {how: aggregated(errors, counts, how) for how in AGGREGATES},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write as npz, without pickles."""
+        np.savez(path, names=self.names, machine_ids=self.machine_ids, counts=self.counts, **self.errors)
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingErrors":
+        """What :meth:`save` has written."""
+        kinds = {"names": ("U", 1), "machine_ids": ("U", 1), "counts": ("i", 1)}
+        stored = records.read_arrays(path, kinds | dict.fromkeys(AGGREGATES, ("f", 1)))
+        return cls(*(stored.pop(name) for name in kinds), stored)
+
+    def scores(self, aggregate: str) -> TrainingScores:
+        """Those of one way of aggregating."""
+        check_counts(self.counts, aggregate)
+        return TrainingScores(tuple(self.names.tolist()), self.machine_ids, self.errors[aggregate])

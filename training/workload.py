@@ -1,0 +1,75 @@
+"""What the training of a system takes, and whether the clips allow it; nothing here loads TensorFlow."""
+
+import dataclasses
+import math
+
+from audio import features
+from audio.clips import Clip
+from config import Classifier, DenseL2Softmax, Fusion, Neighbors, System
+from training.classes import check_enough_clips, check_trainable
+
+OVER_ALL = "classifier"  # name of the files of a network that is one for all machine types
+
+
+def workload(system: System, clips: dict[str, list[Clip]]) -> int:
+    """Progress steps that training takes: how often it goes over each clip.
+
+    Parameters
+    ----------
+    clips : machine type -> training clips
+
+    Raises
+    ------
+    UserError : if the system cannot be trained on these clips.
+    """
+    model = system.model
+    if isinstance(model, Fusion):
+        return sum(workload(member, clips) for member in system.members)
+    if isinstance(model, Classifier):
+        return sum(_of_network(system, of_network) for of_network in networks(system, clips).values())
+    if isinstance(model, Neighbors):
+        for train_clips in clips.values():
+            check_enough_clips(model, train_clips)
+            features.check_descriptor(system.descriptor, system.feature, train_clips[0].sample_rate)
+    return sum(len(train_clips) * passes(system, len(train_clips)) for train_clips in clips.values())
+
+
+def _of_network(system: System, clips: dict[str, list[Clip]]) -> int:
+    """Progress steps of one classifier's network."""
+    all_clips = [clip for train_clips in clips.values() for clip in train_clips]
+    check_trainable(system.model, all_clips)
+    if isinstance(system.model, DenseL2Softmax):
+        features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
+    return len(all_clips) * passes(system, len(all_clips))
+
+
+def passes(system: System, n_clips: int) -> int:
+    """How often training goes over each of ``n_clips``: it is read; a network sees it once an epoch, and scores it."""
+    return 1 if isinstance(system.model, Neighbors) else 2 + prolonged(system, n_clips).fit.epochs
+
+
+def prolonged(system: System, n_clips: int) -> System:
+    """The system with the epochs that ``n_clips`` training clips take: networks need steps, and few clips give few."""
+    fit = system.fit
+    if not isinstance(system.model, DenseL2Softmax):
+        return system
+    per_epoch = math.ceil(n_clips * (1 - fit.validation_split) / fit.batch_size)
+    epochs = max(fit.epochs, math.ceil(system.model.min_steps / per_epoch))
+    return dataclasses.replace(system, fit=dataclasses.replace(fit, epochs=epochs))
+
+
+# ---- a classifier's networks ----
+
+
+def network_name(system: System, machine_type: str) -> str:
+    """Name of the files of the network that hears clips of a machine type."""
+    alone = isinstance(system.model, DenseL2Softmax) and system.model.network_per == "machine_type"
+    return machine_type if alone else OVER_ALL
+
+
+def networks(system: System, clips: dict[str, list[Clip]]) -> dict[str, dict[str, list[Clip]]]:
+    """Name of each network's files -> machine type -> the clips that it hears."""
+    found: dict[str, dict[str, list[Clip]]] = {}
+    for machine_type, own in clips.items():
+        found.setdefault(network_name(system, machine_type), {})[machine_type] = own
+    return found
