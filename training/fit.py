@@ -59,12 +59,12 @@ def fit_job(
     steps_per_call: int = 1,
     steps_taken: tf.Variable | None = None,
 ) -> dict[str, list[float]]:
-    """Fit the compiled ``trainee``, going on from the last finished epoch of a training of the same ``job.record``.
+    """Losses and metrics of each epoch; goes on from the last finished epoch of a training of the same ``job.record``.
 
     Parameters
     ----------
     model : the network that is kept; its weights and the trainee's optimiser are the state of the training
-    trainee : the model whose ``fit`` takes batches of indices below ``n_train``
+    trainee : compiled; its ``fit`` takes batches of indices below ``n_train``
     validation : batches of indices, None where there are none
     steps_per_call : int, batches that the trainee's ``train_step`` is given at once
     steps_taken : the trainee's own count of steps, from which it draws at random; brought to where the training goes on
@@ -72,10 +72,6 @@ def fit_job(
     Raises
     ------
     UserError : if the loss is no number, or no step has changed the network.
-
-    Returns
-    -------
-    dict : the loss (and ``val_loss``, metrics) of each epoch
     """
     strategy = job.run.strategy
     with strategy.scope():
@@ -85,13 +81,13 @@ def fit_job(
     job.skip(first_epoch)
     fit = job.system.fit
     if first_epoch < fit.epochs:
-        seed = job.run.config.seed
         n_call = fit.batch_size * steps_per_call
-        batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
-        callbacks = [state, *([falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [])]
         n_calls = math.ceil(n_train / n_call)
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
+        batches = epoch_batches(
+            n_train, seed=job.run.config.seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch
+        )
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
@@ -101,7 +97,7 @@ def fit_job(
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
-                callbacks=callbacks,
+                callbacks=[state, *([falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [])],
                 verbose=0,
             )
     _require_a_step(trainee, job)
