@@ -64,5 +64,5 @@ def _original(model: L2Softmax, input_shape: tuple[int, int, int]) -> keras.Mode
         except Exception as error:  # noqa: BLE001 Keras raises no narrower one where it cannot fetch a file
             raise UserError(
                 f"model.weights: {model.weights}: {error}\nExpected null, imagenet (for a model.width of 0.35, 0.5, "
-                "0.75, 1.0, 1.3 or 1.4), or a file of weights of a Keras MobileNetV2 without top, pooling avg, of this width"
+                "0.75, 1.0, 1.3 or 1.4), or a file of weights of a MobileNetV2 of Keras, no top, pooling avg, this wide"
             ) from error

@@ -73,21 +73,24 @@ def fit_job(
     ------
     UserError : if the loss is no number, or no step has changed the network.
     """
-    strategy = job.run.strategy
+    strategy, fit = job.run.strategy, job.system.fit
     with strategy.scope():
         reset_optimizer(trainee.optimizer, model)
     state = TrainingState(model, trainee, job)
     first_epoch = state.restore()
     job.skip(first_epoch)
-    fit = job.system.fit
     if first_epoch < fit.epochs:
-        n_call = fit.batch_size * steps_per_call
-        n_calls = math.ceil(n_train / n_call)
+        n_calls = math.ceil(n_train / (fit.batch_size * steps_per_call))
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
         batches = epoch_batches(
-            n_train, seed=job.run.config.seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch
+            n_train,
+            seed=job.run.config.seed,
+            batch_size=fit.batch_size * steps_per_call,
+            shuffle=fit.shuffle,
+            first_epoch=first_epoch,
         )
+        cosine = fit.compile.learning_rate_schedule == "cosine"
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
@@ -97,23 +100,28 @@ def fit_job(
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
-                callbacks=[state, *([falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [])],
+                callbacks=[state, *([falling_rate(fit)] if cosine else [])],
                 verbose=0,
             )
-    _require_a_step(trainee, job)
-    with strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
-        trainee.optimizer.finalize_variable_values(model.trainable_variables)
+    _finish(model, trainee, job)
     return state.history
 
 
-def _require_a_step(trainee: keras.Model, job: Job) -> None:
-    """Raise UserError if no step was taken: under mixed_float16, those whose gradients overflow are left out."""
+def _finish(model: keras.Model, trainee: keras.Model, job: Job) -> None:
+    """Give the network the weights that the optimiser averages, if it does.
+
+    Raises
+    ------
+    UserError : if no step was taken: under mixed_float16, those whose gradients overflow are left out.
+    """
     if np.asarray(trainee.optimizer.iterations) == 0:
         raise UserError(
             f"{job.system.name} {job.name}: fit.precision: {job.system.fit.precision}: the gradients of every step "
             "were too large for 16 bits, so that nothing was learnt. Train for more epochs, or set fit.precision: "
             "float32."
         )
+    with job.run.strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
+        trainee.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 class TrainingState(keras.callbacks.Callback):
