@@ -80,16 +80,11 @@ def fit_job(
     first_epoch = state.restore()
     job.skip(first_epoch)
     if first_epoch < fit.epochs:
-        n_calls = math.ceil(n_train / (fit.batch_size * steps_per_call))
+        n_call, seed = fit.batch_size * steps_per_call, job.run.config.seed
+        n_calls = math.ceil(n_train / n_call)
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
-        batches = epoch_batches(
-            n_train,
-            seed=job.run.config.seed,
-            batch_size=fit.batch_size * steps_per_call,
-            shuffle=fit.shuffle,
-            first_epoch=first_epoch,
-        )
+        batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
         cosine = fit.compile.learning_rate_schedule == "cosine"
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
