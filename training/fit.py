@@ -17,7 +17,7 @@ from storage.files import write_whole
 from storage.records import SHOWN, UNREADABLE, differences
 from training import distribution
 from training.model_records import resume_path
-from training.optimizers import falling_rate, reset_optimizer
+from training.optimizers import reset_optimizer, schedule
 from training.run import Job
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,6 @@ def fit_job(
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
         batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
-        cosine = fit.compile.learning_rate_schedule == "cosine"
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
@@ -95,7 +94,7 @@ def fit_job(
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
-                callbacks=[state, *([falling_rate(fit)] if cosine else [])],
+                callbacks=[state, *schedule(fit)],
                 verbose=0,
             )
     _finish(model, trainee, job)
