@@ -1,0 +1,1 @@
+"""From wav files to the numbers that a model gets."""
