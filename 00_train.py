@@ -8,15 +8,17 @@ python 00_train.py -e --training-data dev+eval   train on both
 import contextlib
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import common
-import config
-from workload import workload
+
+if TYPE_CHECKING:
+    import config
 
 logger = logging.getLogger(__name__)
 
 
-def train_folders(settings: config.Config, training_data: str, wanted: Sequence[str] | None) -> list[tuple]:
+def train_folders(settings: "config.Config", training_data: str, wanted: Sequence[str] | None) -> list[tuple]:
     """(machine type, folder) of every training folder of the run; a machine type has two for dev+eval."""
     types = {
         split: common.select_machine_types(settings.directory(split), f"{split}_directory", wanted)
@@ -35,13 +37,15 @@ def train_folders(settings: config.Config, training_data: str, wanted: Sequence[
     return [(name, settings.directory(split) / name / "train") for split in types for name in types[split]]
 
 
-def work(settings: config.Config, systems: Sequence[config.System], clips: dict[str, list[common.Clip]]) -> int:
+def work(settings: "config.Config", systems: Sequence["config.System"], clips: dict[str, list[common.Clip]]) -> int:
     """Progress steps that training takes.
 
     Raises
     ------
     UserError : if a system cannot be trained on these clips, naming those of the YAML that can.
     """
+    from workload import workload
+
     try:
         return sum(workload(system, clips) for system in systems)
     except common.UserError as error:
@@ -57,6 +61,8 @@ def work(settings: config.Config, systems: Sequence[config.System], clips: dict[
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then train; models go to <model_directory>/<training data>/<system>/."""
     args = common.parse_arguments(common.argument_parser(__doc__), argv)
+    import config  # not above: --help answers without pydantic
+
     settings = config.load_config(args.config)
     systems = settings.select(args.system)
     clips = common.by_machine_type(

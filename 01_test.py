@@ -7,14 +7,15 @@ python 01_test.py -e --training-data dev+eval   the same with models trained on 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import common
-import config
-import result_record
-import results
+
+if TYPE_CHECKING:
+    import config
 
 
-def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[common.Clip]]:
+def checked_clips(settings: "config.Config", args, systems: Sequence["config.System"]) -> dict[str, list[common.Clip]]:
     """Machine type -> its test clips in the official order, every one of them checked."""
     directory = settings.directory(args.split)
     types = common.select_machine_types(directory, f"{args.split}_directory", args.machine_type)
@@ -52,7 +53,7 @@ def parse_arguments(argv: Sequence[str] | None):
 
 
 def report(
-    settings: config.Config, args, systems: Sequence[config.System], clips: dict[str, list[common.Clip]]
+    settings: "config.Config", args, systems: Sequence["config.System"], clips: dict[str, list[common.Clip]]
 ) -> None:
     """Say what has become of the clips, system by system.
 
@@ -60,6 +61,8 @@ def report(
     ------
     UserError : naming the faults of all result folders at once.
     """
+    import results
+
     faults = []
     unrated = common.without_auc(clips) if args.split == "dev" else []
     for system in systems:
@@ -84,6 +87,10 @@ def report(
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then score; CSVs go to <result_directory>/<training data>/<system>/."""
     args = parse_arguments(argv)
+    import config  # not above: --help answers without pydantic
+    import result_record
+    import results
+
     settings = config.load_config(args.config)
     systems = settings.select(args.system)
     if args.official_model:

@@ -7,10 +7,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import common
-import config
-import detection
+
+if TYPE_CHECKING:
+    import config
 
 DESCRIPTION = """Say of each recording whether the machine sounds normal, by a system that 00_train.py has trained.
 
@@ -49,7 +51,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--system", metavar="NAME", help="system of the YAML that judges; default: the YAML's system")
     parser.add_argument(
         "--training-data",
-        choices=config.TRAINING_DATA,
+        choices=common.TRAINING_DATA,
         default="dev",
         help="what the system was trained on; default: %(default)s",
     )
@@ -63,6 +65,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY_EXIT_CODE} if a recording is anomalous"
     )
     args = parser.parse_args(argv)
+    import detection  # not above: --help answers without pydantic
+
     if args.output and args.output.suffix not in detection.WRITERS:
         parser.error(f"--output {args.output}: expected a name that ends in {' or '.join(detection.WRITERS)}")
     if args.plot and args.plot.suffix != ".png":
@@ -70,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def chosen_system(settings: config.Config, name: str | None) -> config.System:
+def chosen_system(settings: "config.Config", name: str | None) -> "config.System":
     """The one system that judges."""
     systems = settings.select([name] if name else None)
     if len(systems) > 1:
@@ -81,6 +85,9 @@ def chosen_system(settings: config.Config, name: str | None) -> config.System:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then judge; the verdicts go to standard output."""
     args = parse_arguments(argv)
+    import config
+    import detection
+
     settings = dataclasses.replace(config.load_config(args.config), cache_directory=None)  # nothing is heard twice
     system = chosen_system(settings, args.system)
     trained = detection.trained_clips(settings, args.training_data, system, args.machine_type)

@@ -4,10 +4,13 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import common
-import config
 import exported
+
+if TYPE_CHECKING:
+    import config
 
 DESCRIPTION = """Write the networks of a trained system in the format of another runtime, and for each machine type a
 JSON with all that a caller needs beside: features, windows, detector, thresholds. The clips of the test folder (where
@@ -44,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--training-data",
-        choices=config.TRAINING_DATA,
+        choices=common.TRAINING_DATA,
         default="dev",
         help="what the system was trained on; default: %(default)s",
     )
@@ -56,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def clips_of(
-    settings: config.Config, split: str, machine_types: Sequence[str], folder: str, system: config.System
+    settings: "config.Config", split: str, machine_types: Sequence[str], folder: str, system: "config.System"
 ) -> dict[str, list[common.Clip]]:
     """Machine type -> its clips in ``train`` or ``test``, every one of them checked."""
     clips = common.check_clips(
@@ -70,7 +73,7 @@ def clips_of(
     return common.by_machine_type(clips)
 
 
-def has_test_clips(settings: config.Config, split: str, machine_type: str) -> bool:
+def has_test_clips(settings: "config.Config", split: str, machine_type: str) -> bool:
     """True where there are test clips of a machine type."""
     folder = settings.directory(split) / machine_type / "test"
     sources = common.clip_folders(machine_type, folder, names=settings.names, normal_only=False)
@@ -81,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then export."""
     args = parse_arguments(argv)
     exported.require_packages(args.format)
+    import config  # not above: --help answers without pydantic
+
     settings = config.load_config(args.config)
     (system,) = settings.select([args.system])
     split = "dev" if args.training_data == "dev" else "eval"

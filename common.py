@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"
 
 LOG_FILE = "baseline.log"
+TRAINING_DATA = ("dev", "eval", "dev+eval")
 CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from audio.settings import Descriptor, Feature
+from common import TRAINING_DATA as TRAINING_DATA
 from common import UserError, fault_list
 from storage import blocks
 from storage.blocks import KEYS, FileName, FilePath, PathText, filled, is_plain_name, nearest, number, read_block, whole
@@ -27,7 +28,6 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "adagrad", "
 AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 LOSSES = (*AE_LOSSES, "categorical_crossentropy")
 AGGREGATES = ("mean", "median", "std", "max")  # of the errors of a clip's vectors, to its score
-TRAINING_DATA = ("dev", "eval", "dev+eval")
 MAX_SEED = 2**32 - 2**16  # NumPy takes less than 2**32, and each network adds a little
 
 

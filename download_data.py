@@ -29,7 +29,6 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import common
-import config
 from common import UserError
 
 EXAMPLES = """examples:
@@ -672,6 +671,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetch and unpack what the YAML's folder for the dataset lacks."""
     args = parse_arguments(argv)
+    import config  # not above: --help answers without pydantic
+
     directory = config.load_config(args.config).directory(args.split)
     archives = read_archives(args.split, args.machine_type)
     server = Server(args.base_url)

@@ -194,7 +194,111 @@ def test_files_that_cannot_be_read(tmp_path):
         config.load_config(tmp_path / "latin.yaml")
 
 
+# ---- several errors at once ----
+
+
+def faults_of(error: str, path: Path) -> list[str]:
+    """Lines of an error that names several faults."""
+    title, *lines, advice = error.splitlines()
+    assert title == f"{path}: {len(lines)} faults:"
+    assert advice == "Mend them, then run again."
+    return [line.strip() for line in lines]
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_file(error_of, yaml_file):
+    changes = {
+        "max_fpr": 2,
+        "system": "smal",
+        "seed": -1,
+        "feature": {"n_mel": 64, "hop_length": 0},
+        "systems": {
+            "small": {"model": {"units": [0, -1]}, "fit": {"epochs": "many", "compile": {"loss": "huber_"}}},
+            "all": {"model": {"type": "fusion", "members": {"smal": 1}}},
+        },
+        "submissions": {1: {"system": "big", "training_data": "dev"}},
+    }
+    found = faults_of(error_of(changes), yaml_file(changes))
+    assert [fault.split(":")[0] for fault in found] == [
+        "max_fpr",
+        "seed",
+        "feature.hop_length",
+        "feature.n_mel",
+        "system",
+        "systems.small.model.units",  # one line, however many of the list are wrong
+        "systems.small.fit.epochs",
+        "systems.small.fit.compile.loss",
+        "systems.all.model.members",
+        "submissions.1.system",
+        "submissions.1.training_data",
+    ]
+    assert found[3] == (
+        "feature.n_mel: unknown key; did you mean n_mels? There is n_mels, frames, n_fft, hop_length, power, pad_mode"
+    )
+    assert found[4] == "system: smal: did you mean small? There is small, all"
+
+
+def test_a_fault_of_a_general_block_is_told_once_and_not_of_each_system(error_of, yaml_file):
+    own = {"model": SMALL["model"], "feature": {"frames": 3}, "fit": {"epochs": 0}}
+    changes = {"systems": {"own": own}, "feature": {"n_mels": 0}, "fit": 3}
+    assert [fault.split(":")[0] for fault in faults_of(error_of(changes), yaml_file(changes))] == [
+        "feature.n_mels",
+        "fit",
+    ]
+    changes = {"systems": {"own": own}, "feature": {"n_mels": 0}}
+    assert [fault.split(":")[0] for fault in faults_of(error_of(changes), yaml_file(changes))] == [
+        "feature.n_mels",
+        "systems.own.fit.epochs",
+    ]
+
+
+def test_what_does_not_fit_together_is_told_with_the_rest(error_of, yaml_file):
+    near = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"]["neighbors"]["model"]
+    model = {"type": "conv_ae", "filters": [4], "latent": 0, "hop": 1}
+    changes = {
+        "descriptor": None,
+        "systems": {
+            "conv": {"model": model, "fit": {"verbose": 2, "compile": {"loss": "categorical_crossentropy"}}},
+            "near": {"model": near, "fit": {}},
+        },
+    }
+    assert [fault.split(";")[0] for fault in faults_of(error_of(changes), yaml_file(changes))] == [
+        "systems.conv.model.latent: 0",
+        "systems.conv.fit.verbose: set it in the general fit block: a run has one progress bar",
+        "systems.conv.fit.compile.loss: 'categorical_crossentropy'",
+        "systems.near.fit: has no effect on a model of type neighbors",
+        "systems.near.descriptor: missing",
+    ]
+
+
+def test_more_faults_than_a_screen_holds(error_of):
+    error = error_of({f"key{n}": 1 for n in range(30)})
+    assert ": 30 faults:" in error and "... and 15 more, all of them in baseline.log" in error
+
+
 # ---- what is built from it ----
+
+
+def test_the_home_folder(yaml_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    model = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"]["l2_softmax"]
+    changes = {"model_directory": "~/asd/model", "cache_directory": "~", "systems": {"l2": model}}
+    model["model"]["weights"] = "~/weights.h5"
+    settings = config.load_config(yaml_file(changes))
+    assert (settings.model_directory, settings.cache_directory) == (tmp_path / "asd/model", tmp_path)
+    assert settings.systems["l2"].model.weights == str(tmp_path / "weights.h5")
+    model["model"]["weights"] = "./weights.h5"
+    assert config.load_config(yaml_file(changes)).systems["l2"].model.weights == "./weights.h5"
+
+
+def test_the_blocks_are_frozen_dataclasses(yaml_file):
+    settings = config.load_config(yaml_file())
+    assert dataclasses.asdict(settings.systems["small"])["model"] == {"units": (16, 4, 16), "aggregate": "mean"}
+    assert dataclasses.replace(settings, seed=1).systems["small"] is settings.systems["small"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 1
+    with pytest.raises(ValueError, match="seed"):
+        dataclasses.replace(settings, seed=-1)
 
 
 def test_blocks_of_a_system_override_the_general_ones(yaml_file):
@@ -209,10 +313,11 @@ def test_blocks_of_a_system_override_the_general_ones(yaml_file):
     assert (system.name, system.model_type) == ("own", "dense_ae")
 
 
-def test_exponents_without_a_point_are_numbers(yaml_file):
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "+.1e-2", "1.e-3", "10e-4"])
+def test_exponents_without_a_point_are_numbers(yaml_file, text):
     path = yaml_file()
-    path.write_text(path.read_text().replace("learning_rate: null", "learning_rate: 1e-3"))
-    assert config.load_config(path).fit.compile.learning_rate == 0.001
+    path.write_text(path.read_text().replace("learning_rate: null", f"learning_rate: {text}"))
+    assert config.load_config(path).fit.compile.learning_rate == pytest.approx(0.001)
 
 
 def test_whole_numbers_are_taken_for_numbers(yaml_file):
