@@ -17,9 +17,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, Validat
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from audio.settings import Descriptor, Feature
-from common import TRAINING_DATA as TRAINING_DATA
-from common import UserError, fault_list
+from audio.settings import Descriptor, Feature, Modulation  # noqa: F401 - for those who import it from here
+from common import TRAINING_DATA, UserError, fault_list  # noqa: F401
 from storage import blocks
 from storage.blocks import KEYS, FileName, FilePath, PathText, filled, is_plain_name, nearest, number, read_block, whole
 from storage.strict_yaml import read_yaml
@@ -353,7 +352,7 @@ def _config(block: Any, faults: blocks.Faults) -> Config | None:
     systems = _with_members({name: system for name, system in read.items() if system}, faults)
     config = read_block(Config, block | {"systems": systems}, faults, context=names)
     for where, words in list(faults.items()):
-        if where[0] == "systems" and faults.get(where[2:]) in (words, "missing"):  # of a general block, told there
+        if where[:1] == ("systems",) and faults.get(where[2:]) in (words, "missing"):  # of a general block, told there
             del faults[where]
     return config
 
@@ -380,7 +379,10 @@ def _system(name: Any, own: Any, general: dict, names: list[str], faults: blocks
     if not isinstance(own.get("model"), dict):
         return None
     keys = dict(own["model"])
-    model_type = read_block(Literal[tuple(MODELS)], keys.pop("type", None), faults, (*where, "model", "type"))
+    if "type" not in keys:
+        faults[(*where, "model", "type")] = f"missing; {', '.join(MODELS)} are there"
+        return None
+    model_type = read_block(Literal[tuple(MODELS)], keys.pop("type"), faults, (*where, "model", "type"))
     if model_type is None:
         return None
     model = read_block(MODELS[model_type], keys, faults, (*where, "model"), context=names)

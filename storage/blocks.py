@@ -162,8 +162,8 @@ def _expected(schema: dict, *, too_high: bool) -> str:
     """What a value may be, in words; the bound of all whole numbers is one of them where it is ``too_high``."""
     if "anyOf" in schema:
         return " or ".join(_expected(kind, too_high=too_high) for kind in _kinds(schema))
-    if "enum" in schema or "const" in schema:
-        return f"one of {', '.join(schema['enum'])}" if "enum" in schema else schema["const"]
+    if "const" in schema or "enum" in schema:
+        return schema.get("const") or f"one of {', '.join(schema['enum'])}"
     words = "a path" if schema.get("format") == "path" else KINDS[schema["type"]]
     bounds = [
         f"{word} {schema[name]}"

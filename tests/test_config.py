@@ -384,6 +384,7 @@ def test_a_key_with_a_default_may_be_left_out(tmp_path):
         ({"systems": {"small": {"model": {"units": [2**31]}}}}, "systems.small.model.units: 2147483648; expected"),
         ({2**100_000: 1}, "a number of 100001 bits: unknown key"),
         ({"x" * 10_000: 1}, "xxx: unknown key"),
+        ({"a\ud800": 1}, "the file: 'a\\ud800'; expected keys"),
         ({"feature": {"n_mels": "x" * 10_000}}, "feature.n_mels: 'xxx"),
         ({"feature": {"n_mels": list(range(10_000))}}, "feature.n_mels: [0, 1, 2,"),
         ({"model_directory": "a\0b"}, "model_directory: 'a\\x00b'; expected a path"),
