@@ -24,8 +24,8 @@ import numpy as np
 from audio import wav
 from audio.clips import Clip, load_clip
 from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
+from audio.settings import Descriptor, Feature, Modulation
 from common import MAX_FAULTS_SHOWN, UserError, log_mel_energies, n_frames
-from config import Descriptor, Feature, Modulation
 from storage.files import path_beside, remove_leftovers_once
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change

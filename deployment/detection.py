@@ -14,8 +14,9 @@ import numpy as np
 
 import common
 from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
-from common import UserError, fault_list
-from config import TRAINING_DATA, Config, Feature, System
+from audio.settings import Feature
+from common import TRAINING_DATA, UserError, fault_list
+from config import Config, System
 from detectors import decision
 from evaluation import fonts
 from storage.files import write_text, write_whole
