@@ -8,6 +8,7 @@ import tracemalloc
 import typing
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -301,7 +302,7 @@ def test_no_package_of_incomplete_results(tmp_path, run, broken, message):
 
 def test_development_figures_of_other_settings_are_refused(tmp_path, run, clips):
     yaml_block(tmp_path, seed=7)
-    write_scores(tmp_path, config.Submission("tuned_ae", "dev"), clips)
+    write_scores(tmp_path, SimpleNamespace(system="tuned_ae", training_data="dev"), clips)
     yaml_block(tmp_path, seed=0)
     with pytest.raises(common.UserError, match=r"dev.tuned_ae: files that do not fit(.|\n)*seed: 7 -> 0"):
         script.main(run)
