@@ -252,7 +252,8 @@ class System:
             return max(member.min_samples for member in self.members)
         if isinstance(self.model, Detector):
             return 1
-        second = self.model.hop * self.feature.hop_length if self.model.aggregate == "std" else 0
+        several = getattr(self.model, "aggregate", None) == "std"
+        second = self.model.hop * self.feature.hop_length if several else 0
         return self.feature.min_samples + second
 
 
