@@ -125,6 +125,13 @@ def official_feature() -> SimpleNamespace:
     return Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)
 
 
+def reconstruction_errors(model, log_mels, *, frames, hop=1, batch=1024, aggregate="mean"):
+    """Scores of the clips, shape (n_clips,)."""
+    from training.vector_errors import aggregated, vector_errors
+
+    return aggregated(*vector_errors(model, log_mels, frames=frames, hop=hop, batch=batch), aggregate)
+
+
 @pytest.fixture
 def without_xla(monkeypatch) -> None:
     """Do not compile the training step: for a network of this size that takes longer than the training."""
