@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from common import UserError
+from common import USER_AGENT, UserError
 from config import L2Softmax
 from storage.files import write_whole
 from training.metric_layers import FusedBatchNormalization
@@ -81,7 +81,8 @@ def weights_path(model: L2Softmax) -> Path:
     if not path.exists():
         logger.info("fetching %s%s", IMAGENET_URL, name)
         try:
-            with urllib.request.urlopen(IMAGENET_URL + name, timeout=60) as answer, write_whole(path) as beside:
+            request = urllib.request.Request(IMAGENET_URL + name, headers={"User-Agent": USER_AGENT})
+            with urllib.request.urlopen(request, timeout=60) as answer, write_whole(path) as beside:
                 beside.write_bytes(answer.read())
         except OSError as error:  # URLError is one
             raise UserError(
