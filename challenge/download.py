@@ -413,8 +413,8 @@ def unreachable(server: Server, archives: Sequence[Archive], error: HindranceErr
     reason, pause = error.args
     again = f", to be asked again in {pause:.0f} s" if pause > LONGEST_PAUSE else ""
     return UserError(
-        f"No connection to {server.base_url} ({reason}{again}): give the same command again when there is one, or fetch "
-        f"these files by hand into one folder and name it with --from:\n{urls}"
+        f"No connection to {server.base_url} ({reason}{again}): give the same command again when there is one, or "
+        f"fetch these files by hand into one folder and name it with --from:\n{urls}"
     )
 
 
