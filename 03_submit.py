@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         clips = package.clips_of_truth(args.truth) if args.truth else package.official_clips()
         found = package.read_package(args.check)
         shown = f"{args.check}, checked for {args.truth or 'the official evaluation clips'}"
-        package.check(found, clips, shown, "" if args.truth else OTHER_CLIPS)
+        package.check(found, clips, shown, "Mend the files, then check again." if args.truth else OTHER_CLIPS)
         logger.info("%s: no faults; %s", args.check, package.summary(found))
         return
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     authors = meta_file.read_authors(args.authors)
     clips = package.clips_of_truth(args.truth) if args.truth else package.clips_of_folder(config.eval_directory)
     built = submission.build(config, authors, report=args.report_pdf, clips=clips)
-    package.check(built, clips, "No package written")
+    package.check(built, clips, "No package written", "Mend the authors file or the results, then run again.")
     output = args.output or Path(f"{authors.team}.zip")
     package.write_zip(output, built.files)
     logger.info("%s: written; %s", output, package.summary(built))

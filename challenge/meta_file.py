@@ -14,8 +14,9 @@ import common
 
 LABEL = re.compile(r"(?P<team>(?P<name>[A-Za-z0-9-]+)_(?P<institute>[A-Za-z0-9-]+)_task2)_[1-4]")
 MAX_ABBREVIATION = 10  # characters
-FINDINGS_SHOWN = 5  # of one file's rows
 RESULTS = "results.development_dataset"
+LETTERS = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "đ": "d"})
+WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"})
 
 
 class Finding(NamedTuple):
@@ -31,15 +32,6 @@ class Finding(NamedTuple):
         place = self.file + (f", line {self.line}" if self.line else "")
         text = f"{place}: {self.text}" if place else self.text
         return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def first_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """The first few findings of one file, and the number of the others."""
-    more = len(findings) - FINDINGS_SHOWN
-    if more <= 0:
-        return list(findings)
-    last = findings[-1]
-    return [*findings[:FINDINGS_SHOWN], Finding(last.file, None, f"{more} more such faults, up to line {last.line}")]
 
 
 # ---- YAML with line numbers ----
@@ -84,7 +76,7 @@ def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Fin
     except UnicodeDecodeError as error:
         return None, [Finding(shown, content[: error.start].count(b"\n") + 1, "not UTF-8 text")]
     tabs = [number for number, line in enumerate(text.split("\n"), 1) if "\t" in line.partition("#")[0]]
-    findings = first_findings([Finding(shown, n, "tab; not valid in YAML, use spaces") for n in tabs])
+    findings = [Finding(shown, n, "tab; not valid in YAML, use spaces") for n in tabs]
     document = Document({"": None}, {"": 1})
     try:
         loader = _Loader(text.expandtabs(2))
@@ -133,13 +125,14 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def is_count(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     """Whether a value of a YAML file is a whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_percentage(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and (value == 0 or 1 < value <= 100)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (is_number and (value == 0 or 1 < value <= 100))
 
 
 def _or_null(rule: Rule, *, required: bool) -> Rule:
@@ -150,7 +143,7 @@ TEXT = Rule("text", _is_text)
 TEXT_OR_NULL = _or_null(TEXT, required=True)
 OPTIONAL = _or_null(TEXT, required=False)
 SHORT = Rule(f"text of at most {MAX_ABBREVIATION} characters", lambda v: _is_text(v) and len(v) <= MAX_ABBREVIATION)
-PERCENTAGE = Rule("a percentage such as 66.30, not a fraction", _is_percentage)
+PERCENTAGE = Rule("a percentage such as 66.30 (not the fraction 0.6630) or !!null", _is_percentage, required=False)
 AUTHOR_LIST = Rule("a list of authors", lambda value: isinstance(value, list) and bool(value))
 
 META_FIELDS = {
@@ -164,11 +157,11 @@ META_FIELDS = {
     "system.description.embeddings": TEXT_OR_NULL,
     "system.description.machine_learning_method": TEXT,
     "system.description.aggregation_method": TEXT_OR_NULL,
-    "system.description.ensemble_method_subsystem_count": _or_null(Rule("a whole number", is_count), required=True),
+    "system.description.ensemble_method_subsystem_count": _or_null(Rule("a whole number", _is_count), required=True),
     "system.description.decision_making": TEXT_OR_NULL,
     "system.description.external_data_usage": TEXT_OR_NULL,
     "system.description.development_data_usage": TEXT_OR_NULL,
-    "system.complexity.total_parameters": Rule("a whole number without separators", is_count),
+    "system.complexity.total_parameters": Rule("a whole number without separators", _is_count),
     "system.source_code": OPTIONAL,
     RESULTS: Rule("a block per machine type", lambda value: isinstance(value, dict)),
 }
@@ -253,7 +246,7 @@ def check_meta(shown: str, content: bytes, folder: str, machine_types: Sequence[
     figures = [f"{RESULTS}.{name}.averaged_{measure}" for name in machine_types for measure in ("auc", "pauc")]
     fields = META_FIELDS | _author_fields(document, "submission.authors")
     fields["submission.label"] = Rule(f"{folder}, as the folder is called", lambda value: value == folder)
-    fields |= {path: _or_null(PERCENTAGE, required=False) for path in figures}
+    fields |= dict.fromkeys(figures, PERCENTAGE)
     yield from _check_fields(shown, document, fields)
     yield from _check_corresponding(shown, document, "submission.authors")
     yield from _check_label(shown, document, folder)
@@ -270,19 +263,22 @@ def check_meta(shown: str, content: bytes, folder: str, machine_types: Sequence[
 
 
 def _check_label(shown: str, document: Document, folder: str) -> Iterator[Finding]:
-    """Whether the label begins with the last name; accents and hyphens may be spelt one way or another."""
+    """Whether the label begins with the corresponding author's last name; hyphens may be left out, ü be ue."""
     match = LABEL.fullmatch(folder)
-    marked = _corresponding(document, "submission.authors")
-    lastname = document.values.get(f"{marked[0]}.lastname") if len(marked) == 1 else None
-    if not match or not _is_text(lastname):
+    lastnames = [document.values.get(f"{path}.lastname") for path in _corresponding(document, "submission.authors")]
+    if not match or len(lastnames) != 1 or not _is_text(lastnames[0]):
         return
-    parts = (
-        re.escape(c) if c.isascii() and c.isalnum() else "-?" if c.isascii() else "[a-z0-9]+"
-        for c in unicodedata.normalize("NFC", lastname.strip())
-    )
-    if not re.fullmatch("".join(parts), match["name"], re.IGNORECASE):
-        text = f"the label begins with {match['name']}, but the corresponding author is {lastname}"
+    written_out = unicodedata.normalize("NFC", lastnames[0]).translate(WRITTEN_OUT)
+    names = {label_name(name).casefold() for name in (lastnames[0], written_out)}
+    if match["name"].replace("-", "").casefold() not in names and "" not in names:
+        text = f"the label begins with {match['name']}, but the corresponding author is {lastnames[0]}"
         yield Finding(shown, document.line("submission.label"), text)
+
+
+def label_name(lastname: str) -> str:
+    """A last name in the letters that a label may have; "" if one of them has no such form."""
+    letters = [c for c in unicodedata.normalize("NFKD", lastname.translate(LETTERS)) if not unicodedata.combining(c)]
+    return "".join(c for c in letters if c.isalnum()) if all(c.isascii() for c in letters) else ""
 
 
 # ---- the user's authors file ----
@@ -320,7 +316,7 @@ def read_authors(path: Path) -> Authors:
         findings += _unknown_keys(str(path), document, fields)
     if document and not findings:
         lastname = document.values[f"{_corresponding(document, 'authors')[0]}.lastname"]
-        name = _label_name(lastname)
+        name = label_name(lastname)
         if not name:
             findings.append(
                 Finding(str(path), None, f"{lastname}: the label needs this last name in letters of A to Z")
@@ -347,13 +343,6 @@ def _unknown_keys(shown: str, document: Document, fields: Mapping[str, Rule]) ->
         if path not in known and above in known:
             there = [other.rpartition(".")[2] for other in known if other and other.rpartition(".")[0] == above]
             yield Finding(shown, document.line(path), f"{path}: unknown key; there is {', '.join(sorted(there))}")
-
-
-def _label_name(lastname: str) -> str:
-    """A last name in the letters that a label may have; "" if one of them has no such form."""
-    spelt = lastname.translate(str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "đ": "d"}))
-    letters = [c for c in unicodedata.normalize("NFKD", spelt) if not unicodedata.combining(c)]
-    return "".join(c for c in letters if c.isalnum()) if all(c.isascii() for c in letters) else ""
 
 
 def _plain_author(author: Mapping) -> dict:

@@ -1,6 +1,7 @@
 """A submission package, held in memory: read from a zip or a folder, checked, written. Nothing is ever extracted."""
 
 import csv
+import difflib
 import functools
 import io
 import itertools
@@ -17,13 +18,12 @@ import yaml
 
 import common
 from audio.clips import machine_types_in, parse_clip_name, wav_paths
-from challenge.meta_file import LABEL, Finding, check_meta, first_findings
+from challenge.meta_file import LABEL, Finding, check_meta
 from challenge.zips import member_fault, too_large
 from evaluation import scoring
 from storage.files import write_whole
 
 LABEL_WORDS = "<last name of the corresponding author>_<institute>_task2_<1 to 4>"
-NEAR_SCORE_FILE = re.compile(r"anomaly_score_(.+)_id_?(\d\d?)\.csv", re.IGNORECASE | re.ASCII)
 REPORT_ENDING = ".technical_report.pdf"
 MAX_FILES = 1000
 MAX_TOTAL_BYTES = 200 * 2**20
@@ -190,20 +190,19 @@ def check_package(package: Package, clips: Clips) -> list[Finding]:
             reports[name] = content
         else:
             findings.append(Finding(name, None, "unexpected file"))
-    for folder, files in list(folders.items()):
-        if not any(file.endswith((".csv", ".yaml", ".yml")) for file in files):
-            findings.append(Finding(f"{folder}/", None, "unexpected folder"))
-            del folders[folder]
-    if not folders:
+    labels = {folder: LABEL.fullmatch(folder) for folder in folders}
+    teams = sorted({match["team"] for match in labels.values() if match})
+    if not teams:
         findings.append(Finding("", None, f"no submission; expected folders {LABEL_WORDS}"))
-    matches = {folder: LABEL.fullmatch(folder) for folder in folders}
-    teams = sorted({match["team"] for match in matches.values() if match})
     if len(teams) > 1:
         findings.append(Finding("", None, f"different labels in one package: {', '.join(teams)}"))
     if package.whole:
         findings += _check_reports(reports, teams)
-    for folder, files in folders.items():
-        findings += check_submission(folder, files, clips)
+    for folder, match in labels.items():
+        if match:
+            findings += check_submission(folder, folders[folder], clips)
+        else:
+            findings.append(Finding(f"{folder}/", None, f"unexpected folder; expected {LABEL_WORDS}"))
     return findings
 
 
@@ -221,48 +220,25 @@ def _check_reports(reports: Files, teams: Sequence[str]) -> Iterator[Finding]:
 
 def check_submission(folder: str, files: Files, clips: Clips) -> Iterator[Finding]:
     """Findings of one submission folder: its name, its meta file and its score files."""
-    match = LABEL.fullmatch(folder)
-    if not match:
-        yield Finding(f"{folder}/", None, f"folder name is not of the form {LABEL_WORDS}")
-    meta_name = f"{folder}.meta.yaml"
-    metas = [file for file in files if file.endswith((".yaml", ".yml")) and "/" not in file]
-    if meta_name not in metas:
-        yield Finding(f"{folder}/", None, f"no meta file {meta_name}")
-    found: dict[scoring.Key, str] = {}
+    machine_types = sorted({machine_type for machine_type, _ in clips})
+    wanted = {f"{folder}.meta.yaml": None} | {scoring.score_path(Path(), *key).name: key for key in clips}
+    missing = [name for name in wanted if name not in files]
     for file, content in files.items():
-        shown = f"{folder}/{file}"
-        if file in metas:
-            if file != meta_name:
-                yield Finding(shown, None, f"unexpected file; the meta file is {meta_name}")
-            if file == meta_name or len(metas) == 1:
-                yield from check_meta(shown, content, folder, sorted({machine_type for machine_type, _ in clips}))
-            continue
-        key, reason = _score_key(file, clips)
-        if key is None:
-            yield Finding(shown, None, f"unexpected file{reason}")
-            continue
-        wanted = scoring.score_path(Path(), *key).name
-        if key in found:
-            yield Finding(shown, None, f"second score file of {' '.join(key)}, beside {found[key]}")
-        elif file != wanted:
-            yield Finding(shown, None, f"misnamed; expected {wanted}")
-        found[key] = file
-        yield from check_scores(shown, content, key[1], clips[key])
-    missing = [scoring.score_path(Path(), *key).name for key in clips if key not in found]
+        shown, name = f"{folder}/{file}", file
+        if file not in wanted:
+            close = difflib.get_close_matches(file, missing, n=1, cutoff=0.9)  # id_1, Fan, .yml
+            if not close:
+                yield Finding(shown, None, "unexpected file")
+                continue
+            name = close[0]
+            missing.remove(name)
+            yield Finding(shown, None, f"misnamed; expected {name}")
+        if key := wanted[name]:
+            yield from check_scores(shown, content, key[1], clips[key])
+        else:
+            yield from check_meta(shown, content, folder, machine_types)
     if missing:
-        yield Finding(f"{folder}/", None, f"{len(missing)} of {len(clips)} score files missing: {', '.join(missing)}")
-
-
-def _score_key(file: str, clips: Clips) -> tuple[scoring.Key | None, str]:
-    """Machine that a score file is of, named ``id_5`` or ``Fan`` too; None where it is of none in clips, and why."""
-    match = NEAR_SCORE_FILE.fullmatch(file)
-    if not match:
-        return None, ""
-    of_type = [key for key in clips if key[0].casefold() == match[1].casefold()]
-    if not of_type:
-        return None, f": no machine type {match[1]} among the evaluation clips"
-    key = next((key for key in of_type if key[1] == f"id_{int(match[2]):02d}"), None)
-    return key, f": the evaluation clips of {match[1]} are of {', '.join(machine_id for _, machine_id in of_type)}"
+        yield Finding(f"{folder}/", None, f"{len(missing)} of {len(wanted)} files missing: {', '.join(missing)}")
 
 
 def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[str]) -> Iterator[Finding]:
@@ -276,7 +252,6 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
         yield Finding(shown, 1, "begins with a byte-order mark; save it as UTF-8 without one")
     clips = set(clips)
     first_lines: dict[str, int] = {}
-    faults = []
     rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
     try:
         for row in rows:
@@ -288,11 +263,10 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
                 if name not in clips:
                     raise ValueError(f"{name} is not a clip of the evaluation list")
             except ValueError as error:
-                faults.append(Finding(shown, rows.line_num, str(error)))
+                yield Finding(shown, rows.line_num, str(error))
             first_lines.setdefault(name, rows.line_num)
     except csv.Error as error:
-        faults.append(Finding(shown, rows.line_num, f"not CSV ({error})"))
-    yield from first_findings(faults)
+        yield Finding(shown, rows.line_num, f"not CSV ({error})")
     missing = sorted(clips - set(first_lines))
     if missing:
         yield Finding(shown, None, f"{len(missing)} of {len(clips)} clips missing: {scoring.some(missing)}")
@@ -301,7 +275,7 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
 # ---- from end to end ----
 
 
-def check(package: Package, clips: Clips, shown: str, advice: str = "") -> None:
+def check(package: Package, clips: Clips, shown: str, advice: str) -> None:
     """Log the notes on a package; raise all its faults as one error, which ends in ``advice``.
 
     Raises
@@ -312,10 +286,9 @@ def check(package: Package, clips: Clips, shown: str, advice: str = "") -> None:
     for note in findings:
         if not note.is_fault:
             logger.warning("%s", note)
-    faults = [f"  {finding}" for finding in findings if finding.is_fault]
+    faults = [str(finding) for finding in findings if finding.is_fault]
     if faults:
-        lines = [f"{shown}: {counted(len(faults), 'fault')}", *faults, *([advice] if advice else [])]
-        raise common.UserError("\n".join(lines))
+        raise common.fault_list(f"{shown}: {counted(len(faults), 'fault')}", faults, advice)
 
 
 def write_zip(path: Path, files: Files) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 import common
-from challenge.meta_file import MAX_ABBREVIATION, Authors, is_count
+from challenge.meta_file import MAX_ABBREVIATION, Authors
 from challenge.package import REPORT_ENDING, Clips, Files, Package
 from config import Config, System
 from evaluation import result_record, scoring
@@ -89,17 +89,13 @@ def model_facts(directory: Path, system: System) -> tuple[int, int]:
     if system.members:
         parameters, sample_rates = zip(*(model_facts(directory, member) for member in system.members), strict=True)
         return sum(parameters), max(sample_rates)
-    names = ("sample_rate",) if system.model_type == "neighbors" else ("parameters", "sample_rate")
+    fields = {"sample_rate": int} | ({} if system.model_type == "neighbors" else {"parameters": int})
     facts = []
     for path in sorted((directory / system.name).glob("record_*.yaml")):
         try:
-            record = records.read(path, {})
+            record = records.read(path, fields)
         except (OSError, ValueError) as error:
-            raise common.UserError(f"{path}: not readable as YAML: {error}") from error
-        for name in names:
-            value = record.get(name)
-            if not is_count(value):
-                raise common.UserError(f"{path}: {name}: {value!r}; expected a whole number")
+            raise common.UserError(f"{path}: {error}") from error
         facts.append((record.get("parameters", 0), record["sample_rate"]))
     if not facts:
         raise common.UserError(f"{directory / system.name}: no record_<machine type>.yaml of a trained model")
