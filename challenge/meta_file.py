@@ -97,7 +97,7 @@ def _add(document: Document, loader: yaml.SafeLoader, node: yaml.Node, path: str
     """Put a node and all below it into a document; a dot in a key is no step of a path."""
     children = node.value if isinstance(node, yaml.MappingNode) else []
     for key, child in children:
-        name = f"{path}.{str(key.value).replace('.', '_.')}".lstrip(".")
+        name = f"{path}.{str(key.value).replace('.', '·')}".lstrip(".")
         if name in document.values:
             raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
         _add(document, loader, child, name, key.start_mark.line + 1)
@@ -126,7 +126,6 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    """Whether a value of a YAML file is a whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
