@@ -225,12 +225,9 @@ def _corresponding(document: Document, base: str) -> list[str]:
 def _check_corresponding(shown: str, document: Document, base: str) -> Iterator[Finding]:
     """Exactly one of the authors, where there are any."""
     marked = _corresponding(document, base)
-    if not marked and AUTHOR_LIST.accepts(document.values.get(base)):
-        text = f"{base}: no corresponding author; expected `corresponding: true` for one of them"
-        yield Finding(shown, document.line(base), text)
-    for path in marked[1:]:
-        text = f"{path}: second corresponding author, after {marked[0]}; only one"
-        yield Finding(shown, document.line(f"{path}.corresponding"), text)
+    if len(marked) != 1 and AUTHOR_LIST.accepts(document.values.get(base)):
+        text = f"{base}: {len(marked)} corresponding authors; expected `corresponding: true` for exactly one"
+        yield Finding(shown, document.line(f"{marked[-1]}.corresponding" if marked else base), text)
 
 
 # ---- the meta file ----

@@ -403,7 +403,7 @@ def row(number, text):
         (edited(META, "abbreviation: EXU_L2", "abbreviation: EXU_L2_softmax"), META, 4, "at most 10"),
         (edited(META, "averaged_auc: null", "averaged_auc: 0.775"), META, 40, "expected a percentage such as 66.30"),
         (edited(META, "name: Doe", "name:\tDoe"), META, 3, "tab; not valid in YAML"),
-        (edited(META, "corresponding: true", "corresponding: false"), META, 5, "no corresponding author"),
+        (edited(META, "corresponding: true", "corresponding: false"), META, 5, "0 corresponding authors"),
     ],
 )  # fmt: skip
 def test_broken_package_with_file_and_line(files, clips, change, file, line, message):
