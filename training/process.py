@@ -54,15 +54,22 @@ def quiet() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep some freed memory, which it would give back to the system and fault in anew at every step."""
+    """Have glibc keep freed memory, which it would give back to the system and fault in anew at every step.
+
+    By its own rules it maps each array of 128 kB or more anew. A threshold does not hold: TensorFlow's
+    ``from_generator`` (2.21, ApplyPython311MemoryPatch) sets it back to 128 kB when the training's batches begin.
+    Hence no mapping at all: arrays come from the heap, also large ones that are gone soon, whose memory the process
+    then keeps. What is large and stays for long is to be mapped by its owner.
+    """
     if sys.platform != "linux":
         return
     megabyte = 2**20
-    m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
+    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8  # malloc.h
     with contextlib.suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for option, size in ((m_trim_threshold, 64), (m_top_pad, 16), (m_mmap_threshold, 32)):
-            mallopt(option, size * megabyte)
+        mallopt(m_trim_threshold, 64 * megabyte)
+        mallopt(m_top_pad, 16 * megabyte)
+        mallopt(m_mmap_max, 0)
         mallopt(m_arena_max, 2)  # else each of a dozen threads keeps freed memory of its own
 
 
