@@ -73,6 +73,13 @@ def keep_freed_memory() -> None:
         mallopt(m_arena_max, 2)  # else each of a dozen threads keeps freed memory of its own
 
 
+def give_back_freed_memory() -> None:
+    """Have glibc return what it keeps by now: what comes next needs other memory than what came before."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def share_gpus() -> None:
     """Have TensorFlow take memory of the GPUs as it needs it; to be called before it computes anything."""
     import tensorflow as tf

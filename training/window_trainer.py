@@ -104,6 +104,7 @@ class WindowTrainer(keras.Model):
     def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
         """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
         self.set_frames(blocks, offsets)
+        process.give_back_freed_memory()  # that the frames were computed in
         for layer in self.autoencoder.layers:
             if hasattr(layer, "adapt"):
                 layer.adapt(self.log_mel.value())
