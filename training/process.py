@@ -6,8 +6,8 @@ AMD EPYC, without a GPU, with Python 3.11, TensorFlow 2.21 and Keras 3.15.
 ==========================  ============================================================================
 ``lean_import``             importing Keras takes 1.3 s and 100 MB less; nothing on the screen in place of
                             6 lines that TensorFlow prints and no setting of its own keeps away
-``keep_freed_memory``       2,200 page faults in each training step of ``tuned_ae``, 8 % of its processor time;
-                            nothing of the smaller ``baseline_ae``'s; and 18 MB that threads would keep
+``keep_freed_memory``       12,000 page faults in each training step of ``tuned_ae``, 9 % of its processor time or more;
+                            500 of the smaller ``baseline_ae``'s; it costs 30 MB
 ``share_gpus``              other programs find memory on the GPU: TensorFlow takes all of it, whatever it needs
 ``compiles_with_xla``       on a CPU seconds and hundreds of megabytes, on a GPU (not measured) as Keras's ``fit``
 ==========================  ============================================================================
