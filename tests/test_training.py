@@ -124,14 +124,17 @@ def test_reset_brings_an_optimizer_to_its_start(start):
 def test_every_optimizer_of_the_yaml_is_kerass(start, name):
     _, system = start({"fit": {"compile": {"optimizer": name, "learning_rate": 0.25}}})
     optimizer = make_optimizer(system.fit)
-    assert type(optimizer) is (FusedAdam if name == "adam" else type(keras.optimizers.get(name)))
+    assert type(optimizer) is (FusedAdam if name in ("adam", "adamw") else type(keras.optimizers.get(name)))
     assert float(optimizer.learning_rate) == 0.25
+    assert optimizer.weight_decay == (0.004 if name == "adamw" else None)
 
 
-def test_adam_in_one_pass_is_kerass(start):
-    _, system = start({"fit": {"compile": {"learning_rate": 0.25}}})
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_in_one_pass_is_kerass(start, name):
+    _, system = start({"fit": {"compile": {"optimizer": name, "learning_rate": 0.25}}})
     results = []
-    for optimizer in (keras.optimizers.Adam(0.25), make_optimizer(system.fit)):
+    theirs = keras.optimizers.get({"class_name": name, "config": {"learning_rate": 0.25}})
+    for optimizer in (theirs, make_optimizer(system.fit)):
         rng = np.random.default_rng(0)
         weights = [keras.Variable(rng.standard_normal(shape), dtype="float32") for shape in ((5, 3), (3,))]
         for _ in range(5):
