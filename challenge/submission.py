@@ -32,7 +32,10 @@ from challenge.meta_file import (
     is_count,
 )
 from config import Config, System
-from evaluation import result_record, scoring
+from evaluation import metrics, result_record, score_files
+from evaluation.metrics import Key, evaluate
+from evaluation.published import published_file
+from evaluation.truth import read_truth
 from storage import records
 from storage.files import write_whole
 
@@ -67,7 +70,7 @@ AGGREGATES = {"mean": "average", "median": "median", "std": "standard deviation"
 DATA_USAGE = {"eval": "development", "dev+eval": "development, training"}
 
 Files = dict[str, bytes]  # path in the task2 folder, "/" between folders -> content
-Clips = dict[scoring.Key, list[str]]  # (machine type, machine ID) -> names of the evaluation clips
+Clips = dict[Key, list[str]]  # (machine type, machine ID) -> names of the evaluation clips
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class Package(NamedTuple):
 
 def official_clips() -> Clips:
     """Names of the official evaluation clips: numbered from 0 in each machine ID."""
-    published = yaml.safe_load(scoring.PUBLISHED_FILE.read_text(encoding="utf-8"))
+    published = published_file()
     return {
         (machine_type, machine_id): [f"{machine_id}_{number:08d}.wav" for number in range(sum(counts))]
         for machine_type, ids in published["test_clips"]["eval"].items()
@@ -97,7 +100,7 @@ def clips_of_truth(path: Path) -> Clips:
     """Names of the clips in ``eval_data_list.csv``, or in a dataset folder."""
     if path.is_dir():
         return clips_of_folder(path)
-    return {key: list(labels) for key, labels in scoring.read_truth(path).items()}
+    return {key: list(labels) for key, labels in read_truth(path).items()}
 
 
 def clips_of_folder(eval_directory: Path) -> Clips:
@@ -313,7 +316,7 @@ def check_submission(folder: str, files: Files, clips: Clips) -> Iterator[Findin
     metas = [file for file in files if file.endswith((".yaml", ".yml")) and "/" not in file]
     if meta_name not in metas:
         yield Finding(f"{folder}/", None, f"no meta file {meta_name}")
-    found: dict[scoring.Key, str] = {}
+    found: dict[Key, str] = {}
     for file, content in files.items():
         shown = f"{folder}/{file}"
         if file in metas:
@@ -326,19 +329,19 @@ def check_submission(folder: str, files: Files, clips: Clips) -> Iterator[Findin
         if key is None:
             yield Finding(shown, None, "unexpected file" + _unknown_machine(file, clips))
             continue
-        wanted = scoring.score_path(Path(), *key).name
+        wanted = score_files.score_path(Path(), *key).name
         if key in found:
             yield Finding(shown, None, f"second score file of {' '.join(key)}, beside {found[key]}")
         elif file != wanted:
             yield Finding(shown, None, f"misnamed; expected {wanted}")
         found[key] = file
         yield from check_scores(shown, content, key[1], clips[key])
-    missing = [scoring.score_path(Path(), *key).name for key in clips if key not in found]
+    missing = [score_files.score_path(Path(), *key).name for key in clips if key not in found]
     if missing:
         yield Finding(f"{folder}/", None, f"{len(missing)} of {len(clips)} score files missing: {', '.join(missing)}")
 
 
-def _score_key(file: str, clips: Clips) -> scoring.Key | None:
+def _score_key(file: str, clips: Clips) -> Key | None:
     """Machine that a score file is of, also where it is named ``id_5`` or ``Fan``; None if it is of none in clips."""
     match = NEAR_SCORE_FILE.fullmatch(file)
     if not match:
@@ -388,7 +391,7 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
 def _row_fault(row: Sequence[str], machine_id: str, clips: set[str], first_lines: Mapping[str, int]) -> str:
     """What is wrong with a row of a score file, "" if nothing is."""
     try:
-        name, _ = scoring.parse_score_row(row, machine_id=machine_id)
+        name, _ = score_files.parse_score_row(row, machine_id=machine_id)
     except ValueError as error:
         hint = "; two digits in id_<NN>" if row and re.match(r"id_\d_", row[0]) else ""
         return f"{error}{hint}"
@@ -419,7 +422,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         system = config.systems[entry.system]
         try:
             results = config.result_folder(entry.training_data, system.name)
-            scores = scoring.score_files(results)
+            scores = score_files.score_files(results)
             parameters, sample_rate = model_facts(config.model_directory / entry.training_data, system)
             result_record.check(results, config=config, system=system, required=True)
         except common.UserError as error:
@@ -533,10 +536,10 @@ def dev_results(config: Config, system: System, machine_types: Sequence[str]) ->
     path = folder / config.result_file
     averages = {}
     if result_record.check(folder, config=config, system=system):  # what result.csv should say, whoever edited it
-        scores = scoring.read_folder(folder, any_names=config.names == "any", unlabelled=True)
-        performance = scoring.evaluate(scores, max_fpr=config.max_fpr, rated_only=True)
+        scores = score_files.read_folder(folder, any_names=config.names == "any", unlabelled=True)
+        performance = evaluate(scores, max_fpr=config.max_fpr, rated_only=True)
         for machine_type, ids in performance.items():
-            auc, pauc = scoring.averages(ids)
+            auc, pauc = metrics.averages(ids)
             averages[machine_type] = round(100 * auc, 4), round(100 * pauc, 4)
     elif path.exists():
         averages = read_averages(path)

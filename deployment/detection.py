@@ -17,8 +17,7 @@ from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
 from common import UserError, fault_list
 from config import TRAINING_DATA, Config, Feature, System
 from detectors import decision
-from evaluation import fonts
-from storage.files import write_text, write_whole
+from storage.files import write_text
 from training.families import family_of
 from training.model_records import read_record
 
@@ -308,13 +307,10 @@ def plot(path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature
     verdicts : of its windows
     clips : these windows
     """
-    from evaluation.figures import DPI
+    from evaluation.figures import drawable, save
 
     title = f"{verdicts[0].recording}: {verdicts[0].machine_type} {verdicts[0].machine_id}"
-    with fonts.for_texts([title]):
-        figure = _figure(fonts.drawable(title), verdicts, clips, feature)
-        with write_whole(path) as beside:
-            figure.savefig(beside, dpi=DPI)
+    save(_figure(drawable(title), verdicts, clips, feature), path)
 
 
 def _figure(title: str, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature: Feature):

@@ -7,6 +7,7 @@ score one machine type each can share a folder. A folder without any record is s
 
 import dataclasses
 import logging
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import common
 from audio.clips import Clip, fingerprint
 from config import Config, OfficialModel, System
-from evaluation import scoring
+from evaluation import score_files
+from evaluation.metrics import Key
 from storage import records
 from storage.files import write_text
 from storage.records import differences, file_digest, record_path
@@ -23,21 +25,6 @@ from training.model_records import configuration
 ADVICE = "Score these machine types again with 01_test.py, or move the files that do not belong here away."
 
 logger = logging.getLogger(__name__)
-
-
-FIELDS = {
-    "machine_type": str,
-    "system": str,
-    "training_data": str,
-    "settings": dict,
-    "models": dict,
-    "clips": int,
-    "fingerprint": str,
-    "thresholds": dict,
-    "result_file": str,
-    "max_fpr": float,
-    "files": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +47,9 @@ class Record:
     def any_names(self) -> bool:
         """Whether the names of the clips may be any, and say no machine ID."""
         return self.settings.get("names") == "any"
+
+
+FIELDS = {name: typing.get_origin(kind) or kind for name, kind in typing.get_type_hints(Record).items()}
 
 
 def settings_of(config: Config, system: System) -> dict:
@@ -142,7 +132,7 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
     in between, what is there does not fit the record, and no figure is taken from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (record.result_file, scoring.decision_result_name(record.result_file)):
+    for name in (record.result_file, score_files.decision_result_name(record.result_file)):
         (folder / name).unlink(missing_ok=True)
     records.write(record_path(folder, record.machine_type), dataclasses.asdict(record))
     for name, text in texts.items():
@@ -154,10 +144,10 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
             logger.info("%s: removed, as there are no such test clips any more", path)
 
 
-def csv_files(folder: Path) -> Iterator[tuple[scoring.Key, Path]]:
+def csv_files(folder: Path) -> Iterator[tuple[Key, Path]]:
     """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
-    matches = {path: scoring.SCORE_FILE.fullmatch(path.name) for path in folder.glob("*.csv")}
-    matches |= {path: scoring.DECISION_FILE.fullmatch(path.name) for path, match in matches.items() if not match}
+    matches = {path: score_files.SCORE_FILE.fullmatch(path.name) for path in folder.glob("*.csv")}
+    matches |= {path: score_files.DECISION_FILE.fullmatch(path.name) for path, match in matches.items() if not match}
     yield from sorted((match.groups(), path) for path, match in matches.items() if match)
 
 
@@ -218,8 +208,8 @@ def check(
 
 def clip_names(folder: Path, record: Record) -> set[str]:
     """Names of all clips in the score CSVs of a record that fits."""
-    paths = [folder / name for name in record.files if scoring.SCORE_FILE.fullmatch(name)]
-    return {name for path in paths for name in scoring.read_scores(path, any_names=record.any_names)}
+    paths = [folder / name for name in record.files if score_files.SCORE_FILE.fullmatch(name)]
+    return {name for path in paths for name in score_files.read_scores(path, any_names=record.any_names)}
 
 
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
@@ -251,7 +241,7 @@ def _origin_faults(found: Sequence[Record], models_in: Path | None, settings: di
     models: dict[str, tuple[str, Record]] = {}
     for record in found:
         first = found[0]
-        named = scoring.some(list(record.files))
+        named = score_files.some(list(record.files))
         same = (first.system, first.training_data) == (record.system, record.training_data)
         changes = differences(record.settings, settings if settings is not None else first.settings)
         if not same:

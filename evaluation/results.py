@@ -8,7 +8,9 @@ import common
 from audio.clips import Clip, test_clip_names
 from config import Config, OfficialModel, System
 from detectors import decision
-from evaluation import result_record, scoring
+from evaluation import result_record, score_files, tables
+from evaluation.metrics import evaluate
+from evaluation.published import official_figures
 from training.families import family_of
 
 PAUSES = (0.2, 1.0, 3.0)  # [s] before a result folder that does not fit is looked at again
@@ -30,10 +32,10 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     for machine_id, pairs in of_id.items():
         names, values = zip(*pairs, strict=True)
         key = (machine_type, machine_id)
-        texts[scoring.score_path(Path(), *key).name] = scoring.scores_text(names, values)
+        texts[score_files.score_path(Path(), *key).name] = score_files.scores_text(names, values)
         if thresholds:
             decisions = decision.is_anomalous(values, thresholds[machine_id])
-            texts[scoring.decision_path(Path(), *key).name] = scoring.decisions_text(names, decisions)
+            texts[score_files.decision_path(Path(), *key).name] = score_files.decisions_text(names, decisions)
     record = result_record.record_of(
         run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
     )
@@ -75,7 +77,7 @@ def _check_once(folder: Path, settings: Config, system: System, split: str) -> l
         test_folder = settings.directory(split) / record.machine_type / "test"
         clips = test_clip_names(record.machine_type, test_folder, names=settings.names)
         if clips and clips != result_record.clip_names(folder, record):
-            faults.append(f"{scoring.some(list(record.files))}: of other clips than {test_folder} has now")
+            faults.append(f"{score_files.some(list(record.files))}: of other clips than {test_folder} has now")
     if faults:
         raise common.fault_list(f"{folder}: scores of other clips", faults, result_record.ADVICE)
     return records
@@ -88,19 +90,19 @@ def report(folder: Path, machine_types: Sequence[str], settings: Config, system:
     machine type so add up to one file: each reads all again if another has come meanwhile.
     """
     options = {"any_names": settings.names == "any", "unlabelled": True}
-    scores = scoring.read_folder(folder, machine_types=machine_types, **options)
-    performance = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
+    scores = score_files.read_folder(folder, machine_types=machine_types, **options)
+    performance = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
     if performance:
-        published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
-        print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
+        published = official_figures(scores, max_fpr=settings.max_fpr)
+        print(f"\n{folder}\n{tables.summary_text(performance, published)}")
     for (machine_type, machine_id), clips in scores.items():
         if machine_id not in performance.get(machine_type, {}) and clips.decisions is not None:
             n_called = int(clips.decisions.sum())
             print(f"{machine_type} {machine_id}: {n_called} of {len(clips.names)} clips are called anomalous")
     written = None
     while written != (records := check(folder, settings, system, "dev")):
-        scores = scoring.read_folder(folder, **options)
-        everything = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
+        scores = score_files.read_folder(folder, **options)
+        everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
         if everything:
-            scoring.write_result(folder / settings.result_file, everything)
+            score_files.write_result(folder / settings.result_file, everything)
         written = records

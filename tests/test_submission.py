@@ -16,7 +16,7 @@ import common
 import config
 from audio.clips import Clip
 from challenge import meta_file, submission
-from evaluation import result_record, scoring
+from evaluation import result_record, score_files
 from storage.files import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +37,7 @@ def clip_names(machine_id, n=N_CLIPS):
 def write_run(directory, *, clips):
     """Results, records and a YAML as the other scripts leave them; the path of the YAML."""
     performance = {"ToyCar": {"id_01": (0.75, 0.5), "id_02": (0.8, 0.625)}, "fan": {"id_00": (0.5, 0.5)}}
-    scoring.write_result(directory / "result/dev/tuned_ae/result.csv", performance)
+    score_files.write_result(directory / "result/dev/tuned_ae/result.csv", performance)
     block = yaml.safe_load((ROOT / "baseline.yaml").read_text(encoding="utf-8"))
     for name in ("dev", "eval", "model", "result"):
         folder = f"{name}_data" if name in ("dev", "eval") else name
@@ -62,7 +62,7 @@ def write_scores(directory, entry, clips):
             write_text(model, "model")
         ids = {i: names for (t, i), names in clips.items() if t == machine_type}
         texts = {
-            f"anomaly_score_{machine_type}_{i}.csv": scoring.scores_text(names, rng.normal(size=len(names)))
+            f"anomaly_score_{machine_type}_{i}.csv": score_files.scores_text(names, rng.normal(size=len(names)))
             for i, names in ids.items()
         }
         test_clips = [Clip(Path(n), machine_type, i, None, 1, 16_000, 1, 1, 1) for i in ids for n in ids[i]]

@@ -16,7 +16,7 @@ from conftest import SHIPPED
 import common
 import config
 from audio.clips import Clip
-from evaluation import result_record, results, scoring
+from evaluation import result_record, results, score_files
 from storage import records
 from storage.files import write_text
 from storage.records import CHECKSUM
@@ -48,7 +48,7 @@ def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=
     write_text(model_record, model or f"the model of {machine_type}")
     system, clips = settings.systems["tuned_ae"], clips_of(machine_type, machine_ids)
     texts = {
-        f"anomaly_score_{machine_type}_{machine_id}.csv": scoring.scores_text(
+        f"anomaly_score_{machine_type}_{machine_id}.csv": score_files.scores_text(
             *zip(*[(c.name, c.label + c.crc / 2 + add) for c in clips if c.machine_id == machine_id], strict=True)
         )
         for machine_id in machine_ids
@@ -254,8 +254,8 @@ def rewrite(folder, machine_type, names):
     """Give a machine type's id_00 other clips, with decisions; the record of the machine type says so."""
     (record,) = [record for record in result_record.read_all(folder)[0] if record.machine_type == machine_type]
     texts = {name: (folder / name).read_text() for name in record.files if "_id_02" in name}
-    texts[f"anomaly_score_{machine_type}_id_00.csv"] = scoring.scores_text(names, range(len(names)))
-    texts[f"decision_result_{machine_type}_id_00.csv"] = scoring.decisions_text(names, [1] + [0] * (len(names) - 1))
+    texts[f"anomaly_score_{machine_type}_id_00.csv"] = score_files.scores_text(names, range(len(names)))
+    texts[f"decision_result_{machine_type}_id_00.csv"] = score_files.decisions_text(names, [1] + [0] * (len(names) - 1))
     files = {name: result_record.digest(text.encode()) for name, text in texts.items()}
     result_record.write(folder, dataclasses.replace(record, files=files), texts)
 
