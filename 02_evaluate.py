@@ -90,7 +90,7 @@ def main(argv=None):
         print(f"\n{tables.result_text(result, max_fpr=max_fpr)}")
         if paths:
             print(f"written to {', '.join(map(str, paths))}")
-    print(tables.systems_text(results, tables.published_beside(results, max_fpr=max_fpr)), end="")
+    print(tables.systems_text(results, max_fpr=max_fpr), end="")
     for entry in comparisons:
         print(f"\n{tables.comparison_text(entry)}")
     if ranked:

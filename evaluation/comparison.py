@@ -3,7 +3,7 @@
 import logging
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ SEED = 0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(NamedTuple):
     """AUC and pAUC of a machine ID, or averages, in two results."""
 
     name: str  # machine type and ID or "Average"; or mean
@@ -28,8 +27,7 @@ class Difference:
     interval: np.ndarray  # of a - b, shape (2, 2): lower and upper end; AUC and pAUC
 
 
-@dataclass(frozen=True)
-class ScoreDifference:
+class ScoreDifference(NamedTuple):
     """How far the scores of a machine ID agree in two results."""
 
     name: str  # machine type and ID
@@ -39,8 +37,7 @@ class ScoreDifference:
     b: float
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Result a against result b on the machine IDs that both have."""
 
     a: str

@@ -3,8 +3,8 @@
 import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ ROC_WIDTH = 1.6  # of a curve [pt]
 STRIPE = 4  # of curves that are equal and take turns [line widths]
 
 
-@dataclass(frozen=True)
-class FigureFile:
+class FigureFile(NamedTuple):
     """A figure on disk."""
 
     path: Path

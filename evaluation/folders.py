@@ -82,24 +82,18 @@ def read_results(
     wanted = [folder.resolve() for folder in result_folders(paths, systems)]
     reference = [folder.resolve() for folder in result_folders([against] if against else [])]
     if len(reference) > 1:
-        raise common.UserError(
-            f"--against {against}: {len(reference)} folders with score files in it; name one of them"
-        )
+        raise common.UserError(f"--against {against}: {len(reference)} folders with score files; name one of them")
     if reference and reference == wanted:
         raise common.UserError(f"--against {against}: the same folder; nothing to compare")
     folders = result_folders([*paths, against] if against else paths, systems)
-    results, errors, unlabelled = {}, [], {}
+    results, errors = {}, []
     for name, folder in zip(folder_names(folders), folders, strict=True):
         try:
             results[folder.resolve()] = _read_result(name, folder, truth, max_fpr=max_fpr, config=config)
-        except score_files.NoLabelsError as error:
-            unlabelled[str(folder)] = str(error)
+        except score_files.NoLabelsError:  # of one folder says it for all
+            raise
         except common.UserError as error:  # to name the faults of all folders at once
             errors.append(str(error))
-    if len(unlabelled) > 1:  # one line for all of them
-        errors.append(f"{', '.join(unlabelled)}: names do not say normal or anomaly; {score_files.LABELS_ADVICE}")
-    else:
-        errors += unlabelled.values()
     if errors:
         raise common.UserError("\n".join(errors))
     return [results[folder] for folder in wanted], results[reference[0]] if reference else None
@@ -142,9 +136,8 @@ def write_results(
                 paths.append(path.with_name(score_files.decision_result_name(path.name)))
                 score_files.write_decision_result(paths[-1], result.decisions)
         except OSError as error:
-            raise common.UserError(
-                f"{path}: cannot be written ({error.strerror}); --output puts it elsewhere"
-            ) from error
+            fault = f"{path}: cannot be written ({error.strerror}); --output puts it elsewhere"
+            raise common.UserError(fault) from error
         written.append(paths)
     return written
 

@@ -61,16 +61,9 @@ def auc_pauc(labels: Sequence[int], scores: Sequence[float], *, max_fpr: float) 
 
 
 def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float, rated_only: bool = False) -> Performance:
-    """AUC and pAUC of every machine ID.
+    """AUC and pAUC of every machine ID; UserError names those whose labels and scores give none.
 
-    Parameters
-    ----------
-    scores : (machine type, machine ID) -> (labels, scores) or LabelledScores
-    rated_only : whether to pass over machine IDs that give none: with clips whose label is not known, or of one kind
-
-    Raises
-    ------
-    UserError : naming every machine ID whose clips or scores give no AUC.
+    With ``rated_only``, machine IDs with clips whose label is not known, or of one kind, are passed over.
     """
     performance: Performance = {}
     faults = []
@@ -93,14 +86,8 @@ def averages(performance_of_a_type: Mapping[str, tuple[float, float]]) -> tuple[
 
 
 def decision_figures(labels: Sequence[int], decisions: Sequence[int]) -> Decisions:
-    """Precision, recall, F1 and false-alarm rate.
+    """Precision, recall, F1 and false-alarm rate of labels and decisions, shape (n_clips,), 0 normal, 1 anomaly.
 
-    Parameters
-    ----------
-    labels, decisions : shape (n_clips,), 0 normal, 1 anomaly
-
-    Notes
-    -----
     As the official baselines since 2021: a ratio whose denominator is 0 is 0. Without anomalies only the false-alarm
     rate can be told, without normal clips only the recall.
     """

@@ -38,12 +38,7 @@ def published_figures() -> list[Published]:
 
 
 def official_dataset(scores: Mapping[Key, Sequence]) -> str | None:
-    """``dev`` or ``eval`` if the clips of every machine type are, by their numbers, an official test set's; else None.
-
-    Parameters
-    ----------
-    scores : (machine type, machine ID) -> (labels, ...)
-    """
+    """``dev`` or ``eval`` if all clips (labels first) are, by their numbers, an official test set's; else None."""
     counts: dict[str, dict[str, list[int]]] = {}
     for (machine_type, machine_id), values in scores.items():
         of_label = Counter(int(label) for label in values[0])

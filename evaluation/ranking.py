@@ -1,7 +1,7 @@
 """The challenge's ranking of systems."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from evaluation.folders import Result, require_same_clips
 from evaluation.metrics import Performance, averages
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A system's place."""
 
     place: int
@@ -25,14 +24,8 @@ class Ranked:
 def rank(performances: dict[str, Performance]) -> list[Ranked]:
     """The challenge's ranking: mean rank over machine types and AUC, pAUC; a tie goes to the higher mean pAUC.
 
-    Parameters
-    ----------
-    performances : system name -> performance; all of the same machine types
-
-    Notes
-    -----
-    Equal figures in a column share the better rank. Averages of the same figures in another order differ by rounding
-    errors; they are equal.
+    ``performances``, by system, are of the same machine types. Equal figures share the better rank; averages of the
+    same figures in another order differ by rounding errors.
     """
     from scipy.stats import rankdata
 
@@ -44,25 +37,15 @@ def rank(performances: dict[str, Performance]) -> list[Ranked]:
     means = figures.mean(axis=1)
     mean_ranks = ranks.mean(axis=(1, 2))
     order = sorted(range(len(names)), key=lambda i: (mean_ranks[i], -means[i, 1]))
-    return [
-        Ranked(
-            place,
-            names[i],
-            float(mean_ranks[i]),
-            {t: tuple(map(int, pair)) for t, pair in zip(machine_types, ranks[i], strict=True)},
-            tuple(map(float, means[i])),
-        )
-        for place, i in enumerate(order, 1)
+    of_types = [
+        dict(zip(machine_types, map(tuple, of_system.astype(int).tolist()), strict=True)) for of_system in ranks
     ]
+    facts = list(zip(names, mean_ranks.tolist(), of_types, map(tuple, means.tolist()), strict=True))
+    return [Ranked(place, *facts[i]) for place, i in enumerate(order, 1)]
 
 
 def rank_results(results: Sequence[Result]) -> list[Ranked]:
-    """``rank`` of evaluated folders.
-
-    Raises
-    ------
-    UserError : if there is only one, or if they do not cover the same clips.
-    """
+    """``rank`` of evaluated folders; UserError if there is only one, or if they do not cover the same clips."""
     if len(results) < 2:
         raise common.UserError(f"{results[0].directory}: a ranking needs at least two folders of score files")
     require_same_clips(results)

@@ -94,15 +94,7 @@ def record_of(
     thresholds: Mapping[str, float],
     texts: Mapping[str, str],
 ) -> Record:
-    """Record of the CSVs of one machine type.
-
-    Parameters
-    ----------
-    clips : the test clips of the machine type
-    models : as ``model_digests`` gives them
-    thresholds : machine ID -> score above which a clip is called anomalous
-    texts : name of a CSV -> its content
-    """
+    """Record of the CSVs of one machine type: ``models`` from ``model_digests``, ``texts`` name of a CSV -> content."""
     return Record(
         machine_type=clips[0].machine_type,
         system=system.name,
@@ -121,13 +113,6 @@ def record_of(
 def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
     """Write the CSVs of a machine type and their record; what an earlier run left of the machine type goes.
 
-    Parameters
-    ----------
-    record : as ``record_of`` makes it for ``texts``
-    texts : name of a CSV -> its content
-
-    Notes
-    -----
     First go the result files, whose figures are of the scores before; then comes the record, then the CSVs. Killed
     in between, what is there does not fit the record, and no figure is taken from it.
     """
@@ -144,23 +129,17 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
             logger.info("%s: removed, as there are no such test clips any more", path)
 
 
-def csv_files(folder: Path) -> Iterator[tuple[Key, Path]]:
+def csv_files(folder: Path) -> list[tuple[Key, Path]]:
     """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
-    matches = {path: score_files.SCORE_FILE.fullmatch(path.name) for path in folder.glob("*.csv")}
-    matches |= {path: score_files.DECISION_FILE.fullmatch(path.name) for path, match in matches.items() if not match}
-    yield from sorted((match.groups(), path) for path, match in matches.items() if match)
+    kinds = score_files.SCORE_FILE, score_files.DECISION_FILE
+    return sorted((m.groups(), path) for path in folder.glob("*.csv") for k in kinds if (m := k.fullmatch(path.name)))
 
 
 # ---- read back and check ----
 
 
 def read(path: Path) -> Record:
-    """Record of a file.
-
-    Raises
-    ------
-    ValueError : if it is not one that ``write`` has written.
-    """
+    """Record of a file; ValueError if it is not one that ``write`` has written."""
     block = records.read(path, FIELDS)
     if block.keys() != FIELDS.keys():
         raise ValueError(f"expected the keys {', '.join(FIELDS)}")

@@ -1,7 +1,7 @@
 """The result folder of a system: its CSVs written, checked against the models and clips of now, and summed up."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import common
@@ -21,7 +21,10 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     paths = family_of(system).made_by(run, system, machine_type)
     directory = result_record.model_directory(run.config, system)
     models = result_record.model_digests(paths, directory)
-    thresholds = _thresholds(run, system, machine_type, {clip.machine_id for clip in clips})
+    thresholds = {}
+    if not isinstance(system.model, OfficialModel):  # which keeps no training scores
+        trained = family_of(system).training_scores(run, system, machine_type)
+        thresholds = decision.of_training(trained, run.config, {clip.machine_id for clip in clips})
     scores = family_of(system).anomaly_scores(run, system, machine_type, clips)
     if result_record.model_digests(paths, directory) != models:
         raise common.UserError(f"{paths[0]}: was replaced while {machine_type} was scored; score it again")
@@ -40,14 +43,6 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
         run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
     )
     result_record.write(run.result_folder(system.name), record, texts)
-
-
-def _thresholds(run, system: System, machine_type: str, machine_ids: Iterable[str]) -> dict[str, float]:
-    """Machine ID -> score above which a clip is anomalous; empty for official models: they keep no training scores."""
-    if isinstance(system.model, OfficialModel):
-        return {}
-    trained = family_of(system).training_scores(run, system, machine_type)
-    return decision.of_training(trained, run.config, machine_ids)
 
 
 def check(folder: Path, settings: Config, system: System, split: str) -> list[result_record.Record]:

@@ -1,6 +1,7 @@
 """The CSVs of a result folder: scores and decisions, written, read back and verified; result.csv."""
 
 import csv
+import functools
 import io
 import logging
 import math
@@ -18,7 +19,7 @@ from storage.files import write_text
 
 DECISION_FILE = re.compile(r"decision_result_(.+)_(id_\d\d)\.csv", re.ASCII)
 SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv", re.ASCII)
-LABELS_ADVICE = "give the labels with --truth eval_data_list.csv"
+ADVICE = "give the labels with --truth eval_data_list.csv"
 NAMES_SHOWN = 5  # clip names that one line of an error holds
 
 logger = logging.getLogger(__name__)
@@ -79,9 +80,7 @@ def csv_text(rows: Iterable[Sequence]) -> str:
 def scores_text(names: Sequence[str], scores: Sequence[float]) -> str:
     """Content of a score CSV in the official format: no header, ``name,score``, full precision, LF.
 
-    Raises
-    ------
-    ValueError : if a score is not finite, naming the clips.
+    ValueError names the clips whose scores are not finite.
     """
     rows = [[name, float(score)] for name, score in zip(names, scores, strict=True)]
     bad = [f"{name} ({score})" for name, score in rows if not math.isfinite(score)]
@@ -120,12 +119,7 @@ def _write_blocks(path: Path, columns: list[str], figures: Mapping[str, Mapping]
 
 
 def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and cells of each row of a CSV file.
-
-    Raises
-    ------
-    UserError : if it cannot be read as one.
-    """
+    """Number and cells of each row of a CSV file; UserError if it cannot be read as one."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return list(enumerate(csv.reader(stream), 1))
@@ -138,11 +132,7 @@ def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
 def parsed(
     path: Path, rows: Iterable[tuple[int, list[str]]], parse: Callable[[list[str]], tuple[Any, Any]]
 ) -> tuple[dict, dict[Any, int], list[str]]:
-    """Rows whose first cell is a clip's name, by what ``parse`` makes of them.
-
-    Parameters
-    ----------
-    parse : row -> (key, value); its ValueErrors are faults
+    """Rows whose first cell is a clip's name, by the (key, value) that ``parse`` makes of them or its ValueError.
 
     Returns
     -------
@@ -167,28 +157,14 @@ def parsed(
 def _parsed_file(path: Path, value_of: Callable[[str], float], *, any_names: bool) -> tuple[dict, dict, list[str]]:
     """As ``parsed``, of a score or decision CSV: the keys are the clips' names."""
     match = SCORE_FILE.fullmatch(path.name) or DECISION_FILE.fullmatch(path.name)
-    machine_id = match[2] if match else None
-
-    def parse(row: list[str]) -> tuple[str, float]:
-        return parse_row(row, value_of, machine_id=machine_id, any_names=any_names)
-
-    return parsed(path, csv_rows(path), parse)
+    options = {"machine_id": match and match[2], "value_of": value_of, "any_names": any_names}
+    return parsed(path, csv_rows(path), functools.partial(parse_score_row, **options))
 
 
-def parse_score_row(row: Sequence[str], *, machine_id: str | None) -> tuple[str, float]:
-    """Clip name and score of a row of a score file of ``machine_id``."""
-    return parse_row(row, _score, machine_id=machine_id)
-
-
-def parse_row(
-    row: Sequence[str], value_of: Callable[[str], float], *, machine_id: str | None, any_names: bool = False
+def parse_score_row(
+    row: Sequence[str], *, machine_id: str | None, value_of: Callable | None = None, any_names: bool = False
 ) -> tuple[str, float]:
-    """Clip name and value of a row.
-
-    Raises
-    ------
-    ValueError : if it has others than two columns, no clip's name of ``machine_id``, or no value.
-    """
+    """Clip name and value of a row of a score file of ``machine_id``; ValueError says what is wrong with it."""
     if len(row) != 2:
         raise ValueError(f"{len(row)} columns; expected two: file name,score")
     name, text = row
@@ -200,7 +176,7 @@ def parse_row(
         if machine_id and clip_id != machine_id:
             raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
     try:
-        return name, value_of(text)
+        return name, (value_of or _score)(text)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -225,12 +201,7 @@ def _decision(text: str) -> int:
 
 
 def read_scores(path: Path, *, any_names: bool = False) -> dict[str, float]:
-    """Clip name -> score, in the file's order.
-
-    Raises
-    ------
-    UserError : naming the rows that are malformed, not finite, repeated or of another machine ID.
-    """
+    """Clip name -> score, in the file's order; UserError names all faulty rows."""
     scores, _, faults = _parsed_file(path, _score, any_names=any_names)
     if faults:
         raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
@@ -275,7 +246,7 @@ def read_folder(
     ------
     UserError : naming, in one message, all rows that are malformed, not finite, repeated, or of no clip of ``truth``,
         all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
-    NoLabelsError : if all that is wrong is that clip names have no labels.
+    NoLabelsError : if clip names have no labels.
     """
     files = {key: path for key, path in score_files(directory).items() if not machine_types or key[0] in machine_types}
     faults = [] if truth is None else _file_faults(directory, files, truth)
@@ -284,14 +255,11 @@ def read_folder(
         if truth is None or key in truth:  # others are named in faults
             scored[key], faults_of_file = _read_machine(path, key, truth and truth[key], any_names=any_names)
             faults += faults_of_file
-    nameless = [
-        name for clips in scored.values() for name, label in zip(clips.names, clips.labels, strict=True) if label < 0
-    ]
+    nameless = [name for c in scored.values() for name, label in zip(c.names, c.labels, strict=True) if label < 0]
     if nameless and not unlabelled:
-        fault = f"{directory}: {len(nameless)} names do not say normal or anomaly ({some(nameless)}); {LABELS_ADVICE}"
-        if not faults:
-            raise NoLabelsError(fault)
-        faults.append(fault)
+        raise NoLabelsError(
+            f"{directory}: {len(nameless)} names do not say normal or anomaly ({some(nameless)}); {ADVICE}"
+        )
     if faults:
         advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
         raise common.fault_list(f"{directory}: score files with faults", faults, advice)

@@ -93,7 +93,7 @@ def summary_text(performance: Performance, published: Published | None = None) -
 
 
 def detail_text(performance: Performance, published: Published | None = None) -> str:
-    """As ``summary_text``, with a line per machine ID and one for each type's average."""
+    """As ``summary_text``, with a line per machine ID."""
     return _beside("machine", machine_lines(performance, averages), published_lines(published), published)
 
 
@@ -144,16 +144,8 @@ def decision_lines(figures: Mapping[str, Mapping[str, Decisions]]) -> dict[str, 
 # ---- systems side by side ----
 
 
-def published_beside(results: Sequence[Result], *, max_fpr: float) -> list[Published]:
-    """Published figures that may stand beside ours: all of the official test set that every result scored, or none."""
-    return comparable_figures([result.scores for result in results], max_fpr=max_fpr)
-
-
 def systems_table(results: Sequence[Result], published: Sequence[Published] = ()) -> Table | None:
-    """A line per system: AUC / pAUC [%] per machine type and their means; published figures below ours.
-
-    None where no result has an AUC.
-    """
+    """A line per system: AUC / pAUC [%] per machine type and their means; below ours, published ones."""
     types = machine_types([result.performance for result in results])
     lines = [
         (result.name, {t: 100 * np.array(averages(ids)) for t, ids in result.performance.items()}, None, None)
@@ -175,17 +167,16 @@ def systems_table(results: Sequence[Result], published: Sequence[Published] = ()
     return Table(head, rows) if types else None
 
 
-def systems_text(results: Sequence[Result], published: Sequence[Published]) -> str:
+def systems_text(results: Sequence[Result], *, max_fpr: float) -> str:
     """Both tables of systems, each with an empty line before it."""
-    text = ""
-    if table := systems_table(results, published):
-        text = f"\n{as_text(table)}\n" + "* published; sources in published.yaml\n" * bool(published)
-    table = decisions_table(results)
-    return text + (f"\n{as_text(table)}\n" if table else "")
+    published = comparable_figures([result.scores for result in results], max_fpr=max_fpr)
+    found = [table for table in (systems_table(results, published), decisions_table(results)) if table]
+    texts = [f"\n{as_text(table)}\n" for table in found]
+    return ("* published; sources in published.yaml\n" * bool(published)).join([*texts[:1], "".join(texts[1:])])
 
 
 def decisions_table(results: Sequence[Result]) -> Table | None:
-    """A line per system: F1 and false-alarm rate [%] per machine type and their means; None without decisions."""
+    """A line per system: F1 and false-alarm rate [%] per machine type and their means."""
     types = machine_types([result.decisions for result in results])
     rows = []
     for result in results:
@@ -197,7 +188,9 @@ def decisions_table(results: Sequence[Result]) -> Table | None:
     return Table(["F1/false alarms [%]", *types, *["mean"] * (len(types) > 1)], rows) if types else None
 
 
-def side_by_side(first: str, columns: Mapping[str, Mapping[str, Sequence[float]]], *, best: bool = False) -> Table:
+def side_by_side(
+    first: str, columns: Mapping[str, Mapping[str, Sequence[float]]], *, best: bool = False
+) -> Table | None:
     """A line per machine, a column per system; the ``best`` figures of each line are marked."""
     by_length = sorted(columns.values(), key=len, reverse=True)  # a machine ID that one lacks stays in its place
     rows = []
@@ -208,22 +201,18 @@ def side_by_side(first: str, columns: Mapping[str, Mapping[str, Sequence[float]]
             top = np.max(known, axis=0)
             systems = [[c + "*" * int(float(c) == t) for c, t in zip(cells, top, strict=False)] for cells in systems]
         rows.append([name, *(" / ".join(cells) or "-" for cells in systems)])
-    return Table([first, *columns], rows)
+    return Table([first, *columns], rows) if rows else None
 
 
-def ranking_table(ranking: Sequence[Ranked]) -> Table:
+def ranking_table(ranking: Sequence[Ranked]) -> Table | None:
     """A line per system: place, mean rank, ranks by AUC / pAUC per machine type, mean AUC and pAUC."""
+    if not ranking:
+        return None
     types = list(ranking[0].ranks)
-    rows = [
-        [
-            entry.name,
-            str(entry.place),
-            f"{entry.mean_rank:.2f}",
-            *("{}/{}".format(*entry.ranks[t]) for t in types),
-            percentages(entry.mean),
-        ]
-        for entry in ranking
-    ]
+    rows = []
+    for entry in ranking:
+        ranks = ["{}/{}".format(*entry.ranks[machine_type]) for machine_type in types]
+        rows.append([entry.name, str(entry.place), f"{entry.mean_rank:.2f}", *ranks, percentages(entry.mean)])
     return Table(["system", "place", "mean rank", *types, "mean AUC/pAUC [%]"], rows)
 
 
@@ -246,17 +235,11 @@ def differences_table(comparison: Comparison) -> Table:
 
 def scores_table(comparison: Comparison) -> Table:
     """How far the scores agree."""
-    rows = [
-        [
-            line.name,
-            "-" if line.correlation is None else f"{line.correlation:.4f}",
-            f"{line.a - line.b:+.6g}",
-            f"{line.a:.6g}",
-            f"{line.b:.6g}",
-            line.clip,
-        ]
-        for line in comparison.score_differences
-    ]
+    rows = []
+    for line in comparison.score_differences:
+        correlation = "-" if line.correlation is None else f"{line.correlation:.4f}"
+        scores = f"{line.a - line.b:+.6g}", f"{line.a:.6g}", f"{line.b:.6g}"
+        rows.append([line.name, correlation, *scores, line.clip])
     return Table(["", "rank correlation", "largest a - b", "score a", "score b", "clip"], rows)
 
 
