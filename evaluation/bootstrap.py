@@ -61,7 +61,7 @@ def bootstrap_differences(
     differences = []
     for start in range(0, replicates, ROWS_AT_ONCE):
         n_samples = min(ROWS_AT_ONCE, replicates - start)
-        counts = np.empty((n_samples, len(labels)), np.int32)
+        counts = np.zeros((n_samples, len(labels)), np.int32)  # 0 of clips whose label is not known
         for label in (0, 1):
             clips = np.flatnonzero(labels == label)
             drawn = rng.integers(len(clips), size=(n_samples, len(clips)))

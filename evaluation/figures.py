@@ -220,7 +220,7 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
         for result in results:
             if machine_id in result.performance.get(machine_type, ()):
                 labels, scores = result.scores[machine_type, machine_id][:2]
-                curves[result.name] = np.stack(roc_curve(labels, scores)[:2])
+                curves[result.name] = np.stack(roc_curve(labels[labels >= 0], scores[labels >= 0])[:2])
         for name, curve in curves.items():
             same = [other for other in curves if np.array_equal(curves[other], curve)]
             turn = (STRIPE * same.index(name), (STRIPE, STRIPE * (len(same) - 1)))

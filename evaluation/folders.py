@@ -29,7 +29,7 @@ class Result:
 
     @property
     def unrated(self) -> list[Key]:
-        """Machine IDs that give no AUC: not all of their clips have labels, or all have the same."""
+        """Machine IDs that give no AUC: they have no normal clips with a label, or no anomalous ones."""
         return [key for key in self.scores if key[1] not in self.performance.get(key[0], {})]
 
 

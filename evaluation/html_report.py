@@ -147,8 +147,8 @@ def _systems_section(results: Sequence[Result], published: Sequence[Published]) 
 
 def _ids_section(results: Sequence[Result], published: Sequence[Published]) -> str:
     """AUC and pAUC of every machine ID, systems side by side, and which have none."""
-    unrated = dict.fromkeys(line for result in results for line in tables.unrated_lines(result))
-    notes = [f"No AUC: {'<br>'.join(map(escape, unrated))}."] if unrated else []
+    lines = dict.fromkeys(escape(line) for result in results for line in tables.notes(result))
+    notes = ["<br>".join(lines)] if lines else []
     columns = {result.name: tables.machine_lines(result.performance, averages) for result in results}
     table = tables.side_by_side("AUC / pAUC [%]", columns, best=True)
     if table and published:

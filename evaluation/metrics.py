@@ -63,13 +63,16 @@ def auc_pauc(labels: Sequence[int], scores: Sequence[float], *, max_fpr: float) 
 def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float, rated_only: bool = False) -> Performance:
     """AUC and pAUC of every machine ID; UserError names those whose labels and scores give none.
 
-    With ``rated_only``, machine IDs with clips whose label is not known, or of one kind, are passed over.
+    With ``rated_only``, clips whose label is not known are passed over, and machine IDs with clips of one kind.
     """
     performance: Performance = {}
     faults = []
     for (machine_type, machine_id), (labels, values, *_) in scores.items():
-        if rated_only and set(np.asarray(labels).tolist()) != {0, 1}:
-            continue
+        if rated_only:
+            known = np.asarray(labels) >= 0
+            labels, values = np.asarray(labels)[known], np.asarray(values)[known]
+            if len(np.unique(labels)) < 2:
+                continue
         try:
             performance.setdefault(machine_type, {})[machine_id] = auc_pauc(labels, values, max_fpr=max_fpr)
         except ValueError as error:
@@ -109,7 +112,7 @@ def judge(scores: Mapping[Key, LabelledScores]) -> dict[str, dict[str, Decisions
     """Machine type -> machine ID -> how good its decisions are; without those that have no decisions or no labels."""
     figures: dict[str, dict[str, Decisions]] = {}
     for (machine_type, machine_id), values in scores.items():
-        if values.decisions is not None and (values.labels >= 0).all():
+        if values.decisions is not None and (values.labels >= 0).any():
             of_a_type = figures.setdefault(machine_type, {})
             of_a_type[machine_id] = decision_figures(values.labels, values.decisions)
     return figures

@@ -6,6 +6,7 @@ score one machine type each can share a folder. A folder without any record is s
 """
 
 import dataclasses
+import functools
 import logging
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
-from audio.clips import Clip, fingerprint
+from audio.clips import Clip, check_clips, fingerprint, test_clip_names
 from config import Config, OfficialModel, System
 from evaluation import score_files
 from evaluation.metrics import Key
@@ -167,7 +168,7 @@ def check(
 
     Parameters
     ----------
-    config : with it, the models that are there must be those that scored; None: they are not looked at
+    config : with it, the models and clips that are there must be those that were scored; None: they are not looked at
     system : with it, its settings must be those of the scores; None: the records are only compared with each other
     required : whether there must be records
 
@@ -182,13 +183,52 @@ def check(
         faults += _origin_faults(found, config and model_directory(config, system), settings)
     if faults:
         raise common.fault_list(f"{folder}: files that do not fit what should have made them", faults, ADVICE)
+    if config and (faults := list(_clip_faults(folder, found, config))):
+        raise common.fault_list(f"{folder}: scores of other clips", faults, ADVICE)
     return found
 
 
-def clip_names(folder: Path, record: Record) -> set[str]:
-    """Names of all clips in the score CSVs of a record that fits."""
-    paths = [folder / name for name in record.files if score_files.SCORE_FILE.fullmatch(name)]
-    return {name for path in paths for name in score_files.read_scores(path, any_names=record.any_names)}
+def _clip_faults(folder: Path, found: Sequence[Record], config: Config) -> Iterator[str]:
+    """Machine types whose test clips are others now; no clip is read that has not been touched since the scoring."""
+    for record in found:
+        test_folder = (
+            config.directory("dev" if record.training_data == "dev" else "eval") / record.machine_type / "test"
+        )
+        paths = [folder / name for name in record.files if score_files.SCORE_FILE.fullmatch(name)]
+        scored = {name for path in paths for name in score_files.read_scores(path, any_names=record.any_names)}
+        there = test_clip_names(record.machine_type, test_folder, names=config.names)
+        changes = {name: _changed(test_folder / name) for name in there}
+        since = _changed(record_path(folder, record.machine_type))
+        touched = sorted(name for name, time in changes.items() if time > since)
+        named = score_files.some(list(record.files))
+        if there and there != scored:
+            yield f"{named}: of other clips than {test_folder} has now"
+        elif touched and record.fingerprint != _fingerprint_now(
+            test_folder, config.names, config.channel, config.cache_directory, max(changes.values())
+        ):
+            yield f"{named}: of clips that have changed in {test_folder}: {score_files.some(touched)}"
+
+
+def _changed(path: Path) -> int:
+    """When a file's content or name was last changed [ns]; the second of the two times cannot be set back."""
+    stat = path.stat()
+    return max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@functools.lru_cache  # for all systems that have scored these clips
+def _fingerprint_now(
+    test_folder: Path, names: str, channel: int | str | None, cache_directory: Path | None, _last_change: int
+) -> str:
+    """Fingerprint of the clips of a test folder; those are read that the cache of checksums does not know."""
+    clips = check_clips(
+        [(test_folder.parent.name, test_folder)],
+        min_samples=1,
+        normal_only=False,
+        names=names,
+        channel=channel,
+        cache_directory=cache_directory,
+    )
+    return fingerprint(clips)
 
 
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import common
-from audio.clips import Clip, test_clip_names
+from audio.clips import Clip
 from config import Config, OfficialModel, System
 from detectors import decision
 from evaluation import result_record, score_files, tables
+from evaluation.folders import Result
 from evaluation.metrics import evaluate
 from evaluation.published import official_figures
 from training.families import family_of
@@ -45,7 +46,7 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     result_record.write(run.result_folder(system.name), record, texts)
 
 
-def check(folder: Path, settings: Config, system: System, split: str) -> list[result_record.Record]:
+def check(folder: Path, settings: Config, system: System) -> list[result_record.Record]:
     """Records of all that is in a result folder.
 
     Raises
@@ -58,24 +59,10 @@ def check(folder: Path, settings: Config, system: System, split: str) -> list[re
     """
     for pause in PAUSES:
         try:
-            return _check_once(folder, settings, system, split)
+            return result_record.check(folder, config=settings, system=system, required=True)
         except common.UserError:
             time.sleep(pause)
-    return _check_once(folder, settings, system, split)
-
-
-def _check_once(folder: Path, settings: Config, system: System, split: str) -> list[result_record.Record]:
-    """As ``check``, without a second look."""
-    records = result_record.check(folder, config=settings, system=system, required=True)
-    faults = []
-    for record in records:
-        test_folder = settings.directory(split) / record.machine_type / "test"
-        clips = test_clip_names(record.machine_type, test_folder, names=settings.names)
-        if clips and clips != result_record.clip_names(folder, record):
-            faults.append(f"{score_files.some(list(record.files))}: of other clips than {test_folder} has now")
-    if faults:
-        raise common.fault_list(f"{folder}: scores of other clips", faults, result_record.ADVICE)
-    return records
+    return result_record.check(folder, config=settings, system=system, required=True)
 
 
 def report(folder: Path, machine_types: Sequence[str], settings: Config, system: System) -> None:
@@ -86,16 +73,12 @@ def report(folder: Path, machine_types: Sequence[str], settings: Config, system:
     """
     options = {"any_names": settings.names == "any", "unlabelled": True}
     scores = score_files.read_folder(folder, machine_types=machine_types, **options)
-    performance = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
-    if performance:
-        published = official_figures(scores, max_fpr=settings.max_fpr)
-        print(f"\n{folder}\n{tables.summary_text(performance, published)}")
-    for (machine_type, machine_id), clips in scores.items():
-        if machine_id not in performance.get(machine_type, {}) and clips.decisions is not None:
-            n_called = int(clips.decisions.sum())
-            print(f"{machine_type} {machine_id}: {n_called} of {len(clips.names)} clips are called anomalous")
+    result = Result(folder.name, folder, scores, evaluate(scores, max_fpr=settings.max_fpr, rated_only=True))
+    published = official_figures(scores, max_fpr=settings.max_fpr)
+    table = [tables.summary_text(result.performance, published)] if result.performance else []
+    print("", folder, *table, *tables.notes(result), sep="\n")
     written = None
-    while written != (records := check(folder, settings, system, "dev")):
+    while written != (records := check(folder, settings, system)):
         scores = score_files.read_folder(folder, **options)
         everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
         if everything:

@@ -1,5 +1,6 @@
 """The CSVs of a result folder: scores and decisions, written, read back and verified; result.csv."""
 
+import codecs
 import csv
 import functools
 import io
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 
 import common
-from audio.clips import CLIP_OF_FOLDER, FOLDER_LABELS, parse_clip_name
+from audio.clips import parse_clip_name
 from evaluation.metrics import Decisions, Key, LabelledScores, Performance, averages, decision_averages
 from storage.files import write_text
 
 DECISION_FILE = re.compile(r"decision_result_(.+)_(id_\d\d)\.csv", re.ASCII)
 SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv", re.ASCII)
+UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE  # marks that a file in UTF-16 begins with
+SEPARATOR = re.compile(r"\.wav\"? *([,;\t])(?!.*\.wav\"? *[,;\t])", re.IGNORECASE)  # what stands behind a clip's name
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
 ADVICE = "give the labels with --truth eval_data_list.csv"
 NAMES_SHOWN = 5  # clip names that one line of an error holds
 
@@ -72,9 +76,12 @@ def score_files(directory: Path) -> dict[Key, Path]:
 
 def csv_text(rows: Iterable[Sequence]) -> str:
     """CSV with LF as the official scripts write it; floats have the digits that give the same number again."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line).writerow(row)  # quotes a cell with a carriage return, which it does not where lines end in LF
+        lines.append(line.getvalue().removesuffix("\r\n"))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def scores_text(names: Sequence[str], scores: Sequence[float]) -> str:
@@ -119,14 +126,32 @@ def _write_blocks(path: Path, columns: list[str], figures: Mapping[str, Mapping]
 
 
 def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and cells of each row of a CSV file; UserError if it cannot be read as one."""
+    """Number and cells of each row of a CSV file that may have been through a spreadsheet.
+
+    Such a file may begin with a mark of its encoding (UTF-8 or UTF-16), have semicolons or tabs between its columns,
+    empty cells behind the others, and empty rows.
+
+    Raises
+    ------
+    UserError : if it cannot be read, or its numbers have decimal commas.
+    """
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return list(enumerate(csv.reader(stream), 1))
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
+        separator = SEPARATOR.search(text)
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator[1] if separator else ","))
     except OSError as error:
         raise common.UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise common.UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
+        raise common.UserError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from error
+    for row in rows:
+        while row and not row[-1].strip():
+            row.pop()
+        if DECIMAL_COMMA.fullmatch(number := ",".join(row[1:])):
+            raise common.UserError(
+                f"{path}: numbers with decimal commas, such as {number}; save it with decimal points, or score again"
+            )
+    return [(number, row) for number, row in enumerate(rows, 1) if row]
 
 
 def parsed(
@@ -142,7 +167,7 @@ def parsed(
     first: dict[Any, int] = {}
     faults = []
     for number, row in rows:
-        key = row[0] if row else ""
+        key = row[0]
         try:
             key, value = parse(row)
             if key in first:
@@ -158,7 +183,10 @@ def _parsed_file(path: Path, value_of: Callable[[str], float], *, any_names: boo
     """As ``parsed``, of a score or decision CSV: the keys are the clips' names."""
     match = SCORE_FILE.fullmatch(path.name) or DECISION_FILE.fullmatch(path.name)
     options = {"machine_id": match and match[2], "value_of": value_of, "any_names": any_names}
-    return parsed(path, csv_rows(path), functools.partial(parse_score_row, **options))
+    try:
+        return parsed(path, csv_rows(path), functools.partial(parse_score_row, **options))
+    except common.UserError as error:
+        return {}, {}, [str(error)]
 
 
 def parse_score_row(
@@ -215,11 +243,8 @@ def some(names: Sequence[str]) -> str:
 
 
 def label_of(name: str, *, any_names: bool) -> int | None:
-    """Label that a clip's name says, None where it says none."""
-    if any_names:
-        match = CLIP_OF_FOLDER.fullmatch(name)
-        return FOLDER_LABELS[match[1].lower()] if match else None
-    return parse_clip_name(name)[1]
+    """Label that a clip's name says, None where it says none; with ``any_names``, it is the folder's before a slash."""
+    return None if any_names and "/" not in name else parse_clip_name(name)[1]
 
 
 # ---- whole folders ----
@@ -271,7 +296,7 @@ def _read_machine(
 ) -> tuple[LabelledScores, list[str]]:
     """Scores and decisions of a machine ID with their labels, and the faults of both files."""
     scores, rows, faults = _parsed_file(path, _score, any_names=any_names)
-    if truth is not None:
+    if truth is not None and rows:
         unknown = [f"{name} (row {rows[name]})" for name in scores if name not in truth]
         missing = [name for name in truth if name not in rows]
         if unknown:

@@ -12,6 +12,7 @@ from evaluation.folders import Result
 from evaluation.metrics import Decisions, Performance, averages, decision_averages
 from evaluation.published import Published, comparable_figures, official_figures
 from evaluation.ranking import Ranked
+from evaluation.score_files import some
 
 DECISION_COLUMNS = ("precision [%]", "recall [%]", "F1 [%]", "false alarms [%]")
 
@@ -72,7 +73,7 @@ def result_text(result: Result, *, max_fpr: float) -> str:
     parts = [f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips"]
     if result.performance:
         parts.append(detail_text(result.performance, official_figures(result.scores, max_fpr=max_fpr)))
-    parts += [f"no AUC: {line}" for line in unrated_lines(result)]
+    parts += notes(result)
     if result.decisions:
         rows = [[name, *map(percentages, zip(of_one))] for name, of_one in decision_lines(result.decisions).items()]
         parts.append("\n" + as_text(Table(["decisions", *DECISION_COLUMNS], rows)))
@@ -121,15 +122,19 @@ def _beside(first: str, ours: Mapping, theirs: Mapping, published: Published | N
     return f"{table}\npublished: {published.name}, {published.source}"
 
 
-def unrated_lines(result: Result) -> list[str]:
-    """A line for each machine ID that gives no AUC: its clips, and how many of them were called anomalous."""
+def notes(result: Result) -> list[str]:
+    """A line for each machine ID that gives no AUC, or has clips that have no part in it."""
     lines = []
-    for key in result.unrated:
-        clips = result.scores[key]
-        kinds = {0: "normal clips", 1: "anomalous clips", -1: "clips without a label"}
-        counts = [f"{n} {kind}" for label, kind in kinds.items() if (n := np.count_nonzero(clips.labels == label))]
-        called = "" if clips.decisions is None else f"; {int(clips.decisions.sum())} called anomalous"
-        lines.append(f"{' '.join(key)}: {' and '.join(counts)}{called}")
+    for key, clips in result.scores.items():
+        unlabelled = [name for name, label in zip(clips.names, clips.labels, strict=True) if label < 0]
+        if key in result.unrated:
+            kinds = {0: "normal clips", 1: "anomalous clips", -1: "clips without a label"}
+            counts = [f"{n} {kind}" for label, kind in kinds.items() if (n := np.count_nonzero(clips.labels == label))]
+            called = "" if clips.decisions is None else f"; {int(clips.decisions.sum())} called anomalous"
+            lines.append(f"no AUC: {' '.join(key)}: {' and '.join(counts)}{called}")
+        elif unlabelled:
+            left_out = f"{len(unlabelled)} clips without a label are left out: {some(unlabelled)}"
+            lines.append(f"{' '.join(key)}: {left_out}")
     return lines
 
 

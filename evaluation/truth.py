@@ -39,8 +39,8 @@ def _clip_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of the clips' rows of the official list, the machine type behind them."""
     machine_type = ""
     for number, row in csv_rows(path):
-        if len(row) == 1:
-            machine_type = row[0].removeprefix("\ufeff")  # a spreadsheet's mark of UTF-8
+        if len(row) == 1 and ".wav" not in row[0].lower():
+            machine_type = row[0].strip()
         else:
             yield number, [*row, machine_type]
 
