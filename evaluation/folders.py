@@ -71,7 +71,7 @@ def read_results(
 
     Parameters
     ----------
-    config : with it, systems are in its order, and the scores in its result directory must be of the present models
+    config : with it, systems are in its order, and scores in its folder must be of the models and clips of now
 
     Raises
     ------
@@ -102,6 +102,8 @@ def read_results(
 def _read_result(name: str, folder: Path, truth: Mapping | None, *, max_fpr: float, config: Config | None) -> Result:
     ours = config and folder.resolve().parent.parent == config.result_directory.resolve()
     records = result_record.check(folder, config=config if ours else None)
+    if ours:
+        result_record.require_clips(folder, records, config)
     any_names = any(record.any_names for record in records)
     # Of one's own machines there may be clips of one kind, or without labels; a challenge's have both.
     partial = not truth and (any_names or any(record.training_data == "dev" for record in records))

@@ -168,7 +168,7 @@ def check(
 
     Parameters
     ----------
-    config : with it, the models and clips that are there must be those that were scored; None: they are not looked at
+    config : with it, the models that are there must be those that scored; None: they are not looked at
     system : with it, its settings must be those of the scores; None: the records are only compared with each other
     required : whether there must be records
 
@@ -183,13 +183,15 @@ def check(
         faults += _origin_faults(found, config and model_directory(config, system), settings)
     if faults:
         raise common.fault_list(f"{folder}: files that do not fit what should have made them", faults, ADVICE)
-    if config and (faults := list(_clip_faults(folder, found, config))):
-        raise common.fault_list(f"{folder}: scores of other clips", faults, ADVICE)
     return found
 
 
-def _clip_faults(folder: Path, found: Sequence[Record], config: Config) -> Iterator[str]:
-    """Machine types whose test clips are others now; no clip is read that has not been touched since the scoring."""
+def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None:
+    """Raise UserError for machine types whose test clips, where they are there, are others than were scored.
+
+    No clip is read that has not been touched since the scoring, or that the cache of checksums knows.
+    """
+    faults = []
     for record in found:
         test_folder = (
             config.directory("dev" if record.training_data == "dev" else "eval") / record.machine_type / "test"
@@ -202,11 +204,13 @@ def _clip_faults(folder: Path, found: Sequence[Record], config: Config) -> Itera
         touched = sorted(name for name, time in changes.items() if time > since)
         named = score_files.some(list(record.files))
         if there and there != scored:
-            yield f"{named}: of other clips than {test_folder} has now"
+            faults.append(f"{named}: of other clips than {test_folder} has now")
         elif touched and record.fingerprint != _fingerprint_now(
             test_folder, config.names, config.channel, config.cache_directory, max(changes.values())
         ):
-            yield f"{named}: of clips that have changed in {test_folder}: {score_files.some(touched)}"
+            faults.append(f"{named}: of clips that have changed in {test_folder}: {score_files.some(touched)}")
+    if faults:
+        raise common.fault_list(f"{folder}: scores of other clips", faults, ADVICE)
 
 
 def _changed(path: Path) -> int:

@@ -59,10 +59,16 @@ def check(folder: Path, settings: Config, system: System) -> list[result_record.
     """
     for pause in PAUSES:
         try:
-            return result_record.check(folder, config=settings, system=system, required=True)
+            return _check_once(folder, settings, system)
         except common.UserError:
             time.sleep(pause)
-    return result_record.check(folder, config=settings, system=system, required=True)
+    return _check_once(folder, settings, system)
+
+
+def _check_once(folder: Path, settings: Config, system: System) -> list[result_record.Record]:
+    records = result_record.check(folder, config=settings, system=system, required=True)
+    result_record.require_clips(folder, records, settings)
+    return records
 
 
 def report(folder: Path, machine_types: Sequence[str], settings: Config, system: System) -> None:

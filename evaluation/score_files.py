@@ -307,7 +307,7 @@ def _read_machine(
     decided, called = decision_path(path.parent, *key), None
     if decided.exists():
         decisions, _, faults_of_file = _parsed_file(decided, _decision, any_names=any_names)
-        if not faults_of_file and decisions.keys() != scores.keys():
+        if rows and not faults_of_file and decisions.keys() != scores.keys():
             faults_of_file = [f"{decided}: other clips than in the score file beside it"]
         faults += faults_of_file
         called = None if faults_of_file else np.array([decisions[name] for name in scores])
