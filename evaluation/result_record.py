@@ -193,9 +193,8 @@ def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None
     """
     faults = []
     for record in found:
-        test_folder = (
-            config.directory("dev" if record.training_data == "dev" else "eval") / record.machine_type / "test"
-        )
+        split = "dev" if record.training_data == "dev" else "eval"
+        test_folder = config.directory(split) / record.machine_type / "test"
         paths = [folder / name for name in record.files if score_files.SCORE_FILE.fullmatch(name)]
         scored = {name for path in paths for name in score_files.read_scores(path, any_names=record.any_names)}
         there = test_clip_names(record.machine_type, test_folder, names=config.names)
@@ -224,15 +223,10 @@ def _fingerprint_now(
     test_folder: Path, names: str, channel: int | str | None, cache_directory: Path | None, _last_change: int
 ) -> str:
     """Fingerprint of the clips of a test folder; those are read that the cache of checksums does not know."""
-    clips = check_clips(
-        [(test_folder.parent.name, test_folder)],
-        min_samples=1,
-        normal_only=False,
-        names=names,
-        channel=channel,
-        cache_directory=cache_directory,
+    options = {"names": names, "channel": channel, "cache_directory": cache_directory}
+    return fingerprint(
+        check_clips([(test_folder.parent.name, test_folder)], min_samples=1, normal_only=False, **options)
     )
-    return fingerprint(clips)
 
 
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:

@@ -57,18 +57,15 @@ def check(folder: Path, settings: Config, system: System) -> list[result_record.
     -----
     What does not fit is looked at again: a job that scores another machine type may be writing at this moment.
     """
-    for pause in PAUSES:
+    for pause in (*PAUSES, None):
         try:
-            return _check_once(folder, settings, system)
+            records = result_record.check(folder, config=settings, system=system, required=True)
+            result_record.require_clips(folder, records, settings)
+            return records
         except common.UserError:
+            if pause is None:
+                raise
             time.sleep(pause)
-    return _check_once(folder, settings, system)
-
-
-def _check_once(folder: Path, settings: Config, system: System) -> list[result_record.Record]:
-    records = result_record.check(folder, config=settings, system=system, required=True)
-    result_record.require_clips(folder, records, settings)
-    return records
 
 
 def report(folder: Path, machine_types: Sequence[str], settings: Config, system: System) -> None:
