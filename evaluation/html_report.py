@@ -103,7 +103,7 @@ def _introduction(results: Sequence[Result], max_fpr: float) -> str:
 
 
 def _section(table: Table | None, note: str) -> str:
-    return _table(table) + _note(note) if table else ""
+    return (_table(table) + (_note(note) if note else "")) if table else ""
 
 
 def _note(text: str) -> str:
@@ -141,7 +141,7 @@ def _figure(file: figures.FigureFile) -> str:
 def _systems_section(results: Sequence[Result], published: Sequence[Published]) -> str:
     """Averages per machine type, published ones too."""
     sources = "".join(f"<br>{escape(entry.name)}: {escape(entry.source)}." for entry in published)
-    section = _section(tables.systems_table(results, published), published and f"* Published figures.{sources}")
+    section = _section(tables.systems_table(results, published), sources and f"* Published figures.{sources}")
     return section and f'<div class="systems">{section}</div>'
 
 

@@ -256,6 +256,7 @@ def test_page_has_the_figures_of_every_machine_id(results, tmp_path):
     assert f"<b>{best}</b>" in text
     assert "not those of the official test clips" in text
     assert "Published" not in text
+    assert "[]" not in text
     assert "Ranking" not in text
 
 
