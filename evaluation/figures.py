@@ -130,13 +130,7 @@ def legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
     figure.legend([handles[label] for label in labels], labels, **options)
 
 
-def bar_figure(
-    performances: dict[str, Performance],
-    group: Sequence[str],
-    metric: int,
-    *,
-    published: Published | None,
-):
+def bar_figure(performances: dict[str, Performance], group: Sequence[str], metric: int, *, published: Published | None):
     """Bars per machine type, one per system of ``group``; ``metric`` 0 is AUC, 1 is pAUC.
 
     A system has the colour of its place in ``performances``, the same in all figures.

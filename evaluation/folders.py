@@ -60,12 +60,7 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
 
 
 def read_results(
-    paths: Sequence[Path],
-    against: Path | None,
-    truth: Mapping | None,
-    *,
-    max_fpr: float,
-    config: Config | None = None,
+    paths: Sequence[Path], against: Path | None, truth: Mapping | None, *, max_fpr: float, config: Config | None = None
 ) -> tuple[list[Result], Result | None]:
     """Evaluate every result folder that ``paths`` name, and the one to compare them with.
 
