@@ -24,7 +24,7 @@ from storage.files import write_text
 CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
-CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
+CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/]+\.wav", re.IGNORECASE | re.ASCII)
 ANY_ID = "id_00"  # of all clips whose names say nothing
 SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
 MANY = 1000  # clips that one waits for
@@ -385,19 +385,6 @@ def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
     for clip in clips:
         grouped.setdefault(clip.machine_type, []).append(clip)
     return grouped
-
-
-def without_auc(clips: dict[str, list[Clip]]) -> list[str]:
-    """A line for each machine ID that gives no AUC, which takes normal and anomalous clips: what it lacks."""
-    labels: dict[tuple[str, str], set] = {}
-    for clip in (clip for of_type in clips.values() for clip in of_type):
-        labels.setdefault((clip.machine_type, clip.machine_id), set()).add(clip.label)
-    lines = []
-    for (machine_type, machine_id), found in sorted(labels.items()):
-        missing = ["clips without a label"] if None in found else []
-        missing = missing or [f"no {name} clip" for name, label in LABELS.items() if label not in found]
-        lines += [f"{machine_type} {machine_id}: {' and '.join(missing)}"] if missing else []
-    return lines
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:

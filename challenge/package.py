@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import yaml
-
 import common
 from audio.clips import machine_types_in, parse_clip_name, wav_paths
 from challenge.meta_file import LABEL, Finding, check_meta
 from challenge.zips import member_fault, too_large
-from evaluation import scoring
+from evaluation import score_files
+from evaluation.metrics import Key
+from evaluation.published import published_file
+from evaluation.truth import read_truth
 from storage.files import write_whole
 
 LABEL_WORDS = "<last name of the corresponding author>_<institute>_task2_<1 to 4>"
@@ -32,7 +33,7 @@ MAX_BYTES_OF_OTHERS = 4 * 2**20  # the longest official score file has 555 rows,
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same package gives the same bytes
 
 Files = dict[str, bytes]  # path in the task2 folder, "/" between folders -> content
-Clips = dict[scoring.Key, list[str]]  # (machine type, machine ID) -> names of the evaluation clips
+Clips = dict[Key, list[str]]  # (machine type, machine ID) -> names of the evaluation clips
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Package(NamedTuple):
 
 def official_clips() -> Clips:
     """Names of the official evaluation clips: numbered from 0 in each machine ID."""
-    published = yaml.safe_load(scoring.PUBLISHED_FILE.read_text(encoding="utf-8"))
+    published = published_file()
     return {
         (machine_type, machine_id): [f"{machine_id}_{number:08d}.wav" for number in range(sum(counts))]
         for machine_type, ids in published["test_clips"]["eval"].items()
@@ -62,7 +63,7 @@ def clips_of_truth(path: Path) -> Clips:
     """Names of the clips in ``eval_data_list.csv``, or in a dataset folder."""
     if path.is_dir():
         return clips_of_folder(path)
-    return {key: list(labels) for key, labels in scoring.read_truth(path).items()}
+    return {key: list(labels) for key, labels in read_truth(path).items()}
 
 
 def clips_of_folder(eval_directory: Path) -> Clips:
@@ -221,7 +222,7 @@ def _check_reports(reports: Files, teams: Sequence[str]) -> Iterator[Finding]:
 def check_submission(folder: str, files: Files, clips: Clips) -> Iterator[Finding]:
     """Findings of one submission folder: its name, its meta file and its score files."""
     machine_types = sorted({machine_type for machine_type, _ in clips})
-    wanted = {f"{folder}.meta.yaml": None} | {scoring.score_path(Path(), *key).name: key for key in clips}
+    wanted = {f"{folder}.meta.yaml": None} | {score_files.score_path(Path(), *key).name: key for key in clips}
     missing = [name for name in wanted if name not in files]
     for file, content in files.items():
         shown, name = f"{folder}/{file}", file
@@ -257,7 +258,7 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
         for row in rows:
             name = row[0] if row else ""
             try:
-                scoring.parse_score_row(row, machine_id=machine_id)
+                score_files.parse_score_row(row, machine_id=machine_id)
                 if name in first_lines:
                     raise ValueError(f"{name} again, first in line {first_lines[name]}")
                 if name not in clips:
@@ -269,7 +270,7 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
         yield Finding(shown, rows.line_num, f"not CSV ({error})")
     missing = sorted(clips - set(first_lines))
     if missing:
-        yield Finding(shown, None, f"{len(missing)} of {len(clips)} clips missing: {scoring.some(missing)}")
+        yield Finding(shown, None, f"{len(missing)} of {len(clips)} clips missing: {score_files.some(missing)}")
 
 
 # ---- from end to end ----

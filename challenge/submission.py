@@ -9,7 +9,7 @@ import common
 from challenge.meta_file import MAX_ABBREVIATION, Authors
 from challenge.package import REPORT_ENDING, Clips, Files, Package
 from config import Config, System
-from evaluation import result_record, scoring
+from evaluation import metrics, result_record, score_files
 from storage import records
 
 METHODS = {  # by model type; None: nothing but a detector, or what the members say
@@ -51,7 +51,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         system = config.systems[entry.system]
         try:
             results = config.result_folder(entry.training_data, system.name)
-            scores = scoring.score_files(results)
+            scores = score_files.score_files(results)
             parameters, sample_rate = model_facts(config.model_directory / entry.training_data, system)
             result_record.check(results, config=config, system=system, required=True)
         except common.UserError as error:
@@ -163,8 +163,8 @@ def dev_results(config: Config, system: System, machine_types: Sequence[str]) ->
     performance = {}
     result_record.check(folder, config=config, system=system)
     if any(folder.glob("anomaly_score_*.csv")):
-        scores = scoring.read_folder(folder, any_names=config.names == "any", unlabelled=True)
-        performance = scoring.evaluate(scores, max_fpr=config.max_fpr, rated_only=True)
-    figures = {name: [round(100 * value, 4) for value in scoring.averages(ids)] for name, ids in performance.items()}
+        scores = score_files.read_folder(folder, any_names=config.names == "any", unlabelled=True)
+        performance = metrics.evaluate(scores, max_fpr=config.max_fpr, rated_only=True)
+    figures = {name: [round(100 * value, 4) for value in metrics.averages(ids)] for name, ids in performance.items()}
     pairs = {name: figures.get(name, (None, None)) for name in machine_types}
     return {name: {"averaged_auc": auc, "averaged_pauc": pauc} for name, (auc, pauc) in pairs.items()}

@@ -31,7 +31,6 @@ from audio.clips import (
     official_order,
     parse_clip_name,
     select_machine_types,
-    without_auc,
 )
 from storage.files import path_beside, remove_leftovers, write_text, write_whole
 
@@ -415,15 +414,6 @@ def test_select_machine_types(tmp_path):
     assert select_machine_types(tmp_path, "key", ["valve", "fan", "valve"]) == ["fan", "valve"]
     with pytest.raises(common.UserError, match=r"--machine-type Fan: .*there is fan, pump, valve"):
         select_machine_types(tmp_path, "key", ["Fan"])
-
-
-def test_ids_without_both_labels_are_named():
-    names = ("normal_id_00_0.wav", "anomaly_id_00_0.wav", "normal_id_02_0.wav", "anomaly_id_04_0.wav", "id_06_0.wav")
-    assert without_auc({"fan": [make_clip(name) for name in names]}) == [
-        "fan id_02: no anomaly clip",
-        "fan id_04: no normal clip",
-        "fan id_06: clips without a label",
-    ]
 
 
 def test_odd_chunks_before_the_sound_are_skipped(tmp_path):

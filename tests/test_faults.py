@@ -476,7 +476,7 @@ RESULTS = [
     ),
     Fault(
         "scores not in UTF-8",
-        both(without_records, put(SCORES, b"\xff\xfe")),
+        both(without_records, put(SCORES, b"\xfe\xfd")),
         "02_evaluate result/dev/small",
         (SCORES, "UTF-8"),
     ),

@@ -19,7 +19,7 @@ import config
 from audio.clips import Clip
 from audio.settings import PARTS
 from challenge import meta_file, package, submission
-from evaluation import result_record, scoring
+from evaluation import result_record, score_files
 from storage.files import write_text
 
 ROOT = Path(common.__file__).parent
@@ -41,7 +41,7 @@ def write_run(directory, *, clips):
     """Results, records and a YAML as the other scripts leave them; the path of the YAML."""
     for name, scores in {"ToyCar_id_01": (0, 1), "ToyCar_id_02": (2, 2), "fan_id_00": (1, 1)}.items():
         names = [f"{label}_{name[-5:]}_00000000.wav" for label in ("normal", "anomaly")]
-        scoring.write_scores(directory / f"result/dev/tuned_ae/anomaly_score_{name}.csv", names, scores)
+        write_text(directory / f"result/dev/tuned_ae/anomaly_score_{name}.csv", score_files.scores_text(names, scores))
     block = yaml.safe_load((ROOT / "baseline.yaml").read_text(encoding="utf-8"))
     for name in ("dev", "eval", "model", "result"):
         folder = f"{name}_data" if name in ("dev", "eval") else name
@@ -66,7 +66,7 @@ def write_scores(directory, entry, clips):
             write_text(model, "model")
         ids = {i: names for (t, i), names in clips.items() if t == machine_type}
         texts = {
-            f"anomaly_score_{machine_type}_{i}.csv": scoring.scores_text(names, rng.normal(size=len(names)))
+            f"anomaly_score_{machine_type}_{i}.csv": score_files.scores_text(names, rng.normal(size=len(names)))
             for i, names in ids.items()
         }
         test_clips = [Clip(Path(n), machine_type, i, None, 1, 16_000, 1, 1, 1) for i in ids for n in ids[i]]
