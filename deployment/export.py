@@ -50,7 +50,8 @@ def with_facts(run: Run, part: Part) -> Part:
     facts = _system_facts(run, part.system, part.machine_type)
     if part.record:
         facts |= _learnt_facts(run, part.system, part.record, part.machine_type)
-    return dataclasses.replace(part, facts=facts | part.facts)
+    network = for_inference(part.network) if part.network else None
+    return dataclasses.replace(part, facts=facts | part.facts, network=network)
 
 
 def _system_facts(run: Run, system: System, machine_type: str) -> dict:

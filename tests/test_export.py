@@ -239,12 +239,11 @@ def hearing() -> SimpleNamespace:
     part = Part(
         SimpleNamespace(name="hearing"),
         "fan",
-        {},
-        export.for_inference(network),
-        "hearing_fan",
-        lambda clips: (sounds[clip.name] for clip in clips),
-        lambda inputs, outputs: np.square(inputs - outputs).mean(axis=1),
-        lambda clips, errors, counts: errors.reshape(len(clips), -1).mean(axis=1),
+        network=export.for_inference(network),
+        network_name="hearing_fan",
+        inputs=lambda clips: (sounds[clip.name] for clip in clips),
+        reduce=lambda inputs, outputs: np.square(inputs - outputs).mean(axis=1),
+        scores=lambda clips, errors, counts: errors.reshape(len(clips), -1).mean(axis=1),
     )
     return SimpleNamespace(part=part, train=clips[:320], test=clips[320:])
 
