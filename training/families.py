@@ -4,7 +4,7 @@ To add one: a module of this form, a dataclass in config.py and a block in the Y
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,13 +29,14 @@ class Part:
 
     system: System
     machine_type: str
-    facts: dict = field(default_factory=dict)  # of the score; plain values
+    score: dict  # how a clip's score follows from what is heard of it; plain values
+    # The same, and the training clips' own scores (n_clips,), where a clip gives other vectors or scores than those
+    # learnt from: of the training clips and their vectors (n_clips, n_numbers), or scores where no detector is.
+    learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]]
+    facts: dict = field(default_factory=dict)  # of what is heard of a clip; plain values
     record: str | None = None  # name of the record of what was learnt; None: nothing of its own
     network: "keras.Model | None" = None  # None: there is none
     network_name: str = ""  # of its file
-    inputs: Callable[[Sequence[Clip]], Iterator[np.ndarray]] | None = None  # the network's, of each clip
-    reduce: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None  # a clip's inputs and outputs -> (n, ...)
-    scores: Callable[[Sequence[Clip], np.ndarray, list[int]], np.ndarray] | None = None  # all of these -> (n_clips,)
 
     @property
     def name(self) -> str:
