@@ -7,7 +7,7 @@ from pathlib import Path
 
 import common
 import config
-from audio.clips import by_machine_type, check_clips, clip_folders, select_machine_types, wav_paths
+from audio.clips import by_machine_type, check_clips, select_machine_types, test_clip_names
 from deployment import runtimes
 from training.families import family_of
 
@@ -61,11 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def clips_of(settings: config.Config, splits: Sequence[str], types: Sequence[str], folder: str, system) -> dict:
     """Machine type -> its clips in the ``train`` or ``test`` folders of some datasets, every one of them checked."""
     clips = check_clips(
-        [
-            (machine_type, settings.directory(split) / machine_type / folder)
-            for split in splits
-            for machine_type in types
-        ],
+        [(name, settings.directory(split) / name / folder) for split in splits for name in types],
         min_samples=system.min_samples,
         normal_only=folder == "train",
         names=settings.names,
@@ -73,13 +69,6 @@ def clips_of(settings: config.Config, splits: Sequence[str], types: Sequence[str
         cache_directory=settings.cache_directory,
     )
     return by_machine_type(clips)
-
-
-def has_test_clips(settings: config.Config, split: str, machine_type: str) -> bool:
-    """True where there are test clips of a machine type."""
-    folder = settings.directory(split) / machine_type / "test"
-    sources = clip_folders(machine_type, folder, names=settings.names, normal_only=False)
-    return any(wav_paths(source.path) for source in sources)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,12 +80,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     splits = args.training_data.split("+")
     split = splits[-1]
     types = select_machine_types(settings.directory(split), f"{split}_directory", args.machine_type)
-    untested = [name for name in types if not has_test_clips(settings, split, name)]
+    test_folders = {name: settings.directory(split) / name / "test" for name in types}
+    tested = [name for name in types if test_clip_names(name, test_folders[name], names=settings.names)]
+    untested = sorted({*types} - {*tested})
+    clips = clips_of(settings, [split], tested, "test", system) if tested else {}
     if untested:
         logger.info("no test clips of %s: training clips are scored again", ", ".join(untested))
-    tested = [name for name in types if name not in untested]
-    clips = clips_of(settings, [split], tested, "test", system) if tested else {}
-    clips |= clips_of(settings, [split], untested, "train", system) if untested else {}
+        clips |= clips_of(settings, [split], untested, "train", system)
     train_clips = clips_of(settings, splits, types, "train", system) if args.int8 else None
     folder = args.output / args.training_data / (args.format + ("_int8" if args.int8 else ""))
 

@@ -83,24 +83,24 @@ class Export:
         model, network = self._network(part, beside) if part.network else (None, None)
         facts = {"model": model, **self._facts(part), **part.facts}
 
-        def heard(content: dict, chosen: Sequence[Clip]) -> json_scores.Outputs:
-            return json_scores.outputs(json_scores.inputs(self.run, part.system, content, chosen), network)
-
-        score, thresholds = part.score, self._thresholds(trained)
+        content = {**facts, "thresholds": self._thresholds(trained), "score": part.score}
         if self.train_clips:
             known = self._known_clips(part, trained)
-            content = {**facts, "score": score}
-            fusion = score["kind"] == "fusion"
-            values = np.stack([*own.values()], 1) if fusion else json_scores.learnt(content, known, heard(facts, known))
-            score, own[name] = part.learn(known, values)
+            if part.system.members:
+                values = np.stack([*own.values()], axis=1)
+            else:
+                outputs = json_scores.outputs(self.run, part.system, content, known, network)
+                values = json_scores.learnt(content, known, outputs)
+            content["score"], own[name] = part.learn(known, values)
             ids = np.array([clip.machine_id for clip in known])
-            thresholds = self._thresholds(TrainingScores((), ids, own[name]))
-        _write_json(path, {**facts, "thresholds": thresholds, "score": score})
+            content["thresholds"] = self._thresholds(TrainingScores((), ids, own[name]))
+        _write_json(path, content)
         content = json_scores.example.read(path)
-        if score["kind"] == "fusion":
-            after[name] = json_scores.fused(content, clips, after)
+        if part.system.members:
+            outputs = (({member: scores[i] for member, scores in after.items()}, None) for i in range(len(clips)))
         else:
-            after[name] = json_scores.scores(content, clips, heard(content, clips))
+            outputs = json_scores.outputs(self.run, part.system, content, clips, network)
+        after[name] = json_scores.scores(content, clips, outputs)
         found = compare(clips, (before, self._thresholds(trained)), (after[name], content["thresholds"]))
         wrong = found.fault(int8=self.train_clips is not None, precision=part.system.fit.precision)
         if wrong:
@@ -132,7 +132,7 @@ class Export:
         clips = sum(self.train_clips.values(), []) if shared else self.train_clips[part.machine_type]
         clips = clips[:: -(-len(clips) // CALIBRATION_CLIPS)]
         of_clip = -(-CALIBRATION_INPUTS // len(clips))
-        for inputs in json_scores.inputs(self.run, part.system, part.facts, clips):
+        for inputs, _ in json_scores.outputs(self.run, part.system, part.facts, clips, None):
             yield inputs[:: -(-len(inputs) // of_clip)]
 
     def _known_clips(self, part: Part, trained: TrainingScores) -> list[Clip]:

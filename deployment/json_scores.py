@@ -1,7 +1,7 @@
 """Scores from exported files alone, by the functions of examples/score_onnx.py: as another program computes them."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -28,31 +28,25 @@ def _load_example() -> ModuleType:
 example = _load_example()
 
 
-def inputs(run: Run, system: System, content: dict, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
-    """The network's inputs of each clip, (n_windows, ...), as the JSON's ``content`` says; the progress is shown."""
+def outputs(run: Run, system: System, content: dict, clips: Sequence[Clip], network: Network | None) -> Outputs:
+    """What a network takes and gives of each clip, as the JSON's ``content`` says; the progress is shown.
+
+    Where there is none, what it would take is what a detector compares.
+    """
     if isinstance(system.model, DESCRIBED):
         heard = run.descriptors(system, clips)[:, None]
     else:
         heard = run.watch(features.log_mel_clips(clips, system.feature, run.cache))
-    return (example.network_inputs(of_clip, content) for of_clip in heard)
+    for of_clip in heard:
+        inputs = example.network_inputs(of_clip, content)
+        yield inputs, network.run(inputs) if network else inputs
 
 
-def outputs(of_clips: Iterator[np.ndarray], network: Network | None) -> Outputs:
-    """Inputs and outputs of each clip; where there is no network, the inputs are what a detector compares."""
-    return ((of_clip, network.run(of_clip) if network else of_clip) for of_clip in of_clips)
-
-
-def scores(content: dict, clips: Sequence[Clip], of_clips: Outputs) -> np.ndarray:
-    """Scores of the clips, (n_clips,), float64."""
+def scores(content: dict, clips: Sequence[Clip], of_clips: Iterable[tuple]) -> np.ndarray:
+    """Scores of the clips, (n_clips,), float64, from :func:`outputs`, or of a fusion from the members' scores."""
     score = example.SCORES[content["score"]["kind"]]
-    return np.array([score(*pair, content, c.machine_id) for c, pair in zip(clips, of_clips, strict=True)], np.float64)
-
-
-def fused(content: dict, clips: Sequence[Clip], of_members: dict[str, np.ndarray]) -> np.ndarray:
-    """Scores of the clips by a fusion, (n_clips,), from those by its members."""
-    clip_scores = ({name: member[i] for name, member in of_members.items()} for i in range(len(clips)))
-    together = [example.fusion_score(own, content, c.machine_id) for c, own in zip(clips, clip_scores, strict=True)]
-    return np.array(together, np.float64)
+    pairs = zip(clips, of_clips, strict=True)
+    return np.array([score(*of_clip, content, clip.machine_id) for clip, of_clip in pairs], np.float64)
 
 
 def learnt(content: dict, clips: Sequence[Clip], of_clips: Outputs) -> np.ndarray:

@@ -125,13 +125,18 @@ def standardised(score, log):
     return (np.log(max(score, log["least"])) - log["mean"]) / log["deviation"]
 
 
-def fusion_score(of_members, system, machine_id):
+def fusion_score(of_members, _, system, machine_id):
     """Of a fusion; ``of_members``: name -> score of the clip by this member's JSON."""
     members = system["score"]["members"].items()
     return sum(m["weight"] * standardised(of_members[name], of_id(m["log"], machine_id)) for name, m in members)
 
 
-SCORES = {"reconstruction": reconstruction_score, "softmax": softmax_score, "detector": detector_score}
+SCORES = {
+    "reconstruction": reconstruction_score,
+    "softmax": softmax_score,
+    "detector": detector_score,
+    "fusion": fusion_score,
+}
 
 
 def main(json_path, machine_id, *recordings):
