@@ -53,60 +53,57 @@ class Export:
         ------
         UserError : if the files score the clips otherwise than the system does.
         """
-        before = {system.name: family_of(system).anomaly_scores(self.run, system, machine_type, clips)}
-        after: dict[str, np.ndarray] = {}  # part -> scores of the clips, and of the training clips by integers
-        own: dict[str, np.ndarray] = {}
-        lines = []
+        lines, after, own = [], {}, {}
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as beside:
             for part in family_of(system).parts(self.run, system, machine_type):
-                name = part.system.name
-                if name not in before:
-                    before[name] = family_of(part.system).anomaly_scores(self.run, part.system, machine_type, clips)
-                lines += self._part(part, Path(beside), clips, before[name], after, own)
+                text, after[part.system.name], own[part.system.name] = self._part(part, Path(beside), clips, after, own)
+                lines.append(text)
             for entry in Path(beside).iterdir():
                 _put(entry, self.folder / entry.name)
         return "\n".join(lines)
 
     def _part(
-        self,
-        part: Part,
-        beside: Path,
-        clips: Sequence[Clip],
-        before: np.ndarray,
-        after: dict[str, np.ndarray],
-        own: dict[str, np.ndarray],
-    ) -> list[str]:
-        """Write a part's files and score the clips with them; its scores come to ``after`` and ``own``."""
-        name, path = part.system.name, beside / f"{part.name}.json"
-        trained = family_of(part.system).training_scores(self.run, part.system, part.machine_type)
-        model, network = self._network(part, beside) if part.network else (None, None)
-        facts = {"model": model, **self._facts(part), **part.facts}
+        self, part: Part, beside: Path, clips: Sequence[Clip], after: dict, own: dict
+    ) -> tuple[str, np.ndarray, np.ndarray | None]:
+        """Write a part's files and score the clips with them.
 
-        content = {**facts, "thresholds": self._thresholds(trained), "score": part.score}
+        Parameters
+        ----------
+        after, own : name of each member of a fusion -> its scores of the clips and, by integers, of the training clips
+
+        Returns
+        -------
+        lines on the part; the same scores of its own
+        """
+        system, own_scores = part.system, None
+        before = family_of(system).anomaly_scores(self.run, system, part.machine_type, clips)
+        trained = family_of(system).training_scores(self.run, system, part.machine_type)
+        thresholds = self._thresholds(trained)
+        model, network = self._network(part, beside) if part.network else (None, None)
+        content = {"model": model, **self._facts(part), **part.facts, "thresholds": thresholds, "score": part.score}
+
+        def outputs(of_clips: Sequence[Clip], of_members: dict) -> Iterator[tuple]:
+            if system.members:
+                return (({name: of_members[name][i] for name in of_members}, None) for i in range(len(of_clips)))
+            return json_scores.outputs(self.run, system, content, of_clips, network)
+
         if self.train_clips:
             known = self._known_clips(part, trained)
-            if part.system.members:
-                values = np.stack([*own.values()], axis=1)
-            else:
-                outputs = json_scores.outputs(self.run, part.system, content, known, network)
-                values = json_scores.learnt(content, known, outputs)
-            content["score"], own[name] = part.learn(known, values)
-            ids = np.array([clip.machine_id for clip in known])
-            content["thresholds"] = self._thresholds(TrainingScores((), ids, own[name]))
+            values = json_scores.learnt(content, known, outputs(known, own))
+            content["score"], own_scores = part.learn(known, values)
+            machine_ids = np.array([clip.machine_id for clip in known])
+            content["thresholds"] = self._thresholds(TrainingScores((), machine_ids, own_scores))
+        path = beside / f"{part.name}.json"
         _write_json(path, content)
         content = json_scores.example.read(path)
-        if part.system.members:
-            outputs = (({member: scores[i] for member, scores in after.items()}, None) for i in range(len(clips)))
-        else:
-            outputs = json_scores.outputs(self.run, part.system, content, clips, network)
-        after[name] = json_scores.scores(content, clips, outputs)
-        found = compare(clips, (before, self._thresholds(trained)), (after[name], content["thresholds"]))
-        wrong = found.fault(int8=self.train_clips is not None, precision=part.system.fit.precision)
+        scores = json_scores.scores(content, clips, outputs(clips, after))
+        found = compare(clips, (before, thresholds), (scores, content["thresholds"]))
+        wrong = found.fault(int8=self.train_clips is not None, precision=system.fit.precision)
         if wrong:
             raise UserError(f"{part.name}, {self.format_name}: {wrong}; not exported\n  {found.text()}")
-        files = [model["file"]] if model else []
-        return [f"{part.name}: {', '.join([*files, path.name])}", f"  {found.text()}"]
+        files = ", ".join([model["file"], path.name] if model else [path.name])
+        return f"{part.name}: {files}\n  {found.text()}", scores, own_scores
 
     def _network(self, part: Part, beside: Path) -> tuple[dict, runtimes.Network]:
         """A part's network, written unless it has been in this call: what the JSON says of it, and as it is read."""

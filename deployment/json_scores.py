@@ -50,7 +50,10 @@ def scores(content: dict, clips: Sequence[Clip], of_clips: Iterable[tuple]) -> n
 
 
 def learnt(content: dict, clips: Sequence[Clip], of_clips: Outputs) -> np.ndarray:
-    """What a part learns of its training clips: a detector their vectors, (n_clips, n_numbers), others their scores."""
-    if content["score"]["kind"] == "detector":
+    """What is learnt of training clips, see :class:`training.families.Part`."""
+    kind = content["score"]["kind"]
+    if kind == "detector":
         return np.stack([example.clip_vector(found) for _, found in of_clips]).astype(np.float32)
+    if kind == "fusion":
+        return np.array([[*of_members.values()] for of_members, _ in of_clips])
     return scores(content, clips, of_clips)

@@ -50,7 +50,7 @@ def _density_facts(detector: Detector, train: np.ndarray) -> dict:
     """How densely the training vectors (n_train, n_numbers) lie, where scores depend on it."""
     from sklearn.neighbors import NearestNeighbors
 
-    if detector.score == "knn":
+    if detector.score == "knn" or len(train) <= detector.n_neighbors:  # too few to score by, which the scores say
         return {}
     nearest = NearestNeighbors(n_neighbors=detector.n_neighbors, metric=detector.metric).fit(train)
     distances, neighbors = nearest.kneighbors()
