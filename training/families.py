@@ -30,7 +30,7 @@ class Part:
     system: System
     machine_type: str
     score: dict  # how a clip's score follows from what is heard of it; plain values
-    # The same learnt anew by integers, and the training clips' own scores (n_clips,): from these clips and their vectors
+    # The same learnt anew by integers, and the training clips' own scores (n_clips,): from the clips and their vectors
     # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), without detectors their scores.
     learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]]
     facts: dict = field(default_factory=dict)  # of what is heard of a clip; plain values
