@@ -14,8 +14,8 @@ from training.families import family_of
 DESCRIPTION = """Write the networks of a trained system in the format of another runtime, and for each machine type a
 JSON with all that a score takes beside: features, windows, detector, thresholds. The clips of the test folder (where
 there are none, the training clips) are scored again from the written files alone; what scores otherwise is refused:
-float32 by more than 0.001 of the scores' spread, 8-bit integers where the AUC falls by more than 0.02 or more than a
-tenth of the verdicts change. Detectors and thresholds of integers are learnt from the training clips by them.
+float32 by more than 0.001 of the scores' spread, 8-bit integers where the AUC falls by more than 0.02, ranks correlate
+at less than 0.95 or more than a tenth of the verdicts change. Integers have detectors and thresholds of their own.
 
 Files go to <output>/<training data>/<format>/, those of --int8 to <output>/<training data>/litert_int8/."""
 

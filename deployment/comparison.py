@@ -13,7 +13,7 @@ FLOAT_BOUND = 1e-3  # of the spread; float32 differs by some 1e-6
 MIXED_BOUND = 5e-2  # the same for a system trained in mixed precision, which is exported in float32
 LEAST_SPREAD = 1e-2  # of a score: float32 holds no finer differences than a ten-thousandth of that
 INT8_AUC_LOSS = 0.02  # mean over the machine IDs
-INT8_CORRELATION = 0.95  # of the scores' ranks, where there is no AUC
+INT8_CORRELATION = 0.95  # of the scores' ranks
 INT8_CHANGED = 0.1  # of the verdicts
 
 
@@ -43,7 +43,7 @@ class Comparison:
             return None if self.relative <= bound else f"a score differs by more than {bound:g} of the spread"
         if self.aucs and not self.aucs[0] - self.aucs[1] <= INT8_AUC_LOSS:
             return f"the AUC falls by more than {INT8_AUC_LOSS:g}"
-        if not self.aucs and not self.correlation >= INT8_CORRELATION:
+        if not self.correlation >= INT8_CORRELATION:
             return f"the ranks of the scores correlate at less than {INT8_CORRELATION:g}"
         if self.n_changed > max(1, INT8_CHANGED * self.n_clips):
             return f"more than {INT8_CHANGED:.0%} of the verdicts change"

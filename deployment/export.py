@@ -101,7 +101,8 @@ class Export:
         found = compare(clips, (before, thresholds), (scores, content["thresholds"]))
         wrong = found.fault(int8=self.train_clips is not None, precision=system.fit.precision)
         if wrong:
-            raise UserError(f"{part.name}, {self.format_name}: {wrong}; not exported\n  {found.text()}")
+            advice = "; float32, without --int8, changes nothing" if self.train_clips else ""
+            raise UserError(f"{part.name}, {self.format_name}: {wrong}; not exported{advice}\n  {found.text()}")
         files = ", ".join([model["file"], path.name] if model else [path.name])
         return f"{part.name}: {files}\n  {found.text()}", scores, own_scores
 
