@@ -1,5 +1,6 @@
 """Verdicts on single recordings: found, checked, cut into windows, judged; as table, CSV, JSON and picture."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -190,8 +191,10 @@ def with_machine_ids(
         raise UserError(f"--machine-id {wanted}: no training clips of it; there are some of {known}")
     found, faults = [], {}
     for clip in clips:
-        machine_id = wanted or (_named_id(clip.path.name) if official else None)
-        machine_id = machine_id or (trained_ids[0] if len(trained_ids) == 1 else None)
+        machine_id = wanted or (trained_ids[0] if len(trained_ids) == 1 else None)
+        if official and not wanted:
+            with contextlib.suppress(ValueError):  # a name of another kind
+                machine_id = parse_clip_name(clip.path.name)[0]
         if machine_id not in trained_ids:
             faults[names[clip.path]] = f"{machine_id}, of which there are no training clips" if machine_id else "no ID"
         found.append(dataclasses.replace(clip, machine_id=machine_id or ""))
@@ -202,14 +205,6 @@ def with_machine_ids(
             f"Name it with --machine-id; there are training clips of {known}.",
         )
     return found
-
-
-def _named_id(name: str) -> str | None:
-    """Machine ID that an official name gives, None for other names."""
-    try:
-        return parse_clip_name(name)[0]
-    except ValueError:
-        return None
 
 
 def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, names: dict[Path, str]) -> list[Verdict]:
