@@ -49,7 +49,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--system", metavar="NAME", help="system of the YAML that judges; default: the YAML's system")
     parser.add_argument(
         "--training-data",
-        choices=config.TRAINING_DATA,
+        choices=common.TRAINING_DATA,
         default="dev",
         help="what the system was trained on; default: %(default)s",
     )

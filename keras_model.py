@@ -19,8 +19,9 @@ from keras import layers
 
 from audio import features
 from audio.clips import Clip
+from audio.settings import Feature
 from common import UserError
-from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
+from config import ConvAutoencoder, DenseAutoencoder, OfficialModel, System, VariationalAutoencoder
 from detectors import decision
 from storage.records import record_path
 from training import distribution
@@ -304,7 +305,7 @@ def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
 
 
 def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
-    """Scores of the clips by the machine type's model, shape (n_clips,); see :func:`reconstruction_errors`."""
+    """Scores of the clips by the machine type's model, shape (n_clips,)."""
     if isinstance(system.model, OfficialModel):
         model = load_official(official_path(system, machine_type))
     else:

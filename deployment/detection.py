@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
-from common import UserError, fault_list
-from config import TRAINING_DATA, Classifier, Config, System
+from common import TRAINING_DATA, UserError, fault_list
+from config import Classifier, Config, System
 from detectors import decision
 from storage.files import write_text
 from training.families import family_of

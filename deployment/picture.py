@@ -8,7 +8,7 @@ import numpy as np
 import common
 from audio import features
 from audio.clips import Clip
-from config import Feature
+from audio.settings import Feature
 from deployment.detection import Verdict
 from evaluation import fonts
 from evaluation.figures import COLOURS, DPI

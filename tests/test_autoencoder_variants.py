@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import SHIPPED, merge
+from conftest import SHIPPED, merge, reconstruction_errors
 from tqdm import tqdm
 
 import common
@@ -20,7 +20,6 @@ from training.fit import TrainingState
 from training.model_records import model_path, resume_path
 from training.models import load_model, save_model
 from training.run import Job, Run
-from training.vector_errors import reconstruction_errors
 
 MODELS = {
     "vae": {"model": {"type": "vae", "units": [16, 8], "latent": 3, "kl_weight": 1}, "feature": {"frames": 5}},
@@ -306,7 +305,7 @@ def test_shapes_that_do_not_fit_are_refused(yaml_file, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kl_weight": -1}, r"systems.vae.model.kl_weight: -1.0; expected a number at least 0"),
+        ({"kl_weight": -1}, r"systems.vae.model.kl_weight: -1; expected a number at least 0"),
         ({"latent": 0}, r"systems.vae.model.latent: 0; expected a whole number at least 1"),
         ({"units": []}, r"systems.vae.model.units: \[\]; expected a list"),
     ],

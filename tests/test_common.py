@@ -73,7 +73,8 @@ def test_vectors_are_the_official_ones(name, tmp_path):
     assert vectors.shape == official.shape
     errors = np.abs(vectors - official)
     assert errors.max() <= 1e-4  # [dB]
-    assert errors.mean() <= 1e-6
+    step = np.spacing(np.abs(official).astype(np.float32))  # of float32, to which each operation of both is rounded
+    assert errors.mean() <= 2 * step.mean()
 
 
 def test_the_golden_clip_has_what_is_hard_to_get_right():
@@ -659,6 +660,7 @@ def test_a_file_system_error_ends_without_a_traceback(tmp_path):
     (tmp_path / "model").write_text("a file where a folder should be")
     code = (
         "import common, pathlib\n"
+        "from storage.files import write_text\n"
         "def main():\n"
         "    write_text(pathlib.Path('model') / 'record.yaml', 'text')\n"
         "common.run_main(main)"
@@ -742,6 +744,7 @@ def test_names_that_are_not_utf8_are_told(tmp_path):
     write(folder / "normal_id_00_0.wav").rename(folder / os.fsdecode(b"normal_id_00_\xff.wav"))
     code = (
         "import common, pathlib\n"
+        "from audio.clips import check_clips\n"
         "def main():\n"
         "    folders = [('fan', pathlib.Path('data/fan/train'))]\n"
         "    check_clips(folders, min_samples=1, normal_only=True)\n"

@@ -22,7 +22,7 @@ from storage.records import differences, record_path
 from training import models, process
 from training.fit import TrainingState, epoch_batches, plot_history
 from training.model_records import model_path, read_record, resume_path
-from training.models import is_newer, load_model, write_model
+from training.models import load_model, write_model
 from training.optimizers import FusedAdam, make_optimizer, reset_optimizer
 from training.run import Job, Run, enough_memory
 
@@ -250,7 +250,9 @@ def test_a_spoilt_record_is_named(start, fan):
     run, system = start()
     for path in (model_path, record_path):
         write_text(path(run.model_folder(system), "fan"), "clips: [6\n")
-    with pytest.raises(common.UserError, match=r"(?s)record_fan.yaml: unreadable .*delete it to train anew"):
+    with pytest.raises(
+        common.UserError, match=r"(?s)record_fan.yaml: is not as it was written .*delete it to train anew"
+    ):
         job_of(run, system, fan).is_done()
 
 
@@ -335,33 +337,19 @@ def test_a_state_of_other_settings_is_not_resumed(start, fan, monkeypatch, caplo
     assert_same_weights(trained_weights(*other), trained_weights(*fresh))
 
 
-@pytest.mark.parametrize(
-    ("written", "advice"),
-    [
-        ("99.1.0", r'written by Keras 99.1.0, and .* is installed: pip install "keras>=99.1.0", or train'),
-        ("3.0", "delete"),
-    ],
-)
-def test_a_model_of_a_newer_keras(start, tmp_path, written, advice):
+def test_a_model_of_another_keras(start, tmp_path):
     _, system = start()
     path = tmp_path / "model_fan.keras"
     write_model(keras_model.build(system.model, system.feature), path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["metadata.json"] = json.dumps({"keras_version": written}).encode()
+    members["metadata.json"] = json.dumps({"keras_version": "99.1.0"}).encode()
     members["config.json"] = members["config.json"].replace(b'"Dense"', b'"NewDense"')
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(common.UserError, match=rf"model_fan.keras: not a model that can be loaded .*{advice}"):
+    with pytest.raises(common.UserError, match=r"model_fan.keras: not a model .*by Keras 99.1.0, and here"):
         load_model(path)
-
-
-def test_versions_are_compared_by_their_numbers():
-    assert is_newer("3.12.0", "3.9.1")
-    assert not is_newer("3.9.1", "3.12.0")
-    assert not is_newer("3.12.0", "3.12.0")
-    assert not is_newer("none", "3.12.0")
 
 
 @pytest.mark.parametrize(

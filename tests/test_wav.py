@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from audio import wav
+from common import load_wav
 
 RATE = 16_000  # [Hz]
 ERRORS = (ValueError, RuntimeError)  # soundfile's are the latter
@@ -96,7 +97,7 @@ def test_headers_that_recorders_write_are_read(tmp_path, riff, sound, before):
     content = wav_bytes()
     (tmp_path / "clip.wav").write_bytes(with_header(content, riff, sound, before))
     assert check(tmp_path / "clip.wav") == (8000, RATE)
-    waveform, _ = wav.read(tmp_path / "clip.wav", first=0, n_samples=-1, channel=None)
+    waveform, _ = load_wav(tmp_path / "clip.wav")
     np.testing.assert_array_equal(waveform, soundfile.read(io.BytesIO(content), dtype="float32")[0])
 
 
