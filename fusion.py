@@ -111,7 +111,7 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
 
     of_members = [part for member in system.members for part in family_of(member).parts(run, member, machine_type)]
     score = _score_facts(system, machine_type, _training_scores(run, system, machine_type))
-    return [*of_members, Part(system, machine_type, score, learn)]
+    return [*of_members, Part(system, machine_type, {"score": score}, learn=learn)]
 
 
 def _score_facts(system: System, machine_type: str, of_members: dict[str, TrainingScores]) -> dict:

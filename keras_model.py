@@ -372,11 +372,10 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
         Part(
             system,
             machine_type,
-            score,
-            lambda clips, scores: (score, scores),
-            {"windows": windows},
+            {"windows": windows, "score": score},
             machine_type,
             load_finished(run, system, machine_type),
             f"{system.name}_{machine_type}",
+            lambda clips, scores: (score, scores),
         )
     ]

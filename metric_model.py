@@ -360,4 +360,4 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
         return detector_facts(system.model, remembered, **widths(system)), own_scores(system, remembered).scores
 
     network_file = f"{system.name}_{machine_type}" if name == machine_type else system.name
-    return [Part(system, machine_type, score, learn, facts, name, network, network_file)]
+    return [Part(system, machine_type, {**facts, "score": score}, name, network, network_file, learn)]

@@ -90,11 +90,6 @@ def groups(system: System) -> dict:
 
 def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     """What is exported: the descriptors that a clip's are compared with."""
-
-    def learn(clips: Sequence[Clip], vectors: np.ndarray) -> tuple[dict, np.ndarray]:
-        remembered = Memory.of(clips, vectors)
-        return detector_facts(system.model, remembered, **groups(system)), own_scores(system, remembered).scores
-
     score = detector_facts(system.model, load_memory(run, system, machine_type), **groups(system))
-    facts = {"descriptor": dataclasses.asdict(system.descriptor)}
-    return [Part(system, machine_type, score, learn, facts, machine_type)]
+    facts = {"descriptor": dataclasses.asdict(system.descriptor), "score": score}
+    return [Part(system, machine_type, facts, machine_type)]

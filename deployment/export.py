@@ -65,46 +65,45 @@ class Export:
 
     def _part(
         self, part: Part, beside: Path, clips: Sequence[Clip], after: dict, own: dict
-    ) -> tuple[str, np.ndarray, np.ndarray | None]:
+    ) -> tuple[str, np.ndarray, np.ndarray]:
         """Write a part's files and score the clips with them.
 
         Parameters
         ----------
-        after, own : name of each member of a fusion -> its scores of the clips and, by integers, of the training clips
+        after, own : name of each member of a fusion -> its scores of the clips, and of the training clips
 
         Returns
         -------
         lines on the part; the same scores of its own
         """
-        system, own_scores = part.system, None
+        system = part.system
         before = family_of(system).anomaly_scores(self.run, system, part.machine_type, clips)
         trained = family_of(system).training_scores(self.run, system, part.machine_type)
         thresholds = self._thresholds(trained)
         model, network = self._network(part, beside) if part.network else (None, None)
-        content = {"model": model, **self._facts(part), **part.facts, "thresholds": thresholds, "score": part.score}
+        content = {"model": model, **self._facts(part), "thresholds": thresholds, **part.facts}
 
         def outputs(of_clips: Sequence[Clip], of_members: dict) -> Iterator[tuple]:
             if system.members:
                 return (({name: of_members[name][i] for name in of_members}, None) for i in range(len(of_clips)))
             return json_scores.outputs(self.run, system, content, of_clips, network)
 
-        if self.train_clips:
+        if self.train_clips and part.learn:
             known = self._known_clips(part, trained)
-            values = json_scores.learnt(content, known, outputs(known, own))
-            content["score"], own_scores = part.learn(known, values)
-            machine_ids = np.array([clip.machine_id for clip in known])
-            content["thresholds"] = self._thresholds(TrainingScores((), machine_ids, own_scores))
+            content["score"], scores = part.learn(known, json_scores.learnt(content, known, outputs(known, own)))
+            trained = dataclasses.replace(trained, scores=scores)
+            content["thresholds"] = self._thresholds(trained)
         path = beside / f"{part.name}.json"
         _write_json(path, content)
         content = json_scores.example.read(path)
-        scores = json_scores.scores(content, clips, outputs(clips, after))
+        scores = json_scores.scores(content, clips, outputs(clips, after), part.scorer)
         found = compare(clips, (before, thresholds), (scores, content["thresholds"]))
         wrong = found.fault(int8=self.train_clips is not None, precision=system.fit.precision)
         if wrong:
             advice = "; float32, without --int8, changes nothing" if self.train_clips else ""
             raise UserError(f"{part.name}, {self.format_name}: {wrong}; not exported{advice}\n  {found.text()}")
         files = ", ".join([model["file"], path.name] if model else [path.name])
-        return f"{part.name}: {files}\n  {found.text()}", scores, own_scores
+        return f"{part.name}: {files}\n  {found.text()}", scores, trained.scores
 
     def _network(self, part: Part, beside: Path) -> tuple[dict, runtimes.Network]:
         """A part's network, written unless it has been in this call: what the JSON says of it, and as it is read."""
@@ -136,7 +135,7 @@ class Export:
     def _known_clips(self, part: Part, trained: TrainingScores) -> list[Clip]:
         """The clips that a part was trained on; a UserError where the folder holds others today."""
         clips = self.train_clips[part.machine_type]
-        if sorted(clip.name for clip in clips) != sorted(trained.names):
+        if [clip.name for clip in clips] != list(trained.names):
             raise UserError(
                 f"{clips[0].path.parent}: other clips than those that {part.system.name} was trained on, which --int8 "
                 "learns its thresholds from. Bring these back, or train anew"

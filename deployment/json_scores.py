@@ -1,7 +1,7 @@
 """Scores from exported files alone, by the functions of examples/score_onnx.py: as another program computes them."""
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -42,9 +42,11 @@ def outputs(run: Run, system: System, content: dict, clips: Sequence[Clip], netw
         yield inputs, network.run(inputs) if network else inputs
 
 
-def scores(content: dict, clips: Sequence[Clip], of_clips: Iterable[tuple]) -> np.ndarray:
+def scores(
+    content: dict, clips: Sequence[Clip], of_clips: Iterable[tuple], scorer: Callable[..., float] | None = None
+) -> np.ndarray:
     """Scores of the clips, (n_clips,), float64, from :func:`outputs`, or of a fusion from the members' scores."""
-    score = example.SCORES[content["score"]["kind"]]
+    score = scorer or example.SCORES[content["score"]["kind"]]
     pairs = zip(clips, of_clips, strict=True)
     return np.array([score(*of_clip, content, clip.machine_id) for clip, of_clip in pairs], np.float64)
 

@@ -5,7 +5,7 @@ To add one: a module of this form, a dataclass in config.py and a block in the Y
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,14 +29,17 @@ class Part:
 
     system: System
     machine_type: str
-    score: dict  # how a clip's score follows from what is heard of it; plain values
-    # The same learnt anew by integers, and the training clips' own scores (n_clips,): from the clips and their vectors
-    # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), without detectors their scores.
-    learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]]
-    facts: dict = field(default_factory=dict)  # of what is heard of a clip; plain values
+    facts: dict  # plain values: what is heard of a clip, and "score", how its score follows from that
     record: str | None = None  # name of the record of what was learnt; None: nothing of its own
     network: "keras.Model | None" = None  # None: there is none
     network_name: str = ""  # of its file
+    # "score" learnt anew by integers, and the training clips' own scores (n_clips,): from the clips and their vectors
+    # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), without detectors their scores. None
+    # where there is no network.
+    learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]] | None = None
+    # For a "kind" that examples/score_onnx.py does not know: inputs and outputs of the network (where there is none, both
+    # are the log-mel energies or the descriptor), content of the JSON, machine ID -> score.
+    scorer: Callable[[np.ndarray, np.ndarray, dict, str], float] | None = None
 
     @property
     def name(self) -> str:
