@@ -37,8 +37,8 @@ class Part:
     # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), without detectors their scores. None
     # where there is no network.
     learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]] | None = None
-    # For a "kind" that examples/score_onnx.py does not know: inputs and outputs of the network (both the log-mel energies
-    # or the descriptor where there is none), content of the JSON, machine ID -> score.
+    # For a "kind" that examples/score_onnx.py does not know: inputs and outputs of the network (both the log-mel
+    # energies or the descriptor where there is none), content of the JSON, machine ID -> score.
     scorer: Callable[[np.ndarray, np.ndarray, dict, str], float] | None = None
 
     @property
