@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import FAMILIES, OPTIONS, merge
+from conftest import FAMILIES, OPTIONS, merge, official_scores
 
 import common
 import config
@@ -50,12 +50,6 @@ def verdicts(work: Path, tmp_path: Path, *arguments) -> list[dict]:
     """What the command says, by its JSON."""
     run(work, *arguments, "--output", tmp_path / "x.json")
     return json.loads((tmp_path / "x.json").read_text())
-
-
-def official_scores(work: Path, system: str = "small") -> dict[str, float]:
-    """Clip name -> score that 01_test.py has written."""
-    paths = (work / "result" / "dev" / system).glob("anomaly_score_fan_*.csv")
-    return {name: float(score) for path in paths for name, score in csv.reader(path.read_text().splitlines())}
 
 
 def training_scores(work: Path, system: str = "small"):

@@ -14,8 +14,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from conftest import SHIPPED
-from test_detect import official_scores
+from conftest import SHIPPED, official_scores
 
 import common
 import config
