@@ -356,7 +356,7 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     def learn(clips: Sequence[Clip], values: np.ndarray) -> tuple[dict, np.ndarray]:
         if system.model.score == "softmax":
             return score, values
-        remembered = Memory.of(clips, values)
+        remembered = dataclasses.replace(load_memory(run, system, machine_type), vectors=values)  # of the same clips
         return detector_facts(system.model, remembered, **widths(system)), own_scores(system, remembered).scores
 
     network_file = f"{system.name}_{machine_type}" if name == machine_type else system.name

@@ -9,6 +9,8 @@ from detectors import memory, outliers
 from detectors.memory import Memory
 from detectors.standardised import log_statistics
 
+LOF_EPSILON = 1e-10  # scikit-learn's, added to a mean reachability distance
+
 
 def detector_facts(detector: Detector, remembered: Memory, *, widths: Sequence[int], combine: str) -> dict:
     """The detectors' settings, and for each machine ID, or for ``all``, the vectors that a clip's is compared with.
@@ -58,7 +60,7 @@ def _density_facts(detector: Detector, train: np.ndarray) -> dict:
         return {"radii": plain_numbers(distances.mean(axis=1))}
     radii = distances[:, -1]
     reach = np.maximum(distances, radii[neighbors]).mean(axis=1)
-    return {"radii": plain_numbers(radii), "densities": plain_numbers(1 / (reach + outliers.LOF_EPSILON))}
+    return {"radii": plain_numbers(radii), "densities": plain_numbers(1 / (reach + LOF_EPSILON))}
 
 
 def plain_numbers(values: np.ndarray) -> list[float]:
