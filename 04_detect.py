@@ -63,26 +63,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY_EXIT_CODE} if a recording is anomalous"
     )
     args = parser.parse_args(argv)
-    if args.output and args.output.suffix not in detection.WRITERS:
-        parser.error(f"--output {args.output}: expected a name that ends in {' or '.join(detection.WRITERS)}")
+    if args.output and args.output.suffix not in detection.ENDINGS:
+        parser.error(f"--output {args.output}: expected a name that ends in {' or '.join(detection.ENDINGS)}")
     if args.plot and args.plot.suffix != ".png":
         parser.error(f"--plot {args.plot}: expected a name that ends in .png")
     return args
-
-
-def chosen_system(settings: config.Config, name: str | None) -> config.System:
-    """The one system that judges."""
-    systems = settings.select([name] if name else None)
-    if len(systems) > 1:
-        raise common.UserError(f"--system: name one of {', '.join(system.name for system in systems)}")
-    return systems[0]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then judge; the verdicts go to standard output."""
     args = parse_arguments(argv)
     settings = dataclasses.replace(config.load_config(args.config), cache_directory=None)  # nothing is heard twice
-    system = chosen_system(settings, args.system)
+    system, *others = settings.select([args.system] if args.system else None)
+    if others:
+        raise common.UserError(f"--system: name one of {', '.join(one.name for one in (system, *others))}")
     trained = detection.trained_clips(settings, args.training_data, system, args.machine_type)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -107,8 +101,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.output:
             detection.write(args.output, verdicts)
         if args.plot:
-            detection.plot(args.plot, verdicts, windows, system.feature)
-    if args.fail_on_anomaly and any(verdict.is_anomalous for verdict in verdicts):
+            from deployment import picture
+
+            picture.plot(args.plot, verdicts, windows, system.feature)
+    if args.fail_on_anomaly and any(verdict.verdict == "anomaly" for verdict in verdicts):
         sys.exit(ANOMALY_EXIT_CODE)
 
 

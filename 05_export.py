@@ -7,14 +7,15 @@ from pathlib import Path
 
 import common
 import config
-from audio.clips import Clip, by_machine_type, check_clips, clip_folders, select_machine_types, wav_paths
+from audio.clips import by_machine_type, check_clips, select_machine_types, test_clip_names
 from deployment import runtimes
 from training.families import family_of
 
 DESCRIPTION = """Write the networks of a trained system in the format of another runtime, and for each machine type a
-JSON with all that a caller needs beside: features, windows, detector, thresholds. The clips of the test folder (where
-there are none, the training clips) are scored again with the written file; one that scores them otherwise is refused:
-float32 by more than 0.001 of a score or of the threshold, 8-bit integers where the AUC falls by more than 0.02.
+JSON with all that a score takes beside: features, windows, detector, thresholds. The clips of the test folder (where
+there are none, the training clips) are scored again from the written files alone; what scores otherwise is refused:
+float32 by more than 0.001 of the scores' spread, 8-bit integers where the AUC falls by more than 0.02, ranks correlate
+at less than 0.95 or more than a tenth of the verdicts change. Integers have detectors and thresholds of their own.
 
 Files go to <output>/<training data>/<format>/, those of --int8 to <output>/<training data>/litert_int8/."""
 
@@ -57,12 +58,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def clips_of(
-    settings: config.Config, split: str, machine_types: Sequence[str], folder: str, system: config.System
-) -> dict[str, list[Clip]]:
-    """Machine type -> its clips in ``train`` or ``test``, every one of them checked."""
+def clips_of(settings: config.Config, splits: Sequence[str], types: Sequence[str], folder: str, system) -> dict:
+    """Machine type -> its clips in the ``train`` or ``test`` folders of some datasets, every one of them checked."""
     clips = check_clips(
-        [(machine_type, settings.directory(split) / machine_type / folder) for machine_type in machine_types],
+        [(name, settings.directory(split) / name / folder) for split in splits for name in types],
         min_samples=system.min_samples,
         normal_only=folder == "train",
         names=settings.names,
@@ -72,31 +71,23 @@ def clips_of(
     return by_machine_type(clips)
 
 
-def has_test_clips(settings: config.Config, split: str, machine_type: str) -> bool:
-    """True where there are test clips of a machine type."""
-    folder = settings.directory(split) / machine_type / "test"
-    sources = clip_folders(machine_type, folder, names=settings.names, normal_only=False)
-    return any(wav_paths(source.path) for source in sources)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then export."""
     args = parse_arguments(argv)
     runtimes.require_packages(args.format)
     settings = config.load_config(args.config)
     (system,) = settings.select([args.system])
-    split = "dev" if args.training_data == "dev" else "eval"
-    key = f"{split}_directory"
-    types = select_machine_types(settings.directory(split), key, args.machine_type)
-    untested = [name for name in types if not has_test_clips(settings, split, name)]
+    splits = args.training_data.split("+")
+    split = splits[-1]
+    types = select_machine_types(settings.directory(split), f"{split}_directory", args.machine_type)
+    test_folders = {name: settings.directory(split) / name / "test" for name in types}
+    tested = [name for name in types if test_clip_names(name, test_folders[name], names=settings.names)]
+    untested = sorted({*types} - {*tested})
+    clips = clips_of(settings, [split], tested, "test", system) if tested else {}
     if untested:
         logger.info("no test clips of %s: training clips are scored again", ", ".join(untested))
-    tested = [name for name in types if name not in untested]
-    calibration = clips_of(settings, split, types, "train", system) if args.int8 else None
-    clips = {
-        **(clips_of(settings, split, tested, "test", system) if tested else {}),
-        **(clips_of(settings, split, untested, "train", system) if untested else {}),
-    }
+        clips |= clips_of(settings, [split], untested, "train", system)
+    train_clips = clips_of(settings, splits, types, "train", system) if args.int8 else None
     folder = args.output / args.training_data / (args.format + ("_int8" if args.int8 else ""))
 
     from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
@@ -104,12 +95,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         progress_bar,
     )
 
-    with progress_bar(2 * sum(map(len, clips.values())), settings.fit.verbose) as bar:
+    passes = 3 if system.members else 2  # a fusion's members are scored once more for it
+    n_heard = passes * sum(map(len, clips.values())) + sum(map(len, (train_clips or {}).values()))
+    with progress_bar(n_heard * (len(system.members) or 1), settings.fit.verbose) as bar:
         run = Run(settings, args.training_data, bar)
         family_of(system).require(run, system, clips)
-        from deployment import export
+        from deployment.export import Export
 
-        lines = list(export.export(run, system, folder, args.format, clips, calibration))
+        export = Export(run, folder, args.format, train_clips)
+        lines = [export.of_type(system, machine_type, own) for machine_type, own in clips.items()]
     print("\n".join([f"files in {folder}:", *lines]))
 
 

@@ -74,8 +74,13 @@ def training_scores(run: Run, system: System, machine_type: str) -> TrainingScor
     """Scores of the training clips of a machine type."""
     of_members = _training_scores(run, system, machine_type)
     first = next(iter(of_members.values()))
+    return TrainingScores(first.names, first.machine_ids, _own_scores(system, of_members))
+
+
+def _own_scores(system: System, of_members: dict[str, TrainingScores]) -> np.ndarray:
+    """Scores of the training clips, (n_clips,), from those that the members give them."""
     scores = [own.scores for own in of_members.values()]
-    return TrainingScores(first.names, first.machine_ids, _by_machine_id(system, scores, first.machine_ids, of_members))
+    return _by_machine_id(system, scores, next(iter(of_members.values())).machine_ids, of_members)
 
 
 def _training_scores(run: Run, system: System, machine_type: str) -> dict[str, TrainingScores]:
@@ -97,10 +102,26 @@ def _by_machine_id(
 
 def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     """What is exported: the parts of the members, and what they are summed by."""
-    members = {}
-    for member, weight in zip(system.members, system.model.members.values(), strict=True):
-        trained = family_of(member).training_scores(run, member, machine_type)
-        log = log_facts(trained.scores, trained.machine_ids)
-        members[member.name] = {"weight": weight, "json": f"{member.name}_{machine_type}.json", "log": log}
+
+    def learn(clips: Sequence[Clip], values: np.ndarray) -> tuple[dict, np.ndarray]:
+        names, machine_ids = tuple(clip.name for clip in clips), np.array([clip.machine_id for clip in clips])
+        owns = [TrainingScores(names, machine_ids, column) for column in values.T]
+        of_members = {member.name: own for member, own in zip(system.members, owns, strict=True)}
+        return _score_facts(system, machine_type, of_members), _own_scores(system, of_members)
+
     of_members = [part for member in system.members for part in family_of(member).parts(run, member, machine_type)]
-    return [*of_members, Part(system, machine_type, {"score": {"kind": "fusion", "members": members}})]
+    score = _score_facts(system, machine_type, _training_scores(run, system, machine_type))
+    return [*of_members, Part(system, machine_type, {"score": score}, learn=learn)]
+
+
+def _score_facts(system: System, machine_type: str, of_members: dict[str, TrainingScores]) -> dict:
+    """How the members' scores become one, for other programs."""
+    members = {
+        name: {
+            "weight": weight,
+            "json": f"{name}_{machine_type}.json",
+            "log": log_facts(of_members[name].scores, of_members[name].machine_ids),
+        }
+        for name, weight in system.model.members.items()
+    }
+    return {"kind": "fusion", "members": members}

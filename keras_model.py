@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import h5py
@@ -20,7 +20,7 @@ from keras import layers
 from audio import features
 from audio.clips import Clip
 from audio.settings import Feature
-from common import UserError, stack_frames
+from common import UserError
 from config import ConvAutoencoder, DenseAutoencoder, OfficialModel, System, VariationalAutoencoder
 from detectors import decision
 from storage.records import record_path
@@ -362,32 +362,20 @@ def load_official(path: Path) -> keras.Model:
 
 def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     """What is exported: the network, and how a clip becomes its vectors and their errors a score."""
-    model, feature = system.model, system.feature
-
-    def inputs(clips: Sequence[Clip]) -> Iterator[np.ndarray]:
-        for log_mel in features.log_mel_clips(clips, feature, run.cache):
-            yield np.ascontiguousarray(stack_frames(log_mel.T, frames=feature.frames)[:: model.hop])
-
-    def scores(clips: Sequence[Clip], errors: np.ndarray, counts: list[int]) -> np.ndarray:
-        return aggregated(errors.astype(np.float64), np.array(counts), model.aggregate)
-
+    windows = {
+        "frames": system.feature.frames,
+        "hop": system.model.hop,
+        "order": "oldest frame first, each n_mels wide",
+    }
+    score = {"kind": "reconstruction", "aggregate": system.model.aggregate}
     return [
         Part(
             system,
             machine_type,
-            {
-                "windows": {
-                    "frames": feature.frames,
-                    "hop": model.hop,
-                    "order": "oldest frame first, each n_mels wide",
-                },
-                "score": {"kind": "reconstruction", "aggregate": model.aggregate},
-            },
+            {"windows": windows, "score": score},
             machine_type,
             load_finished(run, system, machine_type),
             f"{system.name}_{machine_type}",
-            inputs,
-            lambda vectors, outputs: np.square(vectors - outputs).mean(axis=1),
-            scores,
+            lambda clips, scores: (score, scores),
         )
     ]

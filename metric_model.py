@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -347,44 +347,17 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
             }
         }
     if system.model.score == "softmax":
-        facts["score"], scores = _softmax_part(system, run.require_trained(system, name)["classes"])
+        classes = run.require_trained(system, name)["classes"]
+        score = {"kind": "softmax", "classes": classes, "class_is": system.model.classes}
     else:
         network = keras.Model(network.inputs, network.get_layer("embedding").output)
-        facts["score"], scores = _detector_part(system, load_memory(run, system, machine_type))
-    return [
-        Part(
-            system,
-            machine_type,
-            facts,
-            name,
-            network,
-            f"{system.name}_{machine_type}" if name == machine_type else system.name,
-            lambda clips: (x.astype(np.float32) for x in clip_inputs(run, system, clips)),
-            lambda inputs, outputs: outputs,
-            scores,
-        )
-    ]
+        score = detector_facts(system.model, load_memory(run, system, machine_type), **widths(system))
 
+    def learn(clips: Sequence[Clip], values: np.ndarray) -> tuple[dict, np.ndarray]:
+        if system.model.score == "softmax":
+            return score, values
+        remembered = dataclasses.replace(load_memory(run, system, machine_type), vectors=values)  # of the same clips
+        return detector_facts(system.model, remembered, **widths(system)), own_scores(system, remembered).scores
 
-def _softmax_part(system: System, classes: list[str]) -> tuple[dict, Callable]:
-    """Facts and scores of a part that scores by the probability of a clip's own class."""
-
-    def scores(clips: Sequence[Clip], logits: np.ndarray, counts: list[int]) -> np.ndarray:
-        log_probabilities = logits - np.logaddexp.reduce(logits.astype(np.float64), axis=-1, keepdims=True)
-        if log_probabilities.ndim == 3:  # of several networks
-            log_probabilities = log_probabilities.mean(axis=1)
-        columns = [classes.index(of_clip) for of_clip in class_names(system.model, clips)]
-        return -embedding.clip_means(log_probabilities, counts)[np.arange(len(clips)), columns]
-
-    return {"kind": "softmax", "classes": classes, "class_is": system.model.classes}, scores
-
-
-def _detector_part(system: System, remembered: Memory) -> tuple[dict, Callable]:
-    """Facts and scores of a part whose embeddings a detector compares with those of the training clips."""
-
-    def scores(clips: Sequence[Clip], embeddings: np.ndarray, counts: list[int]) -> np.ndarray:
-        vectors = embedding.clip_embeddings(embeddings.reshape(len(embeddings), -1), counts)
-        machine_ids = [clip.machine_id for clip in clips]
-        return remembered.joint_scores(system.model, vectors, machine_ids, **widths(system))
-
-    return detector_facts(system.model, remembered, **widths(system)), scores
+    network_file = f"{system.name}_{machine_type}" if name == machine_type else system.name
+    return [Part(system, machine_type, {**facts, "score": score}, name, network, network_file, learn)]

@@ -1,5 +1,6 @@
 """Verdicts on single recordings: found, checked, cut into windows, judged; as table, CSV, JSON and picture."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -12,19 +13,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-import common
 from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
-from audio.settings import Feature
 from common import TRAINING_DATA, UserError, fault_list
-from config import Config, System
+from config import Classifier, Config, System
 from detectors import decision
 from storage.files import write_text
 from training.families import family_of
 from training.model_records import read_record
+from training.workload import network_name
 
 STANDARD_INPUT = "-"
-MAX_COLUMNS = 2000  # of the picture of log-mel energies
-FREQUENCY_LABELS = 6
+ENDINGS = (".csv", ".json")
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +50,6 @@ class Verdict:
     percentile: float  # of the training clips: scores that are not above this one [%]
     verdict: str
 
-    @property
-    def is_anomalous(self) -> bool:
-        """True where the score is above the threshold."""
-        return self.verdict == "anomaly"
-
 
 # ---- what the system was trained on ----
 
@@ -67,34 +61,34 @@ def trained_clips(settings: Config, training_data: str, system: System, machine_
     ------
     UserError : if it has not been trained for the machine type, with what it has been trained for.
     """
-    members = [member.name for member in getattr(system, "members", ())]
-    for name in members or [system.name]:
-        trained = _trained_clips(settings.model_folder(training_data, name))
+    for member in system.members or [system]:
+        folder = settings.model_folder(training_data, member.name)
+        trained = _trained_clips(folder, member)
         if machine_type not in trained:
             split = "-d" if training_data == "dev" else f"-e --training-data {training_data}"
+            types = {data: _trained_clips(settings.model_folder(data, member.name), member) for data in TRAINING_DATA}
+            others = [f"--training-data {data}: {', '.join(found)}" for data, found in types.items() if found]
             raise UserError(
-                f"{settings.model_folder(training_data, name)}: no finished model for {machine_type}. Train it "
-                f"(python 00_train.py {split} --system {system.name} --machine-type {machine_type}), or name another "
-                f"with --machine-type, --system or --training-data; models of {name} are there for "
-                f"{_trained_types(settings, name) or 'none'}"
+                f"{folder}: no finished model for {machine_type}. Train it (python 00_train.py {split} "
+                f"--system {system.name} --machine-type {machine_type}), or name another with --machine-type, --system "
+                f"or --training-data; models of {member.name} are there for {'; '.join(others) or 'none'}"
             )
     return trained[machine_type]
 
 
-def _trained_clips(folder: Path) -> dict[str, Trained]:
-    """Machine type -> its training clips, from the records of the models in ``folder``."""
+def _trained_clips(folder: Path, system: System) -> dict[str, Trained]:
+    """Machine type -> its training clips, from the records of the models in ``folder`` that the system scores by.
+
+    Those of another ``network_per`` may be there, too.
+    """
     found = {}
     for path in sorted(folder.glob("record_*.yaml")):
-        record = read_record(folder, path.stem.removeprefix("record_"))
+        name = path.stem.removeprefix("record_")
+        record = read_record(folder, name)
         for machine_type, n_samples in record.get("n_samples", {}).items():
-            found[machine_type] = Trained(n_samples, record["sample_rate"])
+            if name == (network_name(system, machine_type) if isinstance(system.model, Classifier) else machine_type):
+                found[machine_type] = Trained(n_samples, record["sample_rate"])
     return found
-
-
-def _trained_types(settings: Config, name: str) -> str:
-    """Machine types that a system has been trained for, in words."""
-    types = {data: _trained_clips(settings.model_folder(data, name)) for data in TRAINING_DATA}
-    return "; ".join(f"--training-data {data}: {', '.join(found)}" for data, found in types.items() if found)
 
 
 # ---- recordings ----
@@ -109,7 +103,7 @@ def recordings(arguments: Sequence[str], standard_input: BinaryIO, folder: Path)
     folder : what comes from standard input is put into it as a file
     """
     names: dict[Path, str] = {}
-    for argument in arguments:
+    for argument in dict.fromkeys(arguments):  # standard input can be read once
         if argument == STANDARD_INPUT:
             path = folder / "standard_input.wav"
             path.write_bytes(standard_input.read())
@@ -197,8 +191,10 @@ def with_machine_ids(
         raise UserError(f"--machine-id {wanted}: no training clips of it; there are some of {known}")
     found, faults = [], {}
     for clip in clips:
-        machine_id = wanted or (_named_id(clip.path.name) if official else None)
-        machine_id = machine_id or (trained_ids[0] if len(trained_ids) == 1 else None)
+        machine_id = wanted or (trained_ids[0] if len(trained_ids) == 1 else None)
+        if official and not wanted:
+            with contextlib.suppress(ValueError):  # a name of another kind
+                machine_id = parse_clip_name(clip.path.name)[0]
         if machine_id not in trained_ids:
             faults[names[clip.path]] = f"{machine_id}, of which there are no training clips" if machine_id else "no ID"
         found.append(dataclasses.replace(clip, machine_id=machine_id or ""))
@@ -209,14 +205,6 @@ def with_machine_ids(
             f"Name it with --machine-id; there are training clips of {known}.",
         )
     return found
-
-
-def _named_id(name: str) -> str | None:
-    """Machine ID that an official name gives, None for other names."""
-    try:
-        return parse_clip_name(name)[0]
-    except ValueError:
-        return None
 
 
 def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, names: dict[Path, str]) -> list[Verdict]:
@@ -240,23 +228,19 @@ def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, na
         if len(trained.of(name)) < decision.MIN_FITTED:
             logger.warning("%s %s: %d training clips give a rough threshold", machine_type, name, len(trained.of(name)))
     return [
-        _verdict(names[clip.path], clip, float(score), thresholds[clip.machine_id], trained.of(clip.machine_id))
-        for clip, score in zip(clips, scores, strict=True)
+        Verdict(
+            names[clip.path],
+            machine_type,
+            clip.machine_id,
+            clip.first / clip.sample_rate,
+            clip.n_samples / clip.sample_rate,
+            score,
+            thresholds[clip.machine_id],
+            decision.percentile(score, trained.of(clip.machine_id)),
+            "anomaly" if decision.is_anomalous(score, thresholds[clip.machine_id]) else "normal",
+        )
+        for clip, score in zip(clips, scores.tolist(), strict=True)
     ]
-
-
-def _verdict(name: str, clip: Clip, score: float, threshold: float, training_scores: np.ndarray) -> Verdict:
-    return Verdict(
-        recording=name,
-        machine_type=clip.machine_type,
-        machine_id=clip.machine_id,
-        start=clip.first / clip.sample_rate,
-        duration=clip.n_samples / clip.sample_rate,
-        score=score,
-        threshold=threshold,
-        percentile=decision.percentile(score, training_scores),
-        verdict="anomaly" if decision.is_anomalous(score, threshold) else "normal",
-    )
 
 
 # ---- output ----
@@ -271,96 +255,18 @@ def table(verdicts: Sequence[Verdict]) -> str:
         f"{v.percentile:10.1f}  {v.verdict}"
         for v in verdicts
     ]
-    n_anomalous = sum(verdict.is_anomalous for verdict in verdicts)
+    n_anomalous = sum(v.verdict == "anomaly" for v in verdicts)
     return "\n".join([*lines, f"{n_anomalous} of {len(verdicts)} anomalous"])
 
 
-def csv_text(verdicts: Sequence[Verdict]) -> str:
-    """Verdicts as CSV with a header; floats have the digits that give the same number again."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(Verdict)])
-    writer.writerows(dataclasses.astuple(verdict) for verdict in verdicts)
-    return text.getvalue()
-
-
-def json_text(verdicts: Sequence[Verdict]) -> str:
-    """Verdicts as a JSON list of objects."""
-    return json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=1) + "\n"
-
-
-WRITERS = {".csv": csv_text, ".json": json_text}
-
-
 def write(path: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write the verdicts in the format that the name's ending says."""
-    write_text(path, WRITERS[path.suffix](verdicts))
-
-
-# ---- picture ----
-
-
-def plot(path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature: Feature) -> None:
-    """Draw score and threshold of one recording over time, above its log-mel energies.
-
-    Parameters
-    ----------
-    verdicts : of its windows
-    clips : these windows
-    """
-    from evaluation.figures import drawable, save
-
-    title = f"{verdicts[0].recording}: {verdicts[0].machine_type} {verdicts[0].machine_id}"
-    save(_figure(drawable(title), verdicts, clips, feature), path)
-
-
-def _figure(title: str, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature: Feature):
-    from matplotlib.figure import Figure
-
-    from audio import features
-    from evaluation.figures import COLOURS
-
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-    of_kind = {"normal": COLOURS[0], "anomaly": COLOURS[5]}
-    for verdict in verdicts:
-        ends = (verdict.start, verdict.start + verdict.duration)
-        above.plot(ends, [verdict.score] * 2, color=of_kind[verdict.verdict], linewidth=3, solid_capstyle="butt")
-    above.axhline(verdicts[0].threshold, color="black", linestyle="--", linewidth=1)
-    for kind, colour in of_kind.items():
-        above.plot([], [], color=colour, linewidth=3, label=kind)
-    above.plot([], [], color="black", linestyle="--", linewidth=1, label="threshold")
-    above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    above.set_title(title, loc="left")
-    above.set_ylabel("anomaly score")
-    edges, columns = _columns(features.log_mel_clips(clips, feature, None), verdicts)
-    image = below.pcolormesh(edges, np.arange(feature.n_mels + 1), columns.T, rasterized=True)
-    figure.colorbar(image, ax=below, label="log-mel energy [dB]")
-    bands = np.linspace(0, feature.n_mels - 1, FREQUENCY_LABELS).round().astype(int)
-    frequencies = _band_centres(feature, clips[0].sample_rate)[bands]
-    below.set_yticks(bands + 0.5, [f"{frequency / 1000:.1f}" for frequency in frequencies])
-    below.set(xlabel="time [s]", ylabel="frequency [kHz]", xlim=(edges[0], edges[-1]))
-    return figure
-
-
-def _columns(log_mels, verdicts: Sequence[Verdict]) -> tuple[np.ndarray, np.ndarray]:
-    """Log-mel energies (n_columns, n_mels) as fine as can be seen, and the edges [s] of the columns (n_columns + 1,).
-
-    The last window counts from where the one before ends.
-    """
-    edges, columns = [np.zeros(1)], []
-    for log_mel, verdict in zip(log_mels, verdicts, strict=True):
-        end, covered = verdict.start + verdict.duration, edges[-1][-1]
-        log_mel = log_mel[round(len(log_mel) * (covered - verdict.start) / verdict.duration) :]
-        n = min(len(log_mel), max(1, MAX_COLUMNS // len(verdicts)))
-        if n:
-            columns += [part.mean(axis=0) for part in np.array_split(log_mel, n)]
-            edges.append(np.linspace(covered, end, n + 1)[1:])
-    return np.concatenate(edges), np.stack(columns)
-
-
-def _band_centres(feature: Feature, sample_rate: int) -> np.ndarray:
-    """Centre frequency of each mel band [Hz], (n_mels,)."""
-    filters = common.mel_filters(sample_rate, feature.n_fft, feature.n_mels)
-    bins = np.fft.rfftfreq(feature.n_fft, 1 / sample_rate)
-    return (filters @ bins) / np.maximum(filters.sum(axis=1), np.finfo(np.float32).tiny)
+    """Write the verdicts as the name's ending says; floats have the digits that give the same number again."""
+    rows = [dataclasses.asdict(verdict) for verdict in verdicts]
+    text = io.StringIO()
+    if path.suffix == ".json":
+        text.write(json.dumps(rows, indent=1) + "\n")
+    else:
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,39 +1,66 @@
-"""All that a detector's scores take, as plain values for other programs."""
+"""All that a detector's scores take, as plain values for other programs; examples/score_onnx.py computes with them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from config import Detector
-from detectors import outliers
-from detectors.memory import Memory, settings
+from detectors import memory, outliers
+from detectors.memory import Memory
 from detectors.standardised import log_statistics
+
+LOF_EPSILON = 1e-10  # scikit-learn's, added to a mean reachability distance
 
 
 def detector_facts(detector: Detector, remembered: Memory, *, widths: Sequence[int], combine: str) -> dict:
-    """The detectors' settings, and for each machine ID the vectors that a clip's is compared with.
+    """The detectors' settings, and for each machine ID, or for ``all``, the vectors that a clip's is compared with.
 
     There is a detector for each part of a clip's vector; where there are several, the score is ``exp`` of the largest,
     or of the mean, of their standardised log scores.
     """
-    parts = []
-    several = len(widths) > 1
+    several, parts = len(widths) > 1, []
     for _, part in remembered.parts(widths) if several else [(None, remembered)]:
-        of_ids = {name: _reference_facts(detector, part, name) for name in np.unique(part.machine_ids).tolist()}
+        known = np.unique(part.machine_ids).tolist()
+        names = {"all": known[0]} if detector.lof_per == "machine_type" else dict(zip(known, known, strict=True))
+        of_ids = {name: _reference_facts(detector, part, machine_id) for name, machine_id in names.items()}
         log = {"log": log_facts(part.own_scores(detector), part.machine_ids)} if several else {}
         parts.append({"width": part.vectors.shape[1], **log, "machine_ids": of_ids})
-    rule = {"combine": "max" if combine == "max" else "mean"} if several else {}
-    return {"kind": "detector", **settings(detector), **rule, "parts": parts}
+    rule = {"combine": "max" if combine == "max" else "mean", "largest_log": memory.LARGEST} if several else {}
+    return {"kind": "detector", **memory.settings(detector), **rule, "parts": parts}
 
 
 def _reference_facts(detector: Detector, remembered: Memory, machine_id: str) -> dict:
-    """Vectors of the training clips; a clip's is compared with them as ``(vector - mean) * scale``."""
+    """Vectors of the training clips, which a clip's is compared with as ``((vector - mean) * scale) @ matrix``.
+
+    Of each its radius, the mean distance to its neighbours (lof: that to the last one), and lof's reachability density.
+    """
     train, facts = remembered.vectors[remembered.group(detector, machine_id)], {}
     if detector.STANDARDISED:
         mean, deviation = outliers.standardisation(train)
         train = (train - mean) / deviation
         facts = {"mean": plain_numbers(mean), "scale": plain_numbers(1 / deviation)}
-    return {**facts, "vectors": [plain_numbers(vector) for vector in outliers.distinct(train)]}
+        if detector.decorrelation:
+            matrix = outliers.decorrelation(train, power=detector.decorrelation)
+            train = train @ matrix
+            facts["matrix"] = [plain_numbers(row) for row in matrix]
+    train = outliers.distinct(train)
+    facts["vectors"] = [plain_numbers(vector) for vector in train]
+    return facts | _density_facts(detector, train)
+
+
+def _density_facts(detector: Detector, train: np.ndarray) -> dict:
+    """How densely the training vectors (n_train, n_numbers) lie, where scores depend on it."""
+    from sklearn.neighbors import NearestNeighbors
+
+    if detector.score == "knn" or len(train) <= detector.n_neighbors:  # too few to score by, which the scores say
+        return {}
+    nearest = NearestNeighbors(n_neighbors=detector.n_neighbors, metric=detector.metric).fit(train)
+    distances, neighbors = nearest.kneighbors()
+    if detector.score == "density":
+        return {"radii": plain_numbers(distances.mean(axis=1))}
+    radii = distances[:, -1]
+    reach = np.maximum(distances, radii[neighbors]).mean(axis=1)
+    return {"radii": plain_numbers(radii), "densities": plain_numbers(1 / (reach + LOF_EPSILON))}
 
 
 def plain_numbers(values: np.ndarray) -> list[float]:
@@ -42,10 +69,7 @@ def plain_numbers(values: np.ndarray) -> list[float]:
 
 
 def log_facts(scores: np.ndarray, machine_ids: np.ndarray) -> dict:
-    """What standardises log scores, for each machine ID: ``(log(max(score, least)) - mean) / deviation``."""
-    return {
-        machine_id: dict(
-            zip(("least", "mean", "deviation"), log_statistics(scores[machine_ids == machine_id]), strict=True)
-        )
-        for machine_id in np.unique(machine_ids).tolist()
-    }
+    """What standardises log scores, ``(log(max(score, least)) - mean) / deviation``: of each machine ID, and of all."""
+    groups = {name: machine_ids == name for name in np.unique(machine_ids).tolist()} | {"all": slice(None)}
+    keys = ("least", "mean", "deviation")
+    return {name: dict(zip(keys, log_statistics(scores[group]), strict=True)) for name, group in groups.items()}

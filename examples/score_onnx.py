@@ -2,7 +2,8 @@
 
 python score_onnx.py export/dev/onnx/tuned_ae_fan.json id_00 RECORDING.wav...
 
-For the autoencoders and the classifier of log-mel windows; what 05_export.py has written says how all is done.
+For the autoencoders and the classifier of log-mel windows; what 05_export.py has written says how all is done. All
+systems' scores are here: 05_export.py itself scores the test clips by these functions before its files count.
 """
 
 import json
@@ -10,8 +11,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import soundfile
+
+ARRAYS = ("mean", "scale", "matrix", "vectors", "radii", "densities")  # keys of the JSON with lists of numbers
+
+
+def read(json_path):
+    """What 05_export.py has written of a system."""
+    text = Path(json_path).read_text(encoding="utf-8")
+    return json.loads(text, object_hook=lambda block: {key: _array(key, value) for key, value in block.items()})
+
+
+def _array(key, value):
+    return np.array(value) if key in ARRAYS and isinstance(value, list) else value
+
+
+def of_id(block, machine_id):
+    """What a block of the JSON says of a machine ID, or of all that it does not name."""
+    return block[machine_id if machine_id in block else "all"]
+
+
+# ---- recording -> the network's inputs ----
 
 
 def log_mel_energies(waveform, feature):
@@ -27,54 +46,71 @@ def log_mel_energies(waveform, feature):
     return (20 / feature["power"] * np.log10(spectrum @ filters.T + sys.float_info.epsilon)).astype(np.float32)
 
 
-def reconstruction_score(log_mel, network, system, machine_id):
+def network_inputs(features, system):
+    """Log-mel energies (n_frames, n_mels) -> windows (n_windows, ...); a descriptor (1, n_numbers) is one already."""
+    if "windows" not in system:
+        return features
+    frames, n = system["windows"]["frames"], len(features)
+    if "hop" in system["windows"]:  # vectors of an autoencoder
+        windows = np.lib.stride_tricks.sliding_window_view(features, frames, axis=0)[:: system["windows"]["hop"]]
+        return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(windows), -1)
+    starts = np.linspace(0, max(n - frames, 0), -(-n // frames)).round().astype(int)
+    windows = features.astype(np.float16)[(starts[:, None] + np.arange(frames)) % n]
+    return windows.transpose(0, 2, 1)[..., None].astype(np.float32)
+
+
+# ---- inputs and outputs of one clip -> its score ----
+
+
+def reconstruction_score(inputs, outputs, system, machine_id):
     """Of an autoencoder: mean squared error of each vector of frames, put together."""
-    frames, hop = system["windows"]["frames"], system["windows"]["hop"]
-    windows = np.lib.stride_tricks.sliding_window_view(log_mel, frames, axis=0)[::hop]
-    vectors = np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(windows), -1)
-    errors = np.square(vectors - network(vectors)).mean(axis=1).astype(np.float64)
+    errors = np.square(inputs - outputs).mean(axis=1).astype(np.float64)
     return {"mean": np.mean, "median": np.median, "std": np.std, "max": np.max}[system["score"]["aggregate"]](errors)
 
 
-def window_outputs(log_mel, network, system):
-    """Of a classifier: what its network gives for the windows that cover the clip."""
-    frames, n = system["windows"]["frames"], len(log_mel)
-    starts = np.linspace(0, max(n - frames, 0), -(-n // frames)).round().astype(int)
-    windows = log_mel.astype(np.float16)[(starts[:, None] + np.arange(frames)) % n]
-    return network(windows.transpose(0, 2, 1)[..., None].astype(np.float32))
-
-
-def softmax_score(log_mel, network, system, machine_id):
-    """Minus the log probability of the clip's own class."""
-    logits = window_outputs(log_mel, network, system).astype(np.float64)
-    log_probabilities = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).mean(axis=0)
+def softmax_score(inputs, outputs, system, machine_id):
+    """Minus the log probability of the clip's own class, over the windows and networks."""
+    logits = outputs.astype(np.float64)
+    log_probabilities = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     by_id = system["score"]["class_is"] == "machine_id"
     own = f"{system['machine_type']}/{machine_id}" if by_id else system["machine_type"]
-    return -log_probabilities[system["score"]["classes"].index(own)]
+    return -log_probabilities[..., system["score"]["classes"].index(own)].mean()
 
 
-def detector_score(log_mel, network, system, machine_id):
-    """How far the clip's embedding lies from those of the training clips."""
-    embeddings = window_outputs(log_mel, network, system)
-    mean = embeddings.mean(axis=0)
-    detector = system["score"]
-    train = np.array(detector["parts"][0]["machine_ids"][machine_id]["vectors"])
-    vector = mean * np.linalg.norm(embeddings[0]) / np.linalg.norm(mean)
-    k = detector["n_neighbors"]
-    distances = distances_to(train, vector, detector["metric"])
-    if detector["score"] == "knn":
-        return np.sort(distances)[:k].mean()
-    between = np.array([distances_to(train, other, detector["metric"]) for other in train])
-    np.fill_diagonal(between, np.inf)
-    if detector["score"] == "density":
-        radii = np.sort(between, axis=1)[:, :k].mean(axis=1)
-        return np.sort(distances / radii)[: detector["n_nearest"]].mean()
-    reach = np.sort(between, axis=1)[:, k - 1]  # local outlier factor
-    neighbors = np.argsort(between, axis=1)[:, :k]
-    far = np.maximum(np.take_along_axis(between, neighbors, axis=1), reach[neighbors])
-    densities = 1 / (far.mean(axis=1) + 1e-10)
-    near = np.argsort(distances)[:k]
-    return densities[near].mean() * (np.maximum(distances[near], reach[near]).mean() + 1e-10)
+def clip_vector(outputs):
+    """Mean over the windows, brought back to the norm that they have; (n_numbers,)."""
+    outputs = outputs.reshape(len(outputs), -1).astype(np.float64)
+    mean = outputs.mean(axis=0)
+    return mean if len(outputs) == 1 else mean * np.linalg.norm(outputs[0]) / np.linalg.norm(mean)
+
+
+def detector_score(inputs, outputs, system, machine_id):
+    """How far the clip's vector lies from those of the training clips, by a detector for each part of it."""
+    vector, score, scores, logs = clip_vector(outputs), system["score"], [], []
+    for part in score["parts"]:
+        scores.append(outlier_score(vector[: part["width"]], of_id(part["machine_ids"], machine_id), score))
+        vector = vector[part["width"] :]
+        if "log" in part:
+            logs.append(standardised(scores[-1], of_id(part["log"], machine_id)))
+    if not logs:
+        return scores[0]
+    return np.exp(min({"max": np.max, "mean": np.mean}[score["combine"]](logs), score["largest_log"]))
+
+
+def outlier_score(vector, train, score):
+    """Of one detector; ``train`` has the vectors of the training clips, and how densely they lie."""
+    if "mean" in train:
+        vector = (vector - train["mean"]) * train["scale"]
+    if "matrix" in train:
+        vector = vector @ train["matrix"]
+    distances = distances_to(train["vectors"], vector, score["metric"])
+    near = np.argsort(distances)[: score["n_neighbors"]]
+    if score["score"] == "knn":
+        return distances[near].mean()
+    if score["score"] == "density":
+        return np.sort(distances / train["radii"])[: score["n_nearest"]].mean()
+    reach = np.maximum(distances[near], train["radii"][near]).mean()  # local outlier factor
+    return train["densities"][near].mean() * (reach + 1e-10)
 
 
 def distances_to(train, vector, metric):
@@ -84,25 +120,45 @@ def distances_to(train, vector, metric):
     return np.linalg.norm(train - vector, ord={"euclidean": 2, "manhattan": 1}[metric], axis=1)
 
 
+def standardised(score, log):
+    """Log score in deviations from the mean of the training clips'."""
+    return (np.log(max(score, log["least"])) - log["mean"]) / log["deviation"]
+
+
+def fusion_score(of_members, _, system, machine_id):
+    """Of a fusion; ``of_members``: name -> score of the clip by this member's JSON."""
+    members = system["score"]["members"].items()
+    return sum(m["weight"] * standardised(of_members[name], of_id(m["log"], machine_id)) for name, m in members)
+
+
+SCORES = {
+    "reconstruction": reconstruction_score,
+    "softmax": softmax_score,
+    "detector": detector_score,
+    "fusion": fusion_score,
+}
+
+
 def main(json_path, machine_id, *recordings):
     """Print name, score, threshold and verdict of each recording."""
-    system = json.loads(Path(json_path).read_text(encoding="utf-8"))
-    kinds = {"reconstruction": reconstruction_score, "detector": detector_score, "softmax": softmax_score}
+    import onnxruntime
+    import soundfile
+
+    system = read(json_path)
     if not system["model"] or "windows" not in system:
-        sys.exit(f"{json_path}: of a system that does not look at log-mel windows; this example scores those that do")
+        sys.exit(f"{json_path}: of a system that does not look at log-mel windows; this example hears those that do")
     session = onnxruntime.InferenceSession(Path(json_path).parent / system["model"]["file"])
-    threshold = system["thresholds"][machine_id]
+    threshold = of_id(system["thresholds"], machine_id)
     for name in recordings:
         waveform, sample_rate = soundfile.read(name, dtype="float32", always_2d=True)
         if sample_rate != system["sample_rate"]:
             sys.exit(f"{name}: {sample_rate} Hz; expected {system['sample_rate']} Hz")
         channel = system["channel"]
         waveform = waveform.mean(axis=1) if channel == "mean" else waveform[:, channel or 0]
-        log_mel = log_mel_energies(waveform, system["feature"])
-        score = kinds[system["score"]["kind"]](
-            log_mel, lambda inputs: session.run(None, {"input": inputs})[0], system, machine_id
-        )
-        print(f"{name},{float(score)!r},{threshold!r},{'anomaly' if score > threshold else 'normal'}")
+        inputs = network_inputs(log_mel_energies(waveform, system["feature"]), system)
+        (outputs,) = session.run(None, {"input": inputs})
+        score = float(SCORES[system["score"]["kind"]](inputs, outputs, system, machine_id))
+        print(f"{name},{score!r},{threshold!r},{'anomaly' if score > threshold else 'normal'}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several test files share: a tiny synthetic dataset, and YAML files made from the shipped one."""
 
+import csv
 import gc
 import importlib
 from collections.abc import Callable, Sequence
@@ -116,6 +117,12 @@ def families(dataset, tmp_path_factory) -> Path:
     for script in ("00_train", "01_test"):
         importlib.import_module(script).main(["-d", "--config", str(path)])
     return work
+
+
+def official_scores(work: Path, system: str = "small") -> dict[str, float]:
+    """Clip name -> score that 01_test.py has written for fan."""
+    paths = (work / "result" / "dev" / system).glob("anomaly_score_fan_*.csv")
+    return {name: float(score) for path in paths for name, score in csv.reader(path.read_text().splitlines())}
 
 
 @pytest.fixture

@@ -29,6 +29,9 @@ def test_a_family_of_ones_own(yaml_file, monkeypatch, tmp_path):
     path = yaml_file({"system": "nearest", "systems": yaml.safe_load(blocks("yaml")[0])})
     for script in ("00_train", "01_test"):
         importlib.import_module(script).main(["-d", "--config", str(path)])
+    options = ["--system", "nearest", "--format", "saved_model", "--output", str(tmp_path), "--config", str(path)]
+    importlib.import_module("05_export").main(options)
+    assert (tmp_path / "dev" / "saved_model" / "nearest_fan.json").is_file()
     scores = score_files.read_folder(tmp_path / "result" / "dev" / "nearest")
     assert len(scores) == 4 and all(values.decisions is not None for values in scores.values())
     for name, declared in inspect.getmembers(Family, inspect.isfunction):

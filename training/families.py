@@ -4,8 +4,8 @@ To add one: a module of this form, a dataclass in config.py and a block in the Y
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,13 +29,17 @@ class Part:
 
     system: System
     machine_type: str
-    facts: dict = field(default_factory=dict)  # of the score; plain values
+    facts: dict  # plain values: what is heard of a clip, and "score", how its score follows from that
     record: str | None = None  # name of the record of what was learnt; None: nothing of its own
     network: "keras.Model | None" = None  # None: there is none
     network_name: str = ""  # of its file
-    inputs: Callable[[Sequence[Clip]], Iterator[np.ndarray]] | None = None  # the network's, of each clip
-    reduce: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None  # a clip's inputs and outputs -> (n, ...)
-    scores: Callable[[Sequence[Clip], np.ndarray, list[int]], np.ndarray] | None = None  # all of these -> (n_clips,)
+    # "score" learnt anew by integers, and the training clips' own scores (n_clips,): from the clips and their vectors
+    # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), without detectors their scores. None
+    # where there is no network.
+    learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]] | None = None
+    # For a "kind" that examples/score_onnx.py does not know: inputs and outputs of the network (both the log-mel
+    # energies or the descriptor where there is none), content of the JSON, machine ID -> score.
+    scorer: Callable[[np.ndarray, np.ndarray, dict, str], float] | None = None
 
     @property
     def name(self) -> str:

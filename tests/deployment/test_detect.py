@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import FAMILIES, OPTIONS, merge
+from conftest import FAMILIES, OPTIONS, merge, official_scores
 
 import common
+import config
 import make_demo_data
 from audio.clips import Clip, load_clip, parse_clip_name
-from deployment import detection
+from deployment import detection, picture
 from detectors import decision
+from storage import records
+from training.families import family_of
+from training.model_records import RECORD
 
 RATE = make_demo_data.SAMPLE_RATE
 N_SAMPLES = int(OPTIONS.seconds * RATE)
@@ -48,20 +52,13 @@ def verdicts(work: Path, tmp_path: Path, *arguments) -> list[dict]:
     return json.loads((tmp_path / "x.json").read_text())
 
 
-def official_scores(work: Path, system: str = "small") -> dict[str, float]:
-    """Clip name -> score that 01_test.py has written."""
-    paths = (work / "result" / "dev" / system).glob("anomaly_score_fan_*.csv")
-    return {name: float(score) for path in paths for name, score in csv.reader(path.read_text().splitlines())}
-
-
 def training_scores(work: Path, system: str = "small"):
-    import config
     from training.run import Run, progress_bar
 
     settings = config.load_config(work / "settings.yaml")
     with progress_bar(0, 0) as bar:
         chosen = settings.systems[system]
-        return chosen.module.training_scores(Run(settings, "dev", bar), chosen, "fan")
+        return family_of(chosen).training_scores(Run(settings, "dev", bar), chosen, "fan")
 
 
 # ---- what is said ----
@@ -130,6 +127,28 @@ def test_standard_input(work, tmp_path, test_folder, monkeypatch):
     assert [(v["recording"], v["score"]) for v in found] == [("-", official_scores(work)[path.name])]
 
 
+def test_standard_input_named_twice_is_read_once(work, tmp_path, test_folder, monkeypatch):
+    path = test_folder / "anomaly_id_00_00000001.wav"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
+    found = verdicts(work, tmp_path, "-", "-", "--machine-id", "id_00")
+    assert [(v["recording"], v["score"]) for v in found] == [("-", official_scores(work)[path.name])]
+
+
+@pytest.mark.parametrize(("network_per", "n_samples"), [("all", 16_000), ("machine_type", 80_000)])
+def test_a_record_of_another_network_per_says_nothing(work, tmp_path, network_per, n_samples):
+    """Both records may be there; windows are as long as the clips of the network that scores."""
+    settings = yaml.safe_load((work / "settings.yaml").read_text())
+    settings["systems"]["dense"]["model"]["network_per"] = network_per
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(settings | {"model_directory": str(tmp_path)}))
+    loaded = config.load_config(tmp_path / "x.yaml")
+    folder = tmp_path / "dev" / "dense"
+    shutil.copytree(work / "model" / "dev" / "dense", folder)
+    record = records.read(folder / "record_classifier.yaml", RECORD)
+    records.write(folder / "record_fan.yaml", record | {"n_samples": {"fan": 80_000}})
+    trained = detection.trained_clips(loaded, "dev", loaded.systems["dense"], "fan")
+    assert trained.n_samples == n_samples
+
+
 def test_a_channel_of_several(tmp_path, test_folder):
     waveform, _ = common.load_wav(test_folder / "normal_id_00_00000001.wav")
     path = tmp_path / "two.wav"
@@ -191,20 +210,8 @@ def test_a_picture(work, tmp_path, test_folder):
         run(work, test_folder, "--plot", tmp_path / "x.png")
 
 
-def test_columns_of_the_picture_cover_the_recording_once(monkeypatch):
-    blocks = [np.full((10, 2), value, np.float32) for value in (1, 2, 3)]
-    windows = [SimpleNamespace(start=start, duration=1.0) for start in (0.0, 1.0, 1.5)]
-    edges, columns = detection._columns(blocks, windows)
-    np.testing.assert_allclose(edges, np.linspace(0, 2.5, 26))
-    assert columns[:, 0].tolist() == [1] * 10 + [2] * 10 + [3] * 5
-    monkeypatch.setattr(detection, "MAX_COLUMNS", 6)
-    edges, columns = detection._columns(blocks, windows)
-    assert columns[:, 1].tolist() == [1, 1, 2, 2, 3, 3]
-    assert edges.tolist() == [0, 0.5, 1, 1.5, 2, 2.25, 2.5]
-
-
 def test_frequencies_of_the_picture(official_feature):
-    centres = detection._band_centres(official_feature, RATE)
+    centres = picture.band_centres(official_feature, RATE)
     assert len(centres) == 128
     assert (np.diff(centres) > 0).all()
     assert centres[0] == pytest.approx(25, abs=10)

@@ -14,18 +14,18 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from test_detect import official_scores
+from conftest import SHIPPED, official_scores
 
 import common
 import config
 import keras_model
-from audio.clips import Clip, parse_clip_name
+from audio.clips import Clip
 from audio.settings import Feature
-from deployment import export, runtimes
-from detectors import outliers
+from deployment import comparison, export, json_scores, networks, runtimes
+from detectors import facts
 from detectors.facts import plain_numbers
+from detectors.memory import Memory
 from training import embedding, metric_layers
-from training.families import Part
 
 EXAMPLE = Path(common.__file__).parent / "examples" / "score_onnx.py"
 script = importlib.import_module("05_export")
@@ -71,7 +71,7 @@ def test_each_format_scores_as_before(families, tmp_path, capsys, name):
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"files in {folder}:", f"small_fan: {file_name}, small_fan.json"]
     assert "8 clips scored again: largest difference" in lines[2]
-    assert lines[2].endswith("AUC 0.5000 -> 0.5000, 0 verdicts changed")
+    assert lines[2].endswith("ranks correlate at 1.0000, AUC 0.5000 -> 0.5000, 0 verdicts changed")
 
 
 @pytest.mark.parametrize("system", ["small", "windows", "dense"])
@@ -85,24 +85,12 @@ def test_the_network_has_one_input_and_one_output(onnx, system):
     assert session.get_inputs()[0].shape[1:] == model["input_shape"]
 
 
-def test_a_fusion_is_exported_by_members(families, onnx):
+def test_a_fusion_is_exported_by_members(onnx):
     files = {"windows.onnx", "dense.onnx", "small_fan.onnx"}
     files |= {f"{name}_fan.json" for name in ("windows", "dense", "small", "near", "all")}
     assert {path.name for path in onnx.iterdir()} == files
     assert read(onnx, "near_fan")["model"] is None
-    assert [len(part["machine_ids"]["id_00"]["vectors"]) for part in read(onnx, "near_fan")["score"]["parts"]] == [
-        3,
-        3,
-    ]
-    fused = read(onnx, "all_fan")
-    of_members = {name: official_scores(families, name) for name in ("dense", "small", "near")}
-    for clip_name, score in official_scores(families, "all").items():
-        total = 0.0
-        for name, member in fused["score"]["members"].items():
-            log = member["log"][parse_clip_name(clip_name)[0]]
-            value = np.log(max(of_members[name][clip_name], log["least"]))
-            total += member["weight"] * (value - log["mean"]) / log["deviation"]
-        assert total == pytest.approx(score)
+    assert set(read(onnx, "all_fan")["score"]["members"]) == {"near", "dense", "small"}
 
 
 @pytest.fixture
@@ -113,11 +101,13 @@ def test_clips(dataset) -> list[Path]:
 def test_a_classifier_is_written_once_for_all_machine_types(families, tmp_path, monkeypatch):
     need("saved_model")
     written = []
-    original = export.write_network
-    monkeypatch.setattr(export, "write_network", lambda part, *rest: written.append(part.name) or original(part, *rest))
+    original = networks.write
+    monkeypatch.setattr(
+        networks, "write", lambda network, path, *rest: written.append(path.name) or original(network, path, *rest)
+    )
     settings = ["--config", families / "settings.yaml", "--system", "dense", "--format", "saved_model"]
     script.main([*map(str, [*settings, "--output", tmp_path])])
-    assert written == ["dense_ToyCar"]
+    assert written == ["dense"]
     folder = tmp_path / "dev" / "saved_model"
     assert {path.name for path in folder.iterdir()} == {"dense", "dense_ToyCar.json", "dense_fan.json"}
     assert {read(folder, f"dense_{name}")["model"]["file"] for name in ("ToyCar", "fan")} == {"dense"}
@@ -144,12 +134,12 @@ def test_networks_for_inference(kind, precision):
             network = keras_model.build(config.ConvAutoencoder((2, 2, 2, 2, 2), 4, 8), feature)
         inputs = np.random.default_rng(0).normal(size=(5, *network.input_shape[1:])).astype(np.float32)
         before = np.asarray(network(inputs, training=False), np.float32)
-        copy = export.for_inference(network)
+        copy = networks.for_inference(network)
         for called in (copy(inputs), copy(inputs, training=False)):
             error = np.abs(np.asarray(called) - before).max() / np.abs(before).max()
             assert error <= (1e-6 if precision == "float32" else 0.05)
         assert {variable.dtype for variable in copy.weights} <= {"float32", "int64"}
-        assert not any(isinstance(layer, keras.layers.Normalization) for layer in export._layers(copy))
+        assert not any(isinstance(layer, keras.layers.Normalization) for layer in networks._layers(copy))
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -180,7 +170,7 @@ def test_the_json_says_how_to_score(families, onnx):
         row[band["first_bin"] : band["first_bin"] + len(band["weights"])] = band["weights"]
     np.testing.assert_array_equal(filters, common.mel_filters(16_000, 1024, 32).toarray())
     assert (system["sample_rate"], system["n_samples"], system["channel"]) == (16_000, 16_000, None)
-    assert set(system["thresholds"]) == {"id_00", "id_02"}
+    assert set(system["thresholds"]) == {"id_00", "id_02", "all"}
     assert system["windows"]["frames"] == 5
     assert system["score"] == {"kind": "reconstruction", "aggregate": "mean"}
     assert system["trained_with"]["keras"] == keras.__version__
@@ -230,94 +220,128 @@ def hearing() -> SimpleNamespace:
     network = keras_model.dense_autoencoder(config.DenseAutoencoder((32, 8, 32)), 40)
     network.compile(keras.optimizers.Adam(0.01), "mean_squared_error")
     network.fit(train, train, epochs=30, batch_size=128, verbose=0)
-    sounds = {f"train_{number}": train[20 * number :][:20] for number in range(320)}
-    for label, noise in ((0, 1), (1, 1.6)):
-        sounds |= {f"test_{label}_{number}": vectors(20, noise) for number in range(40)}
-    clips = [
-        Clip(Path(name), "fan", "id_00", int(name[5]) if name.startswith("test") else 0, 1, 1, 1, 1, 1)
-        for name in sounds
-    ]
-    part = Part(
-        SimpleNamespace(name="hearing"),
-        "fan",
-        {},
-        export.for_inference(network),
-        "hearing_fan",
-        lambda clips: (sounds[clip.name] for clip in clips),
-        lambda inputs, outputs: np.square(inputs - outputs).mean(axis=1),
-        lambda clips, errors, counts: errors.reshape(len(clips), -1).mean(axis=1),
-    )
-    return SimpleNamespace(part=part, train=clips[:320], test=clips[320:])
+    test = [vectors(20, noise) for noise in 40 * [1] + 40 * [1.6]]
+    clips = [Clip(Path("x"), "fan", "id_00", number // 40, 1, 1, 1, 1, 1) for number in range(80)]
+    return SimpleNamespace(network=networks.for_inference(network), train=np.split(train, 320), test=test, clips=clips)
 
 
-def scores(part: Part, network: runtimes.Network, clips: list) -> np.ndarray:
-    return export.scored_again(SimpleNamespace(watch=iter), part, network, clips)
-
-
-def compared(hearing, tmp_path: Path) -> export.Comparison:
-    """The part as integers beside the part as it is."""
+def compared(hearing, tmp_path: Path, calibration: list) -> comparison.Comparison:
+    """The network as integers beside the network as it is, each with a threshold of its own."""
     path = tmp_path / "hearing.tflite"
-    export.write_network(hearing.part, path, "litert", hearing.train)
-    network = hearing.part.network
-    before = scores(hearing.part, runtimes.Network(lambda x: network.predict_on_batch(x), {}), hearing.test)
-    after = scores(hearing.part, runtimes.load(path, "litert"), hearing.test)
-    return export.compare(hearing.test, before, after, {"id_00": float(np.quantile(before[:40], 0.9))})
+    networks.write(hearing.network, path, "litert", calibration)
+    content = {"score": {"kind": "reconstruction", "aggregate": "mean"}}
+    found = []
+    for network in (runtimes.Network(hearing.network.predict_on_batch, {}), runtimes.load(path, "litert")):
+        outputs = [(inputs, network.run(inputs)) for inputs in hearing.test]
+        scores = json_scores.scores(content, hearing.clips, outputs)
+        found.append((scores, {"all": float(np.quantile(scores[:40], 0.9))}))
+    return comparison.compare(hearing.clips, *found)
 
 
 def test_careful_integers_hear_what_the_network_hears(hearing, tmp_path):
     need("litert")
-    comparison = compared(hearing, tmp_path)
-    assert comparison.aucs[0] > 0.8
-    assert comparison.aucs[1] > comparison.aucs[0] - export.INT8_AUC_LOSS
-    assert export.fault(comparison, int8=True, precision="float32") is None
-    unlabelled = dataclasses.replace(comparison, aucs=None)
-    assert export.fault(unlabelled, int8=True, precision="float32") is None
+    found = compared(hearing, tmp_path, hearing.train[::4])
+    assert found.aucs[0] > 0.8
+    assert found.aucs[1] > found.aucs[0] - comparison.INT8_AUC_LOSS
+    for one in (found, dataclasses.replace(found, aucs=None)):
+        assert one.fault(int8=True, precision="float32") is None
 
 
-def test_careless_integers_are_refused(hearing, tmp_path, monkeypatch):
+def test_careless_integers_are_refused(hearing, tmp_path):
     """Calibrated with numbers from 0 to 1 in place of log-mel energies in dB, the network hears nothing."""
     need("litert")
-    careless = np.random.default_rng(0).random((500, 40), np.float32)
-    monkeypatch.setattr(export, "calibration_inputs", lambda part, clips: iter(careless))
-    comparison = compared(hearing, tmp_path)
-    assert comparison.aucs[0] > 0.8
-    assert comparison.aucs[1] < 0.7
-    assert "the AUC falls by more than 0.02" in export.fault(comparison, int8=True, precision="float32")
-    unlabelled = dataclasses.replace(comparison, aucs=None)
-    assert "correlate at less than 0.95" in export.fault(unlabelled, int8=True, precision="float32")
+    found = compared(hearing, tmp_path, [np.random.default_rng(0).random((500, 40), np.float32)])
+    assert found.aucs[0] > 0.8
+    assert found.aucs[1] < 0.7
+    assert "the AUC falls by more than 0.02" in found.fault(int8=True, precision="float32")
+    unlabelled = dataclasses.replace(found, aucs=None)
+    assert "correlate at less than 0.95" in unlabelled.fault(int8=True, precision="float32")
 
 
-def test_calibration_takes_as_many_inputs_of_each_clip(hearing, monkeypatch):
+def test_calibration_takes_as_many_inputs_of_each_clip(monkeypatch):
     monkeypatch.setattr(export, "CALIBRATION_CLIPS", 10)
     monkeypatch.setattr(export, "CALIBRATION_INPUTS", 40)
-    inputs = np.stack([*export.calibration_inputs(hearing.part, hearing.train)])
-    first = next(hearing.part.inputs(hearing.train))
-    assert inputs.shape == (40, 40)
-    np.testing.assert_array_equal(inputs[:4], first[::5])
+    monkeypatch.setattr(
+        json_scores, "outputs", lambda run, system, facts, clips, network: ((np.arange(20) + c, 0) for c in clips)
+    )
+    part = SimpleNamespace(name="x_fan", network_name="x_fan", machine_type="fan", system=None, facts={})
+    inputs = [*export.Export(None, None, "litert", {"fan": [*range(320)], "pump": []})._calibration(part)]
+    assert [of_clip.tolist() for of_clip in inputs] == [[c, c + 5, c + 10, c + 15] for c in range(0, 320, 32)]
+
+
+def test_integers_have_thresholds_and_vectors_of_their_own(families, tmp_path, monkeypatch):
+    """Both are what the training clips give by the written network."""
+    monkeypatch.setattr(comparison, "INT8_CORRELATION", 0.5)  # of a network that has learnt as good as nothing
+    monkeypatch.setattr(comparison, "INT8_CHANGED", 0.5)
+    folder = run(families, tmp_path, "dense", "litert", "--int8")
+    system = json_scores.example.read(folder / "dense_fan.json")
+    stored = np.load(next((families / "model" / "dev" / "dense").glob("embeddings_fan.npz")))
+    own = stored["vectors"][stored["machine_ids"] == "id_00"]
+    found = [part["machine_ids"]["id_00"]["vectors"] for part in system["score"]["parts"]]
+    step = system["model"]["output"]["scale"]  # of the integers
+    for vectors, expected in zip(found, np.split(own, 2, axis=1), strict=True):
+        assert np.abs(vectors - expected).max() > 1e-4  # the network's own
+        np.testing.assert_allclose(vectors / step, np.round(vectors / step), atol=1e-3)
+    floats = read(run(families, tmp_path, "dense", "saved_model"), "dense_fan")["thresholds"]
+    assert all(system["thresholds"][name] != floats[name] for name in ("id_00", "id_02"))
+
+
+def test_integers_learn_from_the_clips_of_the_training_alone(families, dataset, tmp_path):
+    need("litert")
+    shutil.copytree(dataset / "dev_data" / "fan", tmp_path / "data" / "fan")
+    shutil.copy(
+        dataset / "dev_data/fan/train/normal_id_00_00000000.wav", tmp_path / "data/fan/train/normal_id_00_9.wav"
+    )
+    settings = yaml.safe_load((families / "settings.yaml").read_text())
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings | {"dev_directory": str(tmp_path / "data")}))
+    with pytest.raises(common.UserError, match="train: other clips than those that small was trained on"):
+        run(tmp_path, tmp_path, "small", "litert", "--int8")
 
 
 # ---- how much may change ----
 
 
+def clips_of(*labels) -> list[Clip]:
+    return [Clip(Path("x"), "fan", "id_00", label, 1, 1, 1, 1, 1) for label in labels]
+
+
 def test_comparison_by_hand():
-    clips = [Clip(Path("x"), "fan", "id_00", label, 1, 1, 1, 1, 1) for label in (0, 0, 1, 1)]
     before, after = np.array([1.0, 2, 3, 4]), np.array([1.0, 3.5, 3, 4])
-    found = export.compare(clips, before, after, {"id_00": 2.5})
-    assert (found.n_clips, found.largest, found.relative, found.n_changed) == (4, 1.5, 0.6, 1)
+    found = comparison.compare(clips_of(0, 0, 1, 1), (before, {"id_00": 2.5, "all": 9}), (after, {"all": 2.5}))
+    assert (found.n_clips, found.largest, found.relative, found.n_changed) == (4, 1.5, 1.0, 1)  # quartiles 1.75, 3.25
     assert found.aucs == (1.0, 0.75)
     assert found.correlation == pytest.approx(0.8)
-    others = [dataclasses.replace(clip, label=None) for clip in clips]
-    unlabelled = export.compare(others, before, after, {})
-    assert (unlabelled.aucs, unlabelled.relative, unlabelled.n_changed) == (None, 0.75, 0)
+    unlabelled = comparison.compare(clips_of(*4 * [None]), (before, {"all": 0}), (after, {"all": 0}))
+    assert (unlabelled.aucs, unlabelled.n_changed) == (None, 0)
     assert "no AUC without labels" in unlabelled.text()
+
+
+def test_what_is_far_off_hides_no_difference():
+    """Neither a threshold nor a clip; and far from zero, the same difference is the same."""
+    scores = np.arange(12.0)
+    changed = scores + 0.1 * (scores == 5)
+    for offset, far, limit in ((0, 0, 1), (1e3, 0, 1), (0, 1e12, 1), (0, 0, 1e12)):
+        one = np.array([*scores + offset, far])
+        other = np.array([*changed + offset, far])
+        found = comparison.compare(clips_of(*13 * [0]), (one, {"all": limit}), (other, {"all": limit}))
+        assert found.relative > 1e-3
+
+
+def test_each_set_of_thresholds_decides_for_its_scores():
+    scores = np.arange(10.0)
+    found = comparison.compare(clips_of(*5 * [0, 1]), (scores, {"all": 4.5}), (2 * scores, {"all": 9}))
+    assert (found.n_changed, round(found.correlation, 9)) == (0, 1)
+    found = comparison.compare(clips_of(*5 * [0, 1]), (scores, {"all": 4.5}), (2 * scores, {"all": 4.5}))
+    assert found.n_changed == 2
+    assert "more than 10% of the verdicts change" in found.fault(int8=True, precision="float32")
 
 
 @pytest.mark.parametrize(("relative", "precision", "wrong"), [
     (1e-4, "float32", False), (1e-2, "float32", True), (1e-2, "mixed_float16", False), (float("nan"), "float32", True),
 ])  # fmt: skip
 def test_bounds(relative, precision, wrong):
-    comparison = export.Comparison(1, 1.0, relative, None, 1.0, 0)
-    assert bool(export.fault(comparison, int8=False, precision=precision)) is wrong
+    found = comparison.Comparison(1, 1.0, relative, None, 1.0, 0)
+    assert bool(found.fault(int8=False, precision=precision)) is wrong
 
 
 def test_a_network_that_scores_otherwise_is_refused(families, tmp_path, monkeypatch):
@@ -329,9 +353,23 @@ def test_a_network_that_scores_otherwise_is_refused(families, tmp_path, monkeypa
 
     monkeypatch.setattr(runtimes, "load", broken)
     with pytest.raises(
-        common.UserError, match=r"small_fan, saved_model: a score differs by more than 0.001 of it or of the"
+        common.UserError, match=r"small_fan, saved_model: a score differs by more than 0.001 of the spread"
     ):
         run(families, tmp_path, "small", "saved_model")
+    assert not list((tmp_path / "dev" / "saved_model").iterdir())
+
+
+@pytest.mark.parametrize("system", ["near"])
+def test_a_json_that_scores_otherwise_is_refused(families, tmp_path, monkeypatch, system):
+    """One without the decorrelation, for instance; there is no network that could differ."""
+    original = facts._reference_facts
+
+    def incomplete(*arguments) -> dict:
+        return {key: value for key, value in original(*arguments).items() if key != "matrix"}
+
+    monkeypatch.setattr(facts, "_reference_facts", incomplete)
+    with pytest.raises(common.UserError, match="near_fan, saved_model: a score differs by more than 0.001 of the sp"):
+        run(families, tmp_path, system, "saved_model")
     assert not list((tmp_path / "dev" / "saved_model").iterdir())
 
 
@@ -339,20 +377,12 @@ def test_a_network_that_scores_otherwise_is_refused(families, tmp_path, monkeypa
 
 
 @pytest.fixture
-def example():
-    need("onnx")
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("score_onnx", EXAMPLE))
-    module.__spec__.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def said(example, capsys):
+def said(capsys):
     """What the example prints."""
 
     def call(*arguments) -> list[list[str]]:
         capsys.readouterr()
-        example.main(*map(str, arguments))
+        json_scores.example.main(*map(str, arguments))
         return [*csv.reader(capsys.readouterr().out.splitlines())]
 
     return call
@@ -374,30 +404,53 @@ def test_the_example_gives_the_same_scores(families, onnx, test_clips, said, sys
 
 @pytest.mark.parametrize("score", ["lof", "density", "knn"])
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan", "cosine"])
-def test_the_example_has_every_detector(example, score, metric):
+@pytest.mark.parametrize("kind", ["embeddings", "descriptors", "without decorrelation"])
+@pytest.mark.parametrize("lof_per", ["machine_id", "machine_type"])
+def test_the_json_has_every_detector(tmp_path, score, metric, kind, lof_per):
+    """Scores from the JSON alone are those of the detectors."""
+    model = config.load_config(SHIPPED).systems["dense_l2_softmax" if kind == "embeddings" else "neighbors"].model
+    keys = {"score": score, "metric": metric, "lof_per": lof_per, "n_neighbors": 4, "n_nearest": 3}
+    keys |= {"decorrelation": 0.0} if kind == "without decorrelation" else {}
+    model = dataclasses.replace(model, **keys)
     rng = np.random.default_rng(0)
-    train, outputs = rng.normal(1, 1, (12, 5)), rng.normal(1, 1, (2, 5))
+    vectors = (rng.normal(1, 1, (36, 16)) @ rng.normal(size=(16, 16))).astype(np.float32)
+    vectors[:, 3] = 2  # never changes
+    train, test, names = vectors[:24], vectors[24:], ["id_00", "id_02"]
+    remembered = Memory(np.array(24 * ["x"]), np.array(12 * names), train, np.zeros(24, np.float32))
+    for widths, combine in (([16], "sum"), ([6, 10], "sum"), ([6, 10], "max")):
+        said = facts.detector_facts(model, remembered, widths=widths, combine=combine)
+        (tmp_path / "x.json").write_text(json.dumps({"score": said}))
+        content = json_scores.example.read(tmp_path / "x.json")
+        clips = [SimpleNamespace(machine_id=name) for name in 6 * names]
+        if lof_per == "machine_type":
+            clips[0].machine_id = "id_09"  # without training clips
+        found = json_scores.scores(content, clips, [(vector, vector) for vector in test[:, None]])
+        ids = [clip.machine_id for clip in clips]
+        expected = remembered.joint_scores(model, test, ids, widths=widths, combine=combine)
+        np.testing.assert_allclose(found, expected, rtol=1e-3 if metric == "cosine" else 1e-4)
+
+
+def test_windows_of_the_example():
+    log_mel = np.random.default_rng(0).normal(size=(11, 7)).astype(np.float32)
+    found = json_scores.example.network_inputs(log_mel, {"windows": {"frames": 3}})
+    np.testing.assert_array_equal(found[..., 0], embedding.clip_windows(log_mel.astype(np.float16), 3))
+    found = json_scores.example.network_inputs(log_mel, {"windows": {"frames": 3, "hop": 2}})
+    np.testing.assert_array_equal(found, common.stack_frames(log_mel.T, frames=3)[::2])
+    outputs = np.random.default_rng(1).normal(1, 1, (2, 5))
     outputs /= np.linalg.norm(outputs, axis=1, keepdims=True)
-    settings = {"score": score, "n_neighbors": 4, "n_nearest": 3, "metric": metric}
-    reference = {"machine_ids": {"id_00": {"vectors": train.tolist()}}}
-    system = {"windows": {"frames": 3}, "score": {**settings, "parts": [reference]}}
-    windows = []
-    network = lambda inputs: windows.append(inputs) or outputs  # noqa: E731
-    log_mel = rng.normal(size=(5, 7)).astype(np.float32)
-    found = example.detector_score(log_mel, network, system, "id_00")
-    np.testing.assert_array_equal(windows[0][..., 0], embedding.clip_windows(log_mel.astype(np.float16), 3))
-    vector = embedding.clip_embeddings(outputs, [2])
-    assert found == pytest.approx(outliers.outlier_scores(train, vector, **settings)[0])
+    np.testing.assert_allclose(json_scores.example.clip_vector(outputs), embedding.clip_embeddings(outputs, [2])[0])
 
 
-def test_the_example_knows_softmax(example):
+def test_the_example_knows_softmax():
     logits = np.array([[1.0, 2.0], [3.0, 3.0]])
     score = {"classes": ["fan/id_00", "fan/id_02"], "class_is": "machine_id"}
-    system = {"windows": {"frames": 3}, "score": score, "machine_type": "fan"}
-    found = example.softmax_score(np.zeros((5, 7), np.float32), lambda inputs: logits, system, "id_02")
+    system = {"score": score, "machine_type": "fan"}
+    found = json_scores.example.softmax_score(None, logits, system, "id_02")
     assert found == pytest.approx((np.log(1 + np.exp(-1)) + np.log(2)) / 2)
+    of_networks = json_scores.example.softmax_score(None, logits[:, None].repeat(2, 1), system, "id_02")
+    assert of_networks == pytest.approx(found)
     score |= {"classes": ["ToyCar", "fan"], "class_is": "machine_type"}
-    assert example.softmax_score(np.zeros((5, 7), np.float32), lambda inputs: logits, system, "id_09") == found
+    assert json_scores.example.softmax_score(None, logits, system, "id_09") == found
 
 
 def test_the_example_needs_nothing_of_the_project(onnx, tmp_path, test_clips):
@@ -410,12 +463,12 @@ def test_the_example_needs_nothing_of_the_project(onnx, tmp_path, test_clips):
     modules = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert {"numpy", "soundfile", "onnxruntime"} <= modules
     assert not modules & {"common", "config", "tensorflow", "keras", "scipy", "librosa", "sklearn", "yaml"}
-    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 120
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 170
 
 
 def test_the_example_says_what_it_cannot_score(onnx, test_clips, said):
     for name in ("near", "dense", "all"):
-        with pytest.raises(SystemExit, match="this example scores those that do"):
+        with pytest.raises(SystemExit, match="this example hears those that do"):
             said(onnx / f"{name}_fan.json", "id_00", test_clips[0])
 
 
