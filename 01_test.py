@@ -5,14 +5,18 @@ python 01_test.py -e                            score eval_data/<machine type>/t
 python 01_test.py -e --training-data dev+eval   the same with models trained on both training sets
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import common
 import config
+from audio import profile
 from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types, without_auc
 from evaluation import embedding_figure, result_record, results
 from training.families import family_of
+
+logger = logging.getLogger(__name__)
 
 
 def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[Clip]]:
@@ -80,6 +84,18 @@ def report(settings: config.Config, args, systems: Sequence[config.System], clip
         raise common.UserError("\n".join(faults))
 
 
+def unlike_training(run, systems: Sequence[config.System], clips: dict[str, list[Clip]]) -> list[str]:
+    """Lines on test clips that are not like the training clips, or are copies; what systems have in common once."""
+    lines = {}
+    for system in systems:
+        for machine_type, test_clips in clips.items():
+            if usual := run.usual(system, machine_type):
+                found = profile.misfits(test_clips, usual, "test clips")
+                found += profile.copies(test_clips, "test clips", usual["sounds"])
+                lines |= dict.fromkeys(f"{machine_type}: {line}" for line in found)
+    return [*lines]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then score; CSVs go to <result_directory>/<training data>/<system>/."""
     args = parse_arguments(argv)
@@ -106,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.require_writable(systems, models=False)
         for system in systems:
             family_of(system).require(run, system, clips)
+        for line in unlike_training(run, systems, clips):
+            logger.warning("%s", line)
         for system in systems:
             for machine_type, test_clips in clips.items():
                 with enough_memory(system):

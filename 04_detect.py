@@ -101,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         bar = stack.enter_context(progress_bar(len(windows), settings.fit.verbose))
         run = Run(settings, args.training_data, bar)
+        if usual := run.usual(system, args.machine_type):
+            detection.require_alike(system, windows, usual)
         verdicts = detection.judge(run, system, windows, args.machine_id, names)
         bar.close()
         print(detection.table(verdicts))

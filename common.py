@@ -175,22 +175,41 @@ def load_wav(
     first, n_samples : int [samples], the part; -1: to the end
     channel : a number from 0, or mean; None: the only one, or (n_samples, n_channels) where there are several
     """
-    import soundfile
-
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile_library().SoundFile(path) as file:
             sample_rate = file.samplerate
             file.seek(first)
-            if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
-                samples = one_channel(file.read(n_samples, dtype="int16"), channel)
-                waveform = samples * np.float32(2**-15)
-            else:
-                waveform = one_channel(file.read(n_samples, dtype="float32"), channel)
+            waveform = one_channel(read_samples(file, n_samples), channel)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
     if not np.isfinite(waveform).all():
         raise UserError(f"{path}: has samples that are not finite numbers; replace or remove it")
     return waveform, sample_rate
+
+
+def soundfile_library():
+    """The module that reads sound.
+
+    Raises
+    ------
+    UserError : if it cannot be loaded.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError, AttributeError) as error:
+        raise UserError(
+            f"The library that reads sound cannot be loaded ({error})\nInstall it: python -m pip install "
+            "--force-reinstall soundfile; where that brings no libsndfile: apt-get install libsndfile1, or "
+            "conda install libsndfile."
+        ) from error
+    return soundfile
+
+
+def read_samples(file, n_samples: int) -> np.ndarray:
+    """The next samples of an opened file, (n,) or (n, n_channels), float32 in [-1, 1]; -1: to the end."""
+    if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
+        return file.read(n_samples, dtype="int16") * np.float32(2**-15)
+    return file.read(n_samples, dtype="float32")
 
 
 def one_channel(samples: np.ndarray, channel: int | str | None) -> np.ndarray:
