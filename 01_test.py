@@ -7,7 +7,6 @@ python 01_test.py -e --training-data dev+eval   the same with models trained on 
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import common
 import config
@@ -40,7 +39,7 @@ def parse_arguments(argv: Sequence[str] | None):
     parser = common.argument_parser(__doc__)
     parser.add_argument(
         "--official-model",
-        type=Path,
+        type=common.user_path,
         metavar="DIR",
         help="score with model_<machine type>.hdf5 of the official baseline",
     )

@@ -10,8 +10,10 @@ import functools
 import logging
 import os
 import sys
+import tempfile
+import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,13 @@ __version__ = "1.0.0"
 LOG_FILE = "baseline.log"
 BROKEN_PIPE = 128 + 13  # what a shell reports of a program that SIGPIPE ends
 MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
+
+ADVICE = {  # on errors of the file system
+    errno.ENOSPC: "The disk is full: make room there",
+    errno.EDQUOT: "Your share of the disk is used up: delete files of yours there, have the quota raised",
+    errno.EFBIG: "The file would be larger than allowed, by the file system or `ulimit -f`: raise the limit",
+    errno.EROFS: "The file system can only be read: have it mounted for writing",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +52,52 @@ def fault_list(title: str, faults: Sequence[str], advice: str) -> UserError:
     return UserError("\n".join([*lines, advice]))
 
 
+@contextlib.contextmanager
+def environment(**values: str | None) -> Iterator[None]:
+    """Have environment variables other values for a while, None: not be set."""
+    before = {name: os.environ.pop(name, None) for name in values}
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 # ---- command line and logging ----
+
+
+def user_path(text: str) -> Path:
+    """Path that an argument means: ``~`` is the home folder, which the shell leaves in ``--option=~/x``."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # nobody's home
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+
+
+def with_paths(argv: Sequence[str] | None) -> list[str]:
+    """Arguments, of which a file whose name begins with a dash is no option."""
+    argv = sys.argv[1:] if argv is None else argv
+    return [f"./{text}" if text.startswith("-") and text != "-" and Path(text).exists() else text for text in argv]
+
+
+def expanded(text: str) -> list[Path]:
+    """Files and folders that an argument means.
+
+    A pattern such as ``recordings/*.wav`` is left to the program by the Windows shell; a name may be in the other
+    Unicode form, as Macs write it.
+    """
+    path = user_path(text)
+    if path.exists():
+        return [path]
+    for form in ("NFC", "NFD"):
+        if (other := Path(unicodedata.normalize(form, str(path)))).exists():
+            return [other]
+    if set(text) & set("*?["):
+        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or [path]
+    return [path]
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
@@ -57,7 +111,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
     split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
     parser.add_argument(
-        "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
+        "--config", type=user_path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
     )
     parser.add_argument("--system", action="append", metavar="NAME", help="system of the YAML to run; may be repeated")
     parser.add_argument(
@@ -119,7 +173,7 @@ def _exit_code(main: Callable[[], None]) -> int:
         return BROKEN_PIPE
     except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
         logger.debug("file system error", exc_info=True)
-        advice = "Make room there" if error.errno == errno.ENOSPC else "Make it accessible"
+        advice = ADVICE.get(error.errno, "Make it accessible")
         logger.error("A file or folder cannot be used: %s\n%s, or name another in the YAML.", error, advice)
     except MemoryError as error:
         logger.debug("out of memory", exc_info=True)
@@ -224,9 +278,12 @@ def one_channel(samples: np.ndarray, channel: int | str | None) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> "scipy.sparse.csr_array":
     """Mel filter bank of librosa, shape (n_mels, 1 + n_fft // 2), float32; one value in 64 is not 0."""
-    import librosa.filters  # takes a second and 110 MB: here, so that what comes from the cache does without
     import scipy.sparse
 
+    # librosa takes a second and 110 MB: here, so that what comes from the cache does without. Its numba wants to write,
+    # if not beside librosa then in the home folder, which may be closed, or not be.
+    with tempfile.TemporaryDirectory() as folder, environment(NUMBA_CACHE_DIR=folder):
+        import librosa.filters
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on empty filters, by no name that the user knows
         filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)

@@ -305,8 +305,8 @@ def uncut(clips: Sequence["Clip"]) -> list[str]:
         return []
     folder = clips[0].path.parent
     return [
-        f"{len(clips)} training clips, of up to {longest:.0f} s: what differs from clip to clip is learnt, of thirty or "
-        "more, as long as what is to be judged. Cut them, and move the uncut away: ffmpeg -i IN.wav -f segment "
+        f"{len(clips)} training clips, of up to {longest:.0f} s: what differs from clip to clip is learnt, of thirty "
+        "or more, as long as what is to be judged. Cut them, and move the uncut away: ffmpeg -i IN.wav -f segment "
         f"-segment_time 10 -c copy {folder}/part_%04d.wav"
     ]
 

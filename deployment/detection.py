@@ -115,16 +115,21 @@ def recordings(arguments: Sequence[str], standard_input: BinaryIO, folder: Path)
             path = folder / "standard_input.wav"
             path.write_bytes(standard_input.read())
             names[path] = argument
-        elif Path(argument).is_dir():
-            found = wav_paths(Path(argument))
-            if not found:
-                raise UserError(f"{argument}: no wav file in this folder")
-            names |= {path: str(path) for path in found}
-        elif Path(argument).is_file():
-            names[Path(argument)] = argument
         else:
-            raise UserError(f"{argument}: no such file or folder (looked for {Path(argument).resolve()})")
+            names |= {path: str(path) for path in _files(argument)}
     return names
+
+
+def _files(argument: str) -> list[Path]:
+    """Wav files that an argument means: a file, those of a folder, those that a pattern fits."""
+    found = []
+    for path in common.expanded(argument):
+        if not path.exists():
+            raise UserError(f"{argument}: no such file or folder (looked for {path.resolve()})")
+        found += wav_paths(path) if path.is_dir() else [path]
+    if not found:
+        raise UserError(f"{argument}: no wav file in this folder")
+    return found
 
 
 def check_recordings(
