@@ -276,7 +276,7 @@ def _instead(folder: Path, names: str, normal_only: bool) -> str:
         return ""
     within = sorted(entry.name for entry in folder.iterdir() if wav_paths(entry))
     if within and normal_only:
-        return f" but {others}; put the normal ones of {', '.join(within)} into {folder.name} itself"
+        return f" but {others}; put the normal clips into train itself: mv {folder / within[0]}/*.wav {folder}"
     if any(name.lower() in FOLDER_LABELS for name in within):
         return f" but {others}; with names: any in the YAML, its folders normal and anomaly or abnormal are read"
     if within:

@@ -21,10 +21,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from audio import wav
 from audio.clips import Clip, load_clip
 from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
-from common import MAX_FAULTS_SHOWN, UserError, log_mel_energies, n_frames
+from common import UserError, log_mel_energies, n_frames
 from config import Descriptor, Feature, Modulation
 from storage.files import path_beside, remove_leftovers_once
 
@@ -270,26 +269,16 @@ def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]
     threads = joblib.Parallel(
         n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
     )
-    clipped: list[str] = []
     # Each clip has a thread: products that took several would wait for each other, twenty times as long.
     with threadpoolctl.threadpool_limits(1, "blas"):
         if clips:  # alone: what it takes is imported by one thread
-            yield _block(clips[0], quantity, clipped)
-        yield from threads(joblib.delayed(_block)(clip, quantity, clipped) for clip in clips[1:])
-    if clipped:
-        logger.warning(
-            "%d clips are overdriven, over half of their samples stand at the highest or lowest value: %s%s",
-            len(clipped),
-            ", ".join(sorted(clipped)[:MAX_FAULTS_SHOWN]),
-            ", ..." if len(clipped) > MAX_FAULTS_SHOWN else "",
-        )
+            yield _block(clips[0], quantity)
+        yield from threads(joblib.delayed(_block)(clip, quantity) for clip in clips[1:])
 
 
-def _block(clip: Clip, quantity: Quantity, clipped: list[str]) -> np.ndarray:
-    """Block of one clip, computed; the path of one that is overdriven goes to ``clipped``."""
+def _block(clip: Clip, quantity: Quantity) -> np.ndarray:
+    """Block of one clip, computed."""
     waveform, sample_rate = load_clip(clip)
-    if wav.is_clipped(waveform):
-        clipped.append(str(clip.path))
     with np.errstate(over="ignore"):  # is found below
         block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)
     shape = (quantity.rows(clip), quantity.width)

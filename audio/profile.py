@@ -35,7 +35,7 @@ CLIPPED = 0.1  # lowest peak of what was overdriven: a very quiet clip has few v
 PERCENTILES = (5, 50, 95)  # that training keeps of each measure
 FEW, LONG = 3, 60  # clips, and [s]: recordings that nobody has cut
 NAMED = 3  # clips in a line of a warning
-TOO_SHORT = 0.5  # share of the training clips' length below which a descriptor says nothing
+TOO_SHORT = 0.5  # of the training clips' length: up to it a descriptor tells the length, not the machine
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def measure(path: Path, channel: int | str | None) -> Profile:
     sums, extremes, spectrum, checks = np.zeros(3), [], np.zeros(BLOCK // 2 + 1), (0, 1)
     n_blocks, n_silent, first, alive = 0, 0, None, False
     window = np.sqrt(8 / 3) * np.hanning(BLOCK + 1)[:-1].astype(np.float32) / BLOCK  # of the noise's own power
-    with soundfile_library().SoundFile(path) as file:
+    ignored = np.errstate(over="ignore", invalid="ignore")  # of samples that are refused below
+    with soundfile_library().SoundFile(path) as file, ignored:
         sample_rate = file.samplerate
         while len(samples := read_samples(file, AT_ONCE)):
             first = samples[0] if first is None else first
@@ -213,7 +214,7 @@ MEASURES = {
         lambda clip: clip.profile.clipped,
         "{:.0%} of the samples",
         lambda low, median: -NONE,
-        lambda high, median: high + 0.01,
+        lambda high, median: min(high + 0.01, 0.5),
         "",
         "are overdriven: they stand at the highest or lowest value",
         "Lower the gain",
@@ -294,7 +295,7 @@ def too_short(clips: Sequence["Clip"], usual: Mapping) -> list[str]:
         f"{clip.path}: {clip.n_samples / clip.sample_rate:.1f} s; the training clips have "
         f"{_span(MEASURES['length'], shortest, usual['length'][2])}"
         for clip in clips
-        if clip.n_samples / clip.sample_rate < TOO_SHORT * shortest
+        if clip.n_samples / clip.sample_rate <= TOO_SHORT * shortest
     ]
 
 

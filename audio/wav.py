@@ -9,8 +9,6 @@ import struct
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG
 
-import numpy as np
-
 from common import soundfile_library
 
 FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
@@ -97,8 +95,8 @@ def _require_channel(sound, channel: int | str | None) -> None:
     last = sound.channels - 1
     if channel is None and last > 0:
         raise ValueError(
-            f"{last + 1} channels; expected one. Set channel in the YAML, as fits models trained on one channel too: a "
-            f"number from 0 (the first) to {last}, or mean; or mix it down: ffmpeg -i IN.wav -ac 1 OUT.wav"
+            f"{last + 1} channels; expected one. Set channel: 0 in the YAML, which fits models trained on one channel "
+            f"too (from 0 to {last}, or mean), or mix it down: ffmpeg -i IN.wav -ac 1 OUT.wav"
         )
     if isinstance(channel, int) and channel > last:
         raise ValueError(f"no channel {channel}: it has {last + 1}, from 0 to {last}")
@@ -155,15 +153,3 @@ def _is_sound(stream, position: int, size: int, order: str) -> bool:
     stream.seek(position)
     rest = stream.read(PADDING + 1)
     return len(rest) >= 8 and not rest.startswith((b"ID3", b"TAG")) and (any(rest) or len(rest) > PADDING)
-
-
-def is_clipped(waveform: np.ndarray) -> bool:
-    """True where over half of the samples stand at the highest or lowest value: the microphone's input was overdriven.
-
-    A recording that is very quiet throughout has few values, and is none of these.
-    """
-    for samples in (waveform[::16], waveform):  # of most clips, a few samples tell
-        low, high = samples.min(), samples.max()
-        if max(-low, high) < 0.1 or np.count_nonzero((samples == low) | (samples == high)) <= len(samples) / 2:
-            return False
-    return True

@@ -194,7 +194,7 @@ def require_alike(system: System, windows: Sequence[Clip], usual: dict) -> None:
     """
     short = profile.too_short(windows, usual)
     if short and any(isinstance(one.model, DESCRIBED) for one in (system, *system.members)):
-        title = f"Recordings under half as long as the training clips, of which {system.name} can say nothing"
+        title = f"Recordings at most half as long as the training clips, of which {system.name} can say nothing"
         raise fault_list(title, short, "Record for longer, leave these out, or train on clips of this length.")
     for line in profile.misfits(windows, usual, "recordings"):
         logger.warning("%s", line)
