@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import common
 import config
-from audio import profile
 from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types, without_auc
 from evaluation import embedding_figure, result_record, results
 from training.families import family_of
+from training.usual import unlike_training
 
 logger = logging.getLogger(__name__)
 
@@ -81,18 +81,6 @@ def report(settings: config.Config, args, systems: Sequence[config.System], clip
         print("No AUC, for which it takes normal and anomalous clips, of:", *unrated, sep="\n  ")
     if faults:
         raise common.UserError("\n".join(faults))
-
-
-def unlike_training(run, systems: Sequence[config.System], clips: dict[str, list[Clip]]) -> list[str]:
-    """Lines on test clips that are not like the training clips, or are copies; what systems have in common once."""
-    lines = {}
-    for system in systems:
-        for machine_type, test_clips in clips.items():
-            if usual := run.usual(system, machine_type):
-                found = profile.misfits(test_clips, usual, "test clips")
-                found += profile.copies(test_clips, "test clips", usual["sounds"])
-                lines |= dict.fromkeys(f"{machine_type}: {line}" for line in found)
-    return [*lines]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

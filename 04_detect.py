@@ -11,6 +11,7 @@ from pathlib import Path
 import common
 import config
 from deployment import detection
+from training.usual import require_alike
 
 DESCRIPTION = """Say of each recording whether the machine sounds normal, by a system that 00_train.py has trained.
 
@@ -52,7 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--system", metavar="NAME", help="system of the YAML that judges; default: the YAML's system")
     parser.add_argument(
         "--training-data",
-        choices=config.TRAINING_DATA,
+        choices=common.TRAINING_DATA,
         default="dev",
         help="what the system was trained on; default: %(default)s",
     )
@@ -110,8 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         bar = stack.enter_context(progress_bar(len(windows), settings.fit.verbose))
         run = Run(settings, args.training_data, bar)
-        if usual := run.usual(system, args.machine_type):
-            detection.require_alike(system, windows, usual)
+        require_alike(run, system, windows)
         verdicts = detection.judge(run, system, windows, args.machine_id, names)
         bar.close()
         print(detection.table(verdicts))

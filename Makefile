@@ -38,6 +38,7 @@ torture: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/benchmark.py

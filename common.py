@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"
 
 LOG_FILE = "baseline.log"
+TRAINING_DATA = ("dev", "eval", "dev+eval")
 BROKEN_PIPE = 128 + 13  # what a shell reports of a program that SIGPIPE ends
 MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
 

@@ -19,8 +19,9 @@ from keras import layers
 
 from audio import features
 from audio.clips import Clip
+from audio.settings import Feature
 from common import UserError, stack_frames
-from config import ConvAutoencoder, DenseAutoencoder, Feature, OfficialModel, System, VariationalAutoencoder
+from config import ConvAutoencoder, DenseAutoencoder, OfficialModel, System, VariationalAutoencoder
 from detectors import decision
 from storage.records import record_path
 from training import distribution

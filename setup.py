@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 EXPORT = [
     "tf2onnx>=1.17,<2",
@@ -19,6 +19,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     py_modules=sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "setup"),
+    packages=find_packages(exclude=["tests*", "benchmarks*", "docs*", "examples*"]),
+    package_data={"": ["*.yaml"]},
     install_requires=[
         "tensorflow>=2.20,<2.23",
         "keras>=3.12,<4",
@@ -30,6 +32,7 @@ setup(
         "soundfile>=0.12,<1",
         "matplotlib>=3.8,<4",
         "pyyaml>=6,<7",
+        "pydantic>=2.7,<3",
         "tqdm>=4.66,<5",
         "requests>=2.31,<3",
         "urllib3>=2,<3",
@@ -37,6 +40,6 @@ setup(
     extras_require={
         "export": EXPORT,
         "openvino": ["openvino>=2025,<2027"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", *EXPORT],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "import-linter>=2,<3", *EXPORT],
     },
 )

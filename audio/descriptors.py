@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 
+from audio.settings import Modulation
 from common import UserError
 
 FLAT = 1e-3  # [dB] deviations are told apart above it; the rounding of log-mel energies is a hundredth of it
@@ -40,37 +41,21 @@ def band_statistics(log_mel: np.ndarray, *, level: float) -> np.ndarray:
 
 
 def modulation_spectrum(
-    waveform: np.ndarray,
-    sample_rate: int,
-    *,
-    n_bands: int,
-    low_frequency: float,
-    high_frequency: float | None,
-    window: float,
-    hop: float,
-    power: int,
-    n_modulations: int,
-    low_modulation: float,
-    high_modulation: float,
-    segment: float,
-) -> np.ndarray:
+    waveform: np.ndarray, sample_rate: int, settings: Modulation
+) -> np.ndarray:  # (n_bands, n_modulations)
     """How strongly, and how fast, the envelope of each frequency band goes up and down.
 
     Parameters
     ----------
     waveform : ndarray, shape (n_samples,), in [-1, 1]
     sample_rate : int [Hz]
-    n_bands : int, gammatone bands, evenly spaced on the scale of equivalent rectangular bandwidths
-    low_frequency, high_frequency : float [Hz], of the bands; None: up to half the sample rate
-    window, hop : float [s], of the short-time spectrum, whose bands' envelopes are looked at
-    power : int, of the envelopes: 1 for magnitudes, 2 for energies
-    n_modulations : int, modulation bands, a constant factor apart
-    low_modulation, high_modulation : float [Hz], centres of the first and last
-    segment : float [s], stretch of an envelope that one transform covers; the next begins half of it later
+    settings : gammatone bands, evenly spaced on the scale of equivalent rectangular bandwidths; the short-time spectrum
+        whose bands' envelopes are looked at; modulation bands, a constant factor apart; the stretch of an envelope that
+        one transform covers, of which the next begins half a stretch later
 
     Returns
     -------
-    ndarray, shape (n_bands, n_modulations), float32, natural logarithm of the mean energy; ``-36 * power`` in silence.
+    ndarray, float32, natural logarithm of the mean energy; ``-36 * power`` in silence.
 
     Raises
     ------
@@ -83,22 +68,22 @@ def modulation_spectrum(
     Transactions on Audio, Speech, and Language Processing 18(7), 2010; for machines Tiwari et al., DCASE 2020. Their
     band-passes of second order and Q = 2 are weights on the transform of the envelope here.
     """
-    waveform = np.asarray(waveform, np.float32)
+    waveform, s = np.asarray(waveform, np.float32), settings
     if waveform.ndim != 1 or not waveform.size:
         raise ValueError(f"expected a waveform of shape (n_samples,), got {waveform.shape}")
-    top = _highest_frequency(sample_rate, low_frequency, high_frequency)
-    hop_length = max(1, round(hop * sample_rate))
+    top = _highest_frequency(sample_rate, s.low_frequency, s.high_frequency)
+    hop_length = max(1, round(s.hop * sample_rate))
     rate = sample_rate / hop_length  # [Hz] of the envelopes
-    _require(high_modulation <= rate / 2, "high_modulation", high_modulation, rate / 2, "or a shorter hop")
-    window_length = max(2, round(window * sample_rate))
-    weights = _gammatone_weights(sample_rate, window_length, n_bands, low_frequency, top)
+    _require(s.high_modulation <= rate / 2, "high_modulation", s.high_modulation, rate / 2, "or a shorter hop")
+    window_length = max(2, round(s.window * sample_rate))
+    weights = _gammatone_weights(sample_rate, window_length, s.n_bands, s.low_frequency, top)
     if len(waveform) < window_length:
         waveform = np.pad(waveform, (0, window_length - len(waveform)))
     frames = np.lib.stride_tricks.sliding_window_view(waveform, window_length)[::hop_length]
-    length = max(4, round(segment * rate))  # [frames]
-    gains = _modulation_gains(length, rate, n_modulations, low_modulation, high_modulation)
-    energies = _modulation_energies(frames, weights, gains, length=length, power=power)
-    return np.log(energies + sys.float_info.epsilon**power).astype(np.float32)
+    length = max(4, round(s.segment * rate))  # [frames]
+    gains = _modulation_gains(length, rate, s.n_modulations, s.low_modulation, s.high_modulation)
+    energies = _modulation_energies(frames, weights, gains, length=length, power=s.power)
+    return np.log(energies + sys.float_info.epsilon**s.power).astype(np.float32)
 
 
 def _modulation_energies(

@@ -23,8 +23,8 @@ import numpy as np
 
 from audio.clips import Clip, load_clip
 from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
+from audio.settings import Descriptor, Feature, Modulation
 from common import UserError, log_mel_energies, n_frames
-from config import Descriptor, Feature, Modulation
 from storage.files import path_beside, remove_leftovers_once
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
@@ -63,13 +63,12 @@ def log_mel(feature: Feature) -> Quantity:
 
 def modulation(settings: Modulation) -> Quantity:
     """Modulation spectrum, a row per clip."""
-    keys = dataclasses.asdict(settings)
 
     def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        return modulation_spectrum(waveform, sample_rate, **keys).reshape(1, -1)
+        return modulation_spectrum(waveform, sample_rate, settings).reshape(1, -1)
 
     width = settings.n_bands * settings.n_modulations
-    return Quantity("modulation spectra", tuple(keys.values()), width, lambda clip: 1, compute)
+    return Quantity("modulation spectra", dataclasses.astuple(settings), width, lambda clip: 1, compute)
 
 
 def statistics(feature: Feature, level: float) -> Quantity:

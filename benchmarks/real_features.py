@@ -213,7 +213,7 @@ def embeddings(
     import metric_model
     from training import clip_trainer, embedding
     from training.fit import epoch_batches
-    from training.optimizers import falling_rate
+    from training.optimizers import schedule
 
     vectors = np.concatenate([features.train[key] for key in keys])
     labels = np.repeat(np.arange(len(keys)), [len(features.train[key]) for key in keys])
@@ -230,7 +230,7 @@ def embeddings(
         epoch_batches(len(labels), seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle),
         steps_per_epoch=math.ceil(len(labels) / fit.batch_size),
         epochs=fit.epochs,
-        callbacks=[falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [],
+        callbacks=schedule(fit),
         shuffle=False,  # the batches are
         verbose=0,
     )

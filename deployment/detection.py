@@ -13,10 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 import common
-from audio import profile
 from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
-from common import UserError, fault_list
-from config import DESCRIBED, TRAINING_DATA, Config, Feature, System
+from audio.settings import Feature
+from common import TRAINING_DATA, UserError, fault_list
+from config import Config, System
 from detectors import decision
 from evaluation import fonts
 from storage.files import write_text, write_whole
@@ -179,25 +179,6 @@ def windows(clip: Clip, n_samples: int) -> list[Clip]:
         return [clip]
     starts = [*range(0, clip.n_samples - n_samples, n_samples), clip.n_samples - n_samples]
     return [dataclasses.replace(clip, first=start, n_samples=n_samples) for start in starts]
-
-
-def require_alike(system: System, windows: Sequence[Clip], usual: dict) -> None:
-    """Warn of recordings that are not like the training clips.
-
-    Parameters
-    ----------
-    usual : see :func:`audio.profile.summary`
-
-    Raises
-    ------
-    UserError : naming those whose score would say nothing: they are too short for a descriptor.
-    """
-    short = profile.too_short(windows, usual)
-    if short and any(isinstance(one.model, DESCRIBED) for one in (system, *system.members)):
-        title = f"Recordings at most half as long as the training clips, of which {system.name} can say nothing"
-        raise fault_list(title, short, "Record for longer, leave these out, or train on clips of this length.")
-    for line in profile.misfits(windows, usual, "recordings"):
-        logger.warning("%s", line)
 
 
 # ---- verdicts ----

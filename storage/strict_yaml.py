@@ -1,18 +1,22 @@
-"""YAML files as plain values, read strictly."""
+"""YAML as plain values: nothing in it is executed, and what one reader takes for another thing is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-MAX_SHOWN = 80  # characters of a value in a message
-MAX_KEYS = 10_000  # of one block of the YAML
+MAX_KEYS = 10_000  # of one block
+MAX_SHOWN = 80  # characters of a key in a message
 
 
 def read_yaml(path: Path, *, aliases: bool = True) -> Any:
-    """Content of a YAML file as plain values; nothing in it is executed.
+    """Content of a YAML file as plain values.
 
-    Without ``aliases`` these (``*name``) are refused: by them, a few lines are a billion values.
+    Parameters
+    ----------
+    aliases : False for files that we have written: aliases (``*name``) are refused, as by them a few lines are a
+        billion values, and text such as 1e-3 stays text; True for files that people write
 
     Raises
     ------
@@ -21,7 +25,7 @@ def read_yaml(path: Path, *, aliases: bool = True) -> Any:
     """
     text = path.read_text(encoding="utf-8")
     try:
-        return yaml.load(text, Loader=_StrictLoader if aliases else _PlainLoader)
+        return yaml.load(text, Loader=_HandwrittenLoader if aliases else _PlainLoader)
     except RecursionError:
         raise ValueError("its brackets or blocks are nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
@@ -37,7 +41,7 @@ class _StrictLoader(yaml.SafeLoader):
         names = set()
         for child, _ in node.value:
             if not isinstance(child, yaml.ScalarNode):
-                continue  # is refused below
+                continue  # no key of ours; PyYAML refuses those that Python cannot look up
             if child.value in names:
                 fault = f"key {child.value[:MAX_SHOWN]} stands there twice"
                 raise yaml.constructor.ConstructorError(None, None, fault, child.start_mark)
@@ -53,10 +57,19 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _PlainLoader(_StrictLoader):
-    """The same without aliases, for files that we have written."""
+    """The same without aliases."""
 
     def compose_node(self, parent, index):
         """Compose a node unless it is an alias."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
         return super().compose_node(parent, index)
+
+
+class _HandwrittenLoader(_StrictLoader):
+    """The same with numbers such as 1e-3, which YAML 1.1 takes for text."""
+
+
+_HandwrittenLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)

@@ -13,6 +13,7 @@ import yaml
 import config
 import make_demo_data as demo
 from audio.clips import Clip, by_machine_type, check_clips
+from audio.settings import Feature
 from storage.files import write_text
 from training import process
 
@@ -121,7 +122,7 @@ def train_clips(dataset) -> dict[str, list[Clip]]:
 @pytest.fixture
 def official_feature() -> SimpleNamespace:
     """The official values of the ``feature`` block."""
-    return config.Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)
+    return Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)
 
 
 @pytest.fixture

@@ -306,7 +306,7 @@ def test_shapes_that_do_not_fit_are_refused(yaml_file, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kl_weight": -1}, r"systems.vae.model.kl_weight: -1.0; expected a number at least 0"),
+        ({"kl_weight": -1}, r"systems.vae.model.kl_weight: -1; expected a number at least 0"),
         ({"latent": 0}, r"systems.vae.model.latent: 0; expected a whole number at least 1"),
         ({"units": []}, r"systems.vae.model.units: \[\]; expected a list"),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 import common
 from audio import descriptors
+from audio.settings import Modulation
 
 RATE = 16_000  # [Hz]
 MODULATION = {
@@ -33,7 +34,7 @@ def modulated_tone(*, hz=1000, modulation=16, rate=RATE, seconds=4.0):
 
 
 def spectrum(waveform, rate=RATE, **changes):
-    return descriptors.modulation_spectrum(waveform, rate, **MODULATION | changes)
+    return descriptors.modulation_spectrum(waveform, rate, Modulation(**MODULATION | changes))
 
 
 # ---- modulation spectrum ----

@@ -21,6 +21,7 @@ import make_demo_data
 from audio.clips import Clip, load_clip, parse_clip_name
 from deployment import detection
 from detectors import decision
+from training.families import family_of
 
 RATE = make_demo_data.SAMPLE_RATE
 N_SAMPLES = int(OPTIONS.seconds * RATE)
@@ -61,7 +62,7 @@ def training_scores(work: Path, system: str = "small"):
     settings = config.load_config(work / "settings.yaml")
     with progress_bar(0, 0) as bar:
         chosen = settings.systems[system]
-        return chosen.module.training_scores(Run(settings, "dev", bar), chosen, "fan")
+        return family_of(chosen).training_scores(Run(settings, "dev", bar), chosen, "fan")
 
 
 # ---- what is said ----
@@ -137,7 +138,7 @@ def test_a_channel_of_several(tmp_path, test_folder):
     trained = detection.Trained(N_SAMPLES, RATE)
     checked = detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=1)
     np.testing.assert_array_equal(load_clip(checked[0])[0], waveform)
-    with pytest.raises(common.UserError, match="two: 2 channels; expected one. Set channel in the YAML"):
+    with pytest.raises(common.UserError, match="two: 2 channels; expected one. Set channel: 0"):
         detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=None)
 
 

@@ -20,6 +20,7 @@ import common
 import config
 import keras_model
 from audio.clips import Clip, parse_clip_name
+from audio.settings import Feature
 from deployment import export, runtimes
 from detectors import outliers
 from detectors.facts import plain_numbers
@@ -132,7 +133,7 @@ def test_again_takes_the_place_of_what_is_there(families, tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("kind", ["vae", "conv_ae", "windows"])
 def test_networks_for_inference(kind, precision):
-    feature = config.Feature(n_mels=32, frames=32, n_fft=1024, hop_length=512, power=2.0)
+    feature = Feature(n_mels=32, frames=32, n_fft=1024, hop_length=512, power=2.0)
     keras.config.set_dtype_policy(precision)
     try:
         if kind == "windows":

@@ -14,7 +14,7 @@ import common
 from audio import features
 from audio.clips import check_clips
 from audio.features import Cache
-from config import Feature
+from audio.settings import Feature
 from storage.files import path_beside
 
 RATE = 16_000  # [Hz]

@@ -112,9 +112,9 @@ def test_a_member_that_differs_is_named(yaml_file, tmp_path):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({}, "systems.both.model.members: empty"),
+        ({}, r"systems.both.model.members: \{\}; expected keys with values \(a system and its weight"),
         ({"nere": 1}, r"systems.both.model.members: nere: did you mean near\?"),
-        ({"near": 0}, "systems.both.model.members.near: 0.0; expected a number above 0"),
+        ({"near": 0}, "systems.both.model.members.near: 0; expected a number above 0"),
         ({"both": 1}, "systems.both.model.members: both: is a fusion itself"),
     ],
 )

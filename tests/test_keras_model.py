@@ -20,6 +20,7 @@ import config
 import keras_model
 from audio import features
 from audio.clips import check_clips
+from audio.settings import Feature
 from training import process, vector_errors, workload
 from training.model_records import model_path, resume_path
 from training.models import load_model
@@ -243,7 +244,7 @@ def test_mixed_precision_trains_and_scores(start, train_clips, precision):
 @pytest.fixture
 def network():
     """Small network with weights unlike those of a fresh one."""
-    feature = config.Feature(n_mels=32, frames=5, n_fft=1024, hop_length=512, power=2.0)
+    feature = Feature(n_mels=32, frames=5, n_fft=1024, hop_length=512, power=2.0)
     model = keras_model.build(config.DenseAutoencoder(units=(16, 4, 16)), feature)
     set_golden_weights(model)
     return model

@@ -317,24 +317,25 @@ def test_weights_of_a_file(tmp_path):
 
 
 def test_weights_that_do_not_fit(tmp_path):
-    with pytest.raises(common.UserError, match="model.weights: no file"):
+    with pytest.raises(common.UserError, match="model.weights: .*none.h5: "):
         build(model_with(weights=str(tmp_path / "none.h5")))
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
-    with pytest.raises(common.UserError, match="other.weights.h5 does not hold the weights of a Keras MobileNetV2"):
+    with pytest.raises(common.UserError, match="(?s)other.weights.h5: .*or a file of weights of a Keras MobileNetV2"):
         build(model_with(weights=str(path)))
     (tmp_path / "text.h5").write_text("not weights", encoding="utf-8")
-    with pytest.raises(common.UserError, match="text.h5 does not hold"):
+    with pytest.raises(common.UserError, match="text.h5: .*signature"):
         build(model_with(weights=str(tmp_path / "text.h5")))
 
 
-def test_imagenet_weights_without_network(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(backbone, "IMAGENET_URL", "http://127.0.0.1:9/")
-    with pytest.raises(common.UserError, match=r"cannot be fetched(.|\n)*kernels_0.35_224_no_top.h5, or set"):
+def test_imagenet_weights_without_network(monkeypatch):
+    def refuse(*_, **__):
+        raise Exception("URL fetch failure")  # noqa: TRY002 as Keras does
+
+    monkeypatch.setattr(sys.modules["keras.src.applications.mobilenet_v2"].file_utils, "get_file", refuse)
+    with pytest.raises(common.UserError, match="model.weights: imagenet: URL fetch failure"):
         build(model_with(weights="imagenet"))
-    assert not list(tmp_path.rglob("*.h5"))
-    with pytest.raises(common.UserError, match="model.width: 0.4; ImageNet weights are there for 0.35, 0.5"):
+    with pytest.raises(common.UserError, match="(?s)imagenet: .*for a model.width of 0.35, 0.5"):
         build(model_with(weights="imagenet", width=0.4))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio import profile
+from audio import likeness, profile
 from audio.clips import Clip, check_clips
 
 RATE = 16_000  # [Hz]
@@ -91,7 +91,7 @@ def clip(name="x.wav", seconds=4.0, **values):
     return Clip(Path(name), "fan", "id_00", 0, *facts, profile=profile.Profile(**usual | values))
 
 
-USUAL = profile.summary([clip(f"{number}.wav", level=-30 + number / 10) for number in range(30)])
+USUAL = likeness.summary([clip(f"{number}.wav", level=-30 + number / 10) for number in range(30)])
 
 
 @pytest.mark.parametrize(
@@ -110,39 +110,39 @@ USUAL = profile.summary([clip(f"{number}.wav", level=-30 + number / 10) for numb
 )
 def test_what_is_unlike_the_training_clips_is_told_with_both_values(values, words):
     clips = [clip(), clip("odd.wav", **values)]
-    (line,) = profile.misfits(clips, USUAL, "recordings")
+    (line,) = likeness.misfits(clips, USUAL, "recordings")
     assert line.startswith("1 of 2 recordings ")
     assert line.endswith("(odd.wav)")
     assert all(word in line for word in words), line
 
 
 def test_what_is_like_the_training_clips_is_not_told():
-    assert profile.misfits([clip(seconds=3.8, level=-33), clip(cutoff=7500)], USUAL, "recordings") == []
-    assert profile.misfits([clip(seconds=seconds) for seconds in np.linspace(5, 9, 50)], USUAL, "x") != []
+    assert likeness.misfits([clip(seconds=3.8, level=-33), clip(cutoff=7500)], USUAL, "recordings") == []
+    assert likeness.misfits([clip(seconds=seconds) for seconds in np.linspace(5, 9, 50)], USUAL, "x") != []
     varied = [clip(seconds=seconds) for seconds in np.linspace(5, 9, 50)]
-    assert profile.misfits(varied, profile.summary(varied), "training clips") == []
+    assert likeness.misfits(varied, likeness.summary(varied), "training clips") == []
 
 
 def test_odd_training_clips_do_not_hide_one_another():
     clips = [clip(f"{number}.wav", 2) for number in range(30)] + [clip(f"long{number}.wav", 60) for number in range(3)]
-    (line,) = profile.misfits(clips, profile.summary(clips), "training clips")
+    (line,) = likeness.misfits(clips, likeness.summary(clips), "training clips")
     assert line.startswith("3 of 33 training clips are longer than usual: 60.0 s")
 
 
 def test_windows_of_a_recording_count_as_one():
-    (line,) = profile.misfits([clip(level=0)] * 3, USUAL, "recordings")
+    (line,) = likeness.misfits([clip(level=0)] * 3, USUAL, "recordings")
     assert line.startswith("1 of 1 recordings")
 
 
 def test_recordings_too_short_for_a_descriptor():
-    assert profile.too_short([clip(seconds=2.1), clip(seconds=4)], USUAL) == []
-    assert profile.too_short([clip("x.wav", 2)], USUAL) == ["x.wav: 2.0 s; the training clips have 4.0 s"]
+    assert likeness.too_short([clip(seconds=2.1), clip(seconds=4)], USUAL) == []
+    assert likeness.too_short([clip("x.wav", 2)], USUAL) == ["x.wav: 2.0 s; the training clips have 4.0 s"]
 
 
 def test_uncut_recordings_are_told_how_to_cut():
-    (line,) = profile.uncut([clip("folder/x.wav", 3600)])
+    (line,) = likeness.uncut([clip("folder/x.wav", 3600)])
     assert "ffmpeg -i IN.wav -f segment -segment_time 10 -c copy folder/part_%04d.wav" in line
-    assert profile.uncut([clip(seconds=10)]) == profile.uncut([clip(seconds=3600)] * 4) == []
+    assert likeness.uncut([clip(seconds=10)]) == likeness.uncut([clip(seconds=3600)] * 4) == []
 
 
 # ---- copies ----
@@ -157,10 +157,10 @@ def test_copies_are_named_whatever_their_header(tmp_path):
     soundfile.write(tmp_path / "c.wav", stored, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "d.wav", noise(seed=1), RATE)
     clips = check_clips([("fan", tmp_path)], min_samples=1, normal_only=True, names="any")
-    (line,) = profile.copies(clips, "test clips")
+    (line,) = likeness.copies(clips, "test clips")
     assert line.startswith("3 of 4 test clips are copies of one another")
     assert " = ".join(str(tmp_path / f"{name}.wav") for name in "abc") in line
-    lines = profile.copies(clips[2:], "test clips", profile.summary(clips[:2])["sounds"])
+    lines = likeness.copies(clips[2:], "test clips", likeness.summary(clips[:2])["sounds"])
     assert len(lines) == 1
     assert lines[0].startswith("1 of 2 test clips are copies of training clips")
     assert "c.wav" in lines[0]

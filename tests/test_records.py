@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ from training.model_records import (
     resume_path,
     versions,
 )
-from training.run import Run
+from training.run import Job, Run
 
 
 @pytest.fixture
@@ -44,7 +43,9 @@ def job(tmp_path):
         "sample_rate": 16_000,
         "n_samples": {"fan": 160_000},
     }
-    return types.SimpleNamespace(name="fan", folder=tmp_path / "model", is_chief=True, record=record, clips=[1, 2, 3])
+    job = Job.__new__(Job)
+    vars(job).update(name="fan", folder=tmp_path / "model", is_chief=True, record=record, clips=[1, 2, 3])
+    return job
 
 
 def write(content):
@@ -79,7 +80,7 @@ def test_a_changed_record_is_named(job, where):
     content[int(where * (len(content) - 2))] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        UserError, match="record_fan.yaml: unreadable .changed after it was written.; delete it to train"
+        UserError, match="record_fan.yaml: is not as it was written .changed after it was written.; delete it to train"
     ):
         read_record(job.folder, "fan")
 
@@ -411,15 +412,15 @@ def test_a_model_that_is_not_its_records_is_refused_and_trained_anew(trained, tr
 def test_keys_that_decide_a_model(name, given, key, value, decides):
     settings = config.load_config(SHIPPED)
 
-    def configuration(changes):
+    def decided(changes):
         system = settings.systems[name]
         compile_ = with_known(system.fit.compile, changes)
         system = dataclasses.replace(system, model=with_known(system.model, changes))
-        return configuration(
+        return model_records.configuration(
             dataclasses.replace(system, fit=dataclasses.replace(system.fit, compile=compile_)), settings
         )
 
-    assert (configuration(given) != configuration({**given, key: value})) is decides
+    assert (decided(given) != decided({**given, key: value})) is decides
 
 
 def with_known(block, changes):

@@ -5,8 +5,10 @@ import importlib
 import subprocess
 import sys
 import tracemalloc
+import typing
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import yaml
 import common
 import config
 from audio.clips import Clip
+from audio.settings import PARTS
 from challenge import meta_file, submission
 from evaluation import result_record, scoring
 from storage.files import write_text
@@ -176,8 +179,8 @@ def test_without_development_results_the_figures_stay_empty(files, clips, caplog
 
 def description_of(**settings):
     """Description of a classifier, with these settings of its model."""
-    values = {field.name: None for field in dataclasses.fields(config.L2Softmax)} | {"score": "lof"} | settings
-    system = config.System("s", config.L2Softmax(**values), feature=None, fit=None)
+    model = config.load_config(ROOT / "baseline.yaml").systems["l2_softmax"].model
+    system = config.System("s", dataclasses.replace(model, **settings), feature=None, fit=None)
     return submission._system_block(system, "eval", 16_000, 1, None)["description"]
 
 
@@ -193,9 +196,8 @@ def test_description_of_the_classifier():
 def test_every_model_and_detector_has_its_words():
     assert set(config.MODELS) == set(submission.METHODS)
     (score,) = [field for field in dataclasses.fields(config.L2Softmax) if field.name == "score"]
-    assert set(score.metadata["choices"]) == set(submission.DETECTORS)
-    (parts,) = [field for field in dataclasses.fields(config.Descriptor) if field.name == "parts"]
-    assert set(parts.metadata["choices"]) == set(submission.FEATURES)
+    assert set(typing.get_args(score.type)) == set(submission.DETECTORS)
+    assert set(PARTS) == set(submission.FEATURES)
     assert set(config.AGGREGATES) == set(submission.AGGREGATES)
 
 
@@ -300,7 +302,7 @@ def test_no_package_of_incomplete_results(tmp_path, run, broken, message):
 
 def test_development_figures_of_other_settings_are_refused(tmp_path, run, clips):
     yaml_block(tmp_path, seed=7)
-    write_scores(tmp_path, config.Submission("tuned_ae", "dev"), clips)
+    write_scores(tmp_path, SimpleNamespace(system="tuned_ae", training_data="dev"), clips)
     yaml_block(tmp_path, seed=0)
     with pytest.raises(common.UserError, match=r"dev.tuned_ae: files that do not fit(.|\n)*seed: 7 -> 0"):
         script.main(run)

@@ -250,7 +250,9 @@ def test_a_spoilt_record_is_named(start, fan):
     run, system = start()
     for path in (model_path, record_path):
         write_text(path(run.model_folder(system), "fan"), "clips: [6\n")
-    with pytest.raises(common.UserError, match=r"(?s)record_fan.yaml: unreadable .*delete it to train anew"):
+    with pytest.raises(
+        common.UserError, match=r"(?s)record_fan.yaml: is not as it was written .*delete it to train anew"
+    ):
         job_of(run, system, fan).is_done()
 
 

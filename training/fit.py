@@ -17,7 +17,7 @@ from storage.files import write_whole
 from storage.records import SHOWN, UNREADABLE, differences
 from training import distribution
 from training.model_records import resume_path
-from training.optimizers import falling_rate, reset_optimizer
+from training.optimizers import reset_optimizer, schedule
 from training.run import Job
 
 logger = logging.getLogger(__name__)
@@ -59,12 +59,12 @@ def fit_job(
     steps_per_call: int = 1,
     steps_taken: tf.Variable | None = None,
 ) -> dict[str, list[float]]:
-    """Fit the compiled ``trainee``, going on from the last finished epoch of a training of the same ``job.record``.
+    """Losses and metrics of each epoch; goes on from the last finished epoch of a training of the same ``job.record``.
 
     Parameters
     ----------
     model : the network that is kept; its weights and the trainee's optimiser are the state of the training
-    trainee : the model whose ``fit`` takes batches of indices below ``n_train``
+    trainee : compiled; its ``fit`` takes batches of indices below ``n_train``
     validation : batches of indices, None where there are none
     steps_per_call : int, batches that the trainee's ``train_step`` is given at once
     steps_taken : the trainee's own count of steps, from which it draws at random; brought to where the training goes on
@@ -72,26 +72,19 @@ def fit_job(
     Raises
     ------
     UserError : if the loss is no number, or no step has changed the network.
-
-    Returns
-    -------
-    dict : the loss (and ``val_loss``, metrics) of each epoch
     """
-    strategy = job.run.strategy
+    strategy, fit = job.run.strategy, job.system.fit
     with strategy.scope():
         reset_optimizer(trainee.optimizer, model)
     state = TrainingState(model, trainee, job)
     first_epoch = state.restore()
     job.skip(first_epoch)
-    fit = job.system.fit
     if first_epoch < fit.epochs:
-        seed = job.run.config.seed
-        n_call = fit.batch_size * steps_per_call
-        batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
-        callbacks = [state, *([falling_rate(fit)] if fit.compile.learning_rate_schedule == "cosine" else [])]
+        n_call, seed = fit.batch_size * steps_per_call, job.run.config.seed
         n_calls = math.ceil(n_train / n_call)
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
+        batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
@@ -101,23 +94,28 @@ def fit_job(
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
-                callbacks=callbacks,
+                callbacks=[state, *schedule(fit)],
                 verbose=0,
             )
-    _require_a_step(trainee, job)
-    with strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
-        trainee.optimizer.finalize_variable_values(model.trainable_variables)
+    _finish(model, trainee, job)
     return state.history
 
 
-def _require_a_step(trainee: keras.Model, job: Job) -> None:
-    """Raise UserError if no step was taken: under mixed_float16, those whose gradients overflow are left out."""
+def _finish(model: keras.Model, trainee: keras.Model, job: Job) -> None:
+    """Give the network the weights that the optimiser averages, if it does.
+
+    Raises
+    ------
+    UserError : if no step was taken: under mixed_float16, those whose gradients overflow are left out.
+    """
     if np.asarray(trainee.optimizer.iterations) == 0:
         raise UserError(
             f"{job.system.name} {job.name}: fit.precision: {job.system.fit.precision}: the gradients of every step "
             "were too large for 16 bits, so that nothing was learnt. Train for more epochs, or set fit.precision: "
             "float32."
         )
+    with job.run.strategy.scope():  # fit has done so, but for a training that was broken off after its last epoch
+        trainee.optimizer.finalize_variable_values(model.trainable_variables)
 
 
 class TrainingState(keras.callbacks.Callback):

@@ -14,7 +14,7 @@ import numpy as np
 
 from audio.clips import Clip
 from common import UserError, __version__
-from config import DESCRIBED, Config, Neighbors, System
+from config import Config, System
 from storage import records
 from storage.records import file_fault, record_path
 
@@ -45,10 +45,10 @@ def configuration(system: System, config: Config) -> dict:
     if system.members:
         return settings | {"members": {member.name: configuration(member, config) for member in system.members}}
     settings |= {"feature": dataclasses.asdict(system.feature), "channel": config.channel}
-    if isinstance(system.model, DESCRIBED):
+    if "descriptor" in system.model.BLOCKS:
         settings["descriptor"] = dataclasses.asdict(system.descriptor)
         del settings["feature"]["frames"]  # a descriptor is of the whole clip
-    if not isinstance(system.model, Neighbors):
+    if "fit" in system.model.BLOCKS:
         settings |= {"fit": dataclasses.asdict(system.fit), "seed": config.seed}
         del settings["fit"]["verbose"]
         if not system.fit.compile.use_ema:

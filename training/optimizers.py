@@ -42,15 +42,16 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
-def falling_rate(fit: Fit) -> keras.callbacks.Callback:
-    """Half a cosine from the learning rate of the YAML to nearly 0, a step per epoch.
+def schedule(fit: Fit) -> list[keras.callbacks.Callback]:
+    """What changes the learning rate: nothing, or half a cosine from the YAML's to nearly 0, a step per epoch.
 
     Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017, eq. 5, without restarts.
     """
+    if fit.compile.learning_rate_schedule == "constant":
+        return []
     start = float(make_optimizer(fit).learning_rate)
-    return keras.callbacks.LearningRateScheduler(
-        lambda epoch, _: start * (1 + math.cos(math.pi * epoch / fit.epochs)) / 2
-    )
+    falling = lambda epoch, _: start * (1 + math.cos(math.pi * epoch / fit.epochs)) / 2  # noqa: E731
+    return [keras.callbacks.LearningRateScheduler(falling)]
 
 
 def reset_optimizer(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:

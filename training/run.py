@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from audio import features, profile
+from audio import features, likeness
 from audio.clips import Clip, by_machine_type, fingerprint
 from audio.features import Cache
 from common import UserError
@@ -23,7 +23,6 @@ from storage import records
 from storage.files import require_writable, write_whole
 from storage.records import SHOWN, differences
 from training import model_records, process
-from training.families import family_of
 from training.model_records import file_faults, model_path, read_record, resume_path
 
 with process.lean_import():
@@ -133,16 +132,6 @@ class Run:
         if faults:
             raise UserError("\n".join([*faults, f"Train it anew, with the same --config: {command}"]))
         return record
-
-    def usual(self, system: System, machine_type: str) -> dict | None:
-        """What a system's training clips of a machine type are like, see :func:`audio.profile.summary`.
-
-        None for models of others, and of an earlier version.
-        """
-        for path in family_of(system).made_by(self, system, machine_type):
-            if path.suffix == ".yaml" and (record := read_record(path.parent, path.stem.removeprefix("record_"))):
-                return record.get("usual", {}).get(machine_type)
-        return None
 
     def checked_file(self, system: System, name: str, file_name: str) -> Path:
         """Path of a file of a finished model, see :meth:`require_trained`; ``name`` is that of its record."""
@@ -260,7 +249,7 @@ class Job:
             with write_whole(self.folder / name) as beside:
                 write(beside)
                 files[name] = records.file_digest(beside)
-        usual = {name: profile.summary(own) for name, own in by_machine_type(self.clips).items()}
+        usual = {name: likeness.summary(own) for name, own in by_machine_type(self.clips).items()}
         facts = {**facts, "usual": usual, "versions": model_records.versions(), "files": files}
         records.write(path, {**self.record, **facts})
         resume_path(self.folder, self.name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from audio import features
-from config import Feature
+from audio.settings import Feature
 from training import distribution, process
 
 DENSE_LAYERS = {"InputLayer", "Dense", "BatchNormalization", "Activation"}  # of the official network

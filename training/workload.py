@@ -53,7 +53,7 @@ def _of_network(system: System, clips: dict[str, list[Clip]]) -> int:
 
 def passes(system: System, n_clips: int) -> int:
     """How often training goes over each of ``n_clips``: it is read; a network sees it once an epoch, and scores it."""
-    return 1 if isinstance(system.model, Neighbors) else 2 + prolonged(system, n_clips).fit.epochs
+    return 2 + prolonged(system, n_clips).fit.epochs if "fit" in system.model.BLOCKS else 1
 
 
 def prolonged(system: System, n_clips: int) -> System:
