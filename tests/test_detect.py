@@ -302,12 +302,13 @@ def test_a_channel_of_a_recording_fits_a_system_trained_on_one(work, tmp_path, t
     assert found[0]["score"] == official_scores(work)[source.name]
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_one_long_training_clip_does_not_lengthen_the_windows(dataset, tmp_path, yaml_file, caplog):
     shutil.copytree(dataset / "dev_data" / "fan", tmp_path / "dev_data" / "fan")
     folder = tmp_path / "dev_data" / "fan" / "train"
     clips = [common.load_wav(path)[0] for path in sorted(folder.iterdir())]
     soundfile.write(folder / "normal_id_00_uncut.wav", np.concatenate(clips), RATE)
-    path = yaml_file({"dev_directory": str(tmp_path / "dev_data"), "systems": {"small": FAMILIES["near"]}})
+    path = yaml_file({"dev_directory": str(tmp_path / "dev_data")})
     importlib.import_module("00_train").main(["-d", "--config", str(path)])
     assert "fan: 1 of 7 training clips are longer than usual: 6.0 s; the training clips have 1.0" in caplog.text
     found = verdicts(tmp_path, tmp_path, folder / "normal_id_00_uncut.wav")

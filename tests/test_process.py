@@ -10,7 +10,7 @@ import pytest
 
 from training import process
 
-ROOT = Path(process.__file__).parent
+ROOT = Path(process.__file__).parent.parent
 
 
 def python(code: str) -> subprocess.CompletedProcess:
@@ -20,13 +20,28 @@ def python(code: str) -> subprocess.CompletedProcess:
 
 def test_keras_comes_lean_and_silent_and_what_was_hidden_can_be_imported_afterwards():
     run = python(
-        "import sys, training\n"
+        "import sys\nfrom training import run\n"
         "print(sorted({'sklearn', 'matplotlib', 'PIL', 'scipy'} & set(sys.modules)))\n"
         "import sklearn.neighbors, matplotlib.figure, scipy.stats\n"
-        "training.tf.constant(1.0) + 1\n"
+        "run.tf.constant(1.0) + 1\n"
     )
     assert run.stdout == "[]\n"
     assert run.stderr == ""
+
+
+def test_settings_of_keras_for_other_programs_have_no_say(tmp_path, monkeypatch):
+    settings = '{"floatx": "float16", "image_data_format": "channels_first", "backend": "jax", "epsilon": 1}'
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(settings)
+    for name, value in {"HOME": tmp_path, "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    run = python(
+        "import os\nfrom training import run\n"
+        "from keras import config\n"
+        "print(config.backend(), config.floatx(), config.image_data_format(), config.epsilon())\n"
+        "print(config.max_epochs(), os.environ['KERAS_BACKEND'])\n"
+    )
+    assert run.stdout == "tensorflow float32 channels_last 1e-07\nNone jax\n"
 
 
 def test_packages_that_are_loaded_stay():
