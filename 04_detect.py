@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         bar = stack.enter_context(progress_bar(len(windows), settings.fit.verbose))
         run = Run(settings, args.training_data, bar)
-        require_alike(run, system, windows)
+        require_alike(run, system, windows, names)
         verdicts = detection.judge(run, system, windows, args.machine_id, names)
         bar.close()
         print(detection.table(verdicts))

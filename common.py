@@ -195,6 +195,7 @@ def configure_logging() -> None:
     log_file = LogFile(LOG_FILE, encoding="utf-8", delay=True, errors="backslashreplace")
     log_file.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[screen, log_file], force=True)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder it has much to say
     house = Path(__file__).parent
     for path in [*house.glob("*.py"), *(wing.parent for wing in house.glob("*/__init__.py"))]:
         logging.getLogger(path.stem).setLevel(logging.DEBUG)  # other people's details stay out of the log

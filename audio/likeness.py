@@ -4,8 +4,9 @@ Scores depend on all of this, and no score tells.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -98,13 +99,14 @@ def summary(clips: Sequence[Clip]) -> dict:
     return found | {"sounds": "".join(f"{clip.profile.sound:016x}" for clip in clips)}
 
 
-def misfits(clips: Sequence[Clip], usual: Mapping, kind: str) -> list[str]:
+def misfits(clips: Sequence[Clip], usual: Mapping, kind: str, names: Mapping[Path, str] | None = None) -> list[str]:
     """A line for each measure by which clips are unlike the training clips, with both values and what to do.
 
     Parameters
     ----------
     usual : :func:`summary` of the training clips
     kind : what the clips are called: training clips, test clips, recordings
+    names : file -> what it is called; default: its path
     """
     lines = []
     for name, measure in MEASURES.items():
@@ -120,7 +122,7 @@ def misfits(clips: Sequence[Clip], usual: Mapping, kind: str) -> list[str]:
                 n_files, n_odd = (len({clip.path for clip in of}) for of in (clips, odd))
                 lines.append(
                     f"{n_odd} of {n_files} {kind} {word}: {found}; the training clips have "
-                    f"{_span(measure, low, high)}. {measure.advice.format(usual=median)} ({_names(odd)})"
+                    f"{_span(measure, low, high)}. {measure.advice.format(usual=median)} ({_names(odd, names)})"
                 )
     return lines
 
@@ -132,16 +134,16 @@ def _span(measure: Measure, low: float, high: float) -> str:
     return texts[0] if texts[0] == texts[1] else f"{number} to {texts[1]}"
 
 
-def _names(clips) -> str:
-    names = sorted({str(clip.path) for clip in clips})
+def _names(clips: Iterable[Clip], names: Mapping[Path, str] | None = None) -> str:
+    names = sorted({(names or {}).get(clip.path, str(clip.path)) for clip in clips})
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def too_short(clips: Sequence[Clip], usual: Mapping) -> list[str]:
+def too_short(clips: Sequence[Clip], usual: Mapping, names: Mapping[Path, str]) -> list[str]:
     """Clips that are too short for a descriptor to be compared with those of the training clips, a line each."""
     shortest = usual["length"][0]
     return [
-        f"{clip.path}: {clip.n_samples / clip.sample_rate:.1f} s; the training clips have "
+        f"{names[clip.path]}: {clip.n_samples / clip.sample_rate:.1f} s; the training clips have "
         f"{_span(MEASURES['length'], shortest, usual['length'][2])}"
         for clip in clips
         if clip.n_samples / clip.sample_rate <= TOO_SHORT * shortest

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio import likeness
@@ -41,8 +42,12 @@ def unlike_training(run: "Run", systems: Sequence[System], clips: Mapping[str, S
     return [*lines]
 
 
-def require_alike(run: "Run", system: System, windows: Sequence[Clip]) -> None:
+def require_alike(run: "Run", system: System, windows: Sequence[Clip], names: Mapping[Path, str]) -> None:
     """Warn of recordings of a machine type that are not like the training clips.
+
+    Parameters
+    ----------
+    names : file -> what the recording is called in messages
 
     Raises
     ------
@@ -51,9 +56,9 @@ def require_alike(run: "Run", system: System, windows: Sequence[Clip]) -> None:
     usual = usual_clips(run, system, windows[0].machine_type)
     if usual is None:
         return
-    short = likeness.too_short(windows, usual)
+    short = likeness.too_short(windows, usual, names)
     if short and any(one.descriptor for one in (system, *system.members)):
         title = f"Recordings at most half as long as the training clips, of which {system.name} can say nothing"
         raise fault_list(title, short, "Record for longer, leave these out, or train on clips of this length.")
-    for line in likeness.misfits(windows, usual, "recordings"):
+    for line in likeness.misfits(windows, usual, "recordings", names):
         logger.warning("%s", line)
