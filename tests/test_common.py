@@ -874,6 +874,21 @@ def test_a_missing_sound_library_is_told_once(tmp_path, error):
     assert len(done.stderr.splitlines()) == 2
 
 
+def test_packages_and_a_home_folder_that_cannot_be_written_do_no_harm(tmp_path):
+    code = (
+        "import common, os, tempfile\n"
+        "make = os.makedirs\n"
+        "def closed(path, *arguments, **options):\n"
+        "    if not os.fspath(path).startswith(tempfile.gettempdir()):\n"
+        "        raise PermissionError(13, 'Permission denied', path)\n"
+        "    make(path, *arguments, **options)\n"
+        "os.makedirs = closed\n"
+        "common.run_main(lambda: print(common.mel_filters(16000, 1024, 64).shape))"
+    )
+    done = run_python(code, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(64, 513)\n", "")
+
+
 def test_environment_is_as_before_afterwards(monkeypatch):
     monkeypatch.setenv("KERAS_HOME", "mine")
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
