@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import common
 import config
-from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types, without_auc
+from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types
 from evaluation import embedding_figure, result_record, results
 from training.families import family_of
 from training.usual import unlike_training
@@ -63,10 +63,9 @@ def report(settings: config.Config, args, systems: Sequence[config.System], clip
     UserError : naming the faults of all result folders at once.
     """
     faults = []
-    unrated = without_auc(clips) if args.split == "dev" else []
     for system in systems:
         folder = settings.result_folder(args.training_data, system.name)
-        if args.split == "eval" or unrated or args.scores_only:
+        if args.split == "eval" or args.scores_only:
             print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
         if args.scores_only:
             continue
@@ -74,11 +73,9 @@ def report(settings: config.Config, args, systems: Sequence[config.System], clip
             if args.split == "dev":
                 results.report(folder, list(clips), settings, system)
             else:
-                results.check(folder, settings, system, "eval")
+                results.check(folder, settings, system)
         except common.UserError as error:
             faults.append(str(error))
-    if unrated:
-        print("No AUC, for which it takes normal and anomalous clips, of:", *unrated, sep="\n  ")
     if faults:
         raise common.UserError("\n".join(faults))
 

@@ -75,32 +75,30 @@ def main(argv=None):
     """Evaluate the folders that the command line names."""
     args = parse_arguments(argv)
     from config import load_config
-    from evaluation import comparison, scoring
+    from evaluation import comparison, folders, ranking, tables
+    from evaluation.truth import read_truth
 
     config = load_config(args.config) if args.config else None
     max_fpr = args.max_fpr or (config.max_fpr if config else OFFICIAL_MAX_FPR)
-    truth = scoring.read_truth(args.truth) if args.truth else None
-    results, reference = comparison.read_results(args.folders, args.against, truth, max_fpr=max_fpr, config=config)
-    ranking = comparison.rank_results(results) if args.rank else []
+    truth = read_truth(args.truth) if args.truth else None
+    results, reference = folders.read_results(args.folders, args.against, truth, max_fpr=max_fpr, config=config)
+    ranked = ranking.rank_results(results) if args.rank else []
     comparisons = comparison.compare_all(results, reference, max_fpr=max_fpr)
     file_name = config.result_file if config else OFFICIAL_RESULT_FILE
-    written = comparison.write_results(results, args.output, file_name=file_name, max_fpr=max_fpr)
+    written = folders.write_results(results, args.output, file_name=file_name, max_fpr=max_fpr)
     for result, paths in zip(results, written, strict=True):
-        print(f"\n{comparison.result_text(result, max_fpr=max_fpr)}")
+        print(f"\n{tables.result_text(result, max_fpr=max_fpr)}")
         if paths:
             print(f"written to {', '.join(map(str, paths))}")
-    published = comparison.published_beside(results, max_fpr=max_fpr)
-    for table in (comparison.systems_table(results, published), comparison.decisions_table(results)):
-        if table:
-            print(f"\n{table}")
+    print(tables.systems_text(results, max_fpr=max_fpr), end="")
     for entry in comparisons:
-        print(f"\n{comparison.comparison_table(entry)}")
-    if ranking:
-        print(f"\n{comparison.ranking_table(ranking)}")
+        print(f"\n{tables.comparison_text(entry)}")
+    if ranked:
+        print(f"\n{tables.as_text(tables.ranking_table(ranked))}")
     if args.report:
         from evaluation import html_report
 
-        html_report.write_report(args.report, results, comparisons, ranking, max_fpr=max_fpr)
+        html_report.write_report(args.report, results, comparisons, ranked, max_fpr=max_fpr)
         print(f"\nreport: {args.report}, its figures: {html_report.figure_folder(args.report)}")
 
 

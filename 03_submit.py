@@ -19,7 +19,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument(
-        "--authors", type=Path, metavar="YAML", help="build a package for these authors; copy authors_example.yaml"
+        "--authors", type=Path, metavar="YAML", help="build a package for these authors; copy examples/authors.yaml"
     )
     task.add_argument(
         "--check", type=Path, metavar="ZIP|DIR", help="check a zip, a task2 folder or a single submission folder"
@@ -46,27 +46,27 @@ def main(argv: list[str] | None = None) -> None:
     if args.check and (args.report_pdf or args.output):
         parser.error("--report-pdf and --output go with --authors")
 
-    from challenge import meta_file, submission
+    from challenge import meta_file, package, submission
 
     if args.check:
-        clips = submission.clips_of_truth(args.truth) if args.truth else submission.official_clips()
-        package = submission.read_package(args.check)
+        clips = package.clips_of_truth(args.truth) if args.truth else package.official_clips()
+        found = package.read_package(args.check)
         shown = f"{args.check}, checked for {args.truth or 'the official evaluation clips'}"
-        submission.check(package, clips, shown, "" if args.truth else OTHER_CLIPS)
-        logger.info("%s: no faults; %s", args.check, submission.summary(package))
+        package.check(found, clips, shown, "Mend the files, then check again." if args.truth else OTHER_CLIPS)
+        logger.info("%s: no faults; %s", args.check, package.summary(found))
         return
 
     from config import load_config
 
     config = load_config(args.config)
     authors = meta_file.read_authors(args.authors)
-    clips = submission.clips_of_truth(args.truth) if args.truth else submission.clips_of_folder(config.eval_directory)
-    package = submission.build(config, authors, report=args.report_pdf, clips=clips)
-    submission.check(package, clips, "No package written")
+    clips = package.clips_of_truth(args.truth) if args.truth else package.clips_of_folder(config.eval_directory)
+    built = submission.build(config, authors, report=args.report_pdf, clips=clips)
+    package.check(built, clips, "No package written", "Mend the authors file or the results, then run again.")
     output = args.output or Path(f"{authors.team}.zip")
-    submission.write_zip(output, package.files)
-    logger.info("%s: written; %s", output, submission.summary(package))
-    if clips != submission.official_clips():
+    package.write_zip(output, built.files)
+    logger.info("%s: written; %s", output, package.summary(built))
+    if clips != package.official_clips():
         logger.info(
             "It is not for the official evaluation clips; to check it: python 03_submit.py --check %s --truth %s",
             output,

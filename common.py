@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 __version__ = "1.0.0"
+USER_AGENT = f"wei-liu-2020-asd/{__version__}"  # zenodo.org refuses the names that Python's libraries give themselves
 
 LOG_FILE = "baseline.log"
 TRAINING_DATA = ("dev", "eval", "dev+eval")

@@ -305,7 +305,7 @@ def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
 
 
 def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
-    """Scores of the clips by the machine type's model, shape (n_clips,); see :func:`reconstruction_errors`."""
+    """Scores of the clips by the machine type's model, shape (n_clips,)."""
     if isinstance(system.model, OfficialModel):
         model = load_official(official_path(system, machine_type))
     else:

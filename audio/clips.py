@@ -20,7 +20,7 @@ from common import UserError, fault_list, load_wav
 CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
-CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
+CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/]+\.wav", re.IGNORECASE | re.ASCII)
 FOLDERS = {  # that count: docs/reference.md has the same table
     "<machine type>/train": "normal clips to train on",
     "<machine type>/test": "clips to be scored; with names: official, their names say normal or anomaly",
@@ -299,8 +299,8 @@ def _check_clip(
     """Check one clip of a dataset by its name, its header and its samples."""
     if not is_utf8(path.name):
         raise ValueError("name is not UTF-8; rename the file, such as with: convmv -f latin1 -t utf8 --notest FILE")
-    if re.search(r"[\x00-\x1f\\]", path.name):
-        raise ValueError("name has a backslash or control character, which no CSV gives back; rename the file")
+    if re.search(r"[\x00-\x1f]", path.name):
+        raise ValueError("name has a control character, which no CSV gives back; rename the file")
     machine_id, label = ANY_ID, source.label
     if source.names == "official":
         try:
@@ -366,19 +366,6 @@ def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
     for clip in clips:
         grouped.setdefault(clip.machine_type, []).append(clip)
     return grouped
-
-
-def without_auc(clips: dict[str, list[Clip]]) -> list[str]:
-    """A line for each machine ID that gives no AUC, which takes normal and anomalous clips: what it lacks."""
-    labels: dict[tuple[str, str], set] = {}
-    for clip in (clip for of_type in clips.values() for clip in of_type):
-        labels.setdefault((clip.machine_type, clip.machine_id), set()).add(clip.label)
-    lines = []
-    for (machine_type, machine_id), found in sorted(labels.items()):
-        missing = ["clips without a label"] if None in found else []
-        missing = missing or [f"no {name} clip" for name, label in LABELS.items() if label not in found]
-        lines += [f"{machine_type} {machine_id}: {' and '.join(missing)}"] if missing else []
-    return lines
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import logging
+import operator
 import os
 import shutil
 import tokenize
@@ -216,24 +217,46 @@ def check_descriptor(descriptor: Descriptor, feature: Feature, sample_rate: int)
 def descriptors(
     clips: Sequence[Clip], descriptor: Descriptor, feature: Feature, cache: Cache | None
 ) -> Iterator[np.ndarray]:
-    """Descriptor of each clip in turn, shape (n_numbers,), float32: its parts one after the other."""
+    """Descriptor of each clip in turn, shape (n_numbers,), float32: its parts one after the other.
+
+    A clip is read once for all parts that are not cached; each part has a file of its own in the cache.
+    """
     quantities = [quantity for group in parts(descriptor, feature) for quantity in group.values()]
-    of_parts = (blocks(clips, quantity, cache) for quantity in quantities)
+    missing = [quantity for quantity in quantities if not (cache and cache.path(clips, quantity).exists())]
+    copies = iter(itertools.tee(_computed(clips, missing), len(missing)))  # that read a clip ahead of others at most
+    of_parts = [
+        blocks(clips, part, cache, map(operator.itemgetter(missing.index(part)), next(copies)))
+        if part in missing
+        else blocks(clips, part, cache)
+        for part in quantities
+    ]
     for of_clip in zip(*of_parts, strict=True):
         yield np.concatenate(of_clip, axis=1)[0]
 
 
-def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> Iterator[np.ndarray]:
+def blocks(
+    clips: Sequence[Clip], quantity: Quantity, cache: Cache | None, computed: Iterator[np.ndarray] | None = None
+) -> Iterator[np.ndarray]:
     """Block of each clip in turn, shape (rows, width), float32; cached ones where there are.
 
     Where a cached file turns out to be damaged, the blocks from there on are computed anew and the file is replaced.
+
+    Parameters
+    ----------
+    computed : gives the blocks of all clips where they are to be computed; None: they are computed here
 
     Raises
     ------
     UserError : if a clip cannot be read, is not as it was when it was checked, or gives values that are not finite.
     """
+
+    def missing(first: int) -> Iterator[np.ndarray]:
+        if computed is not None:
+            return itertools.islice(computed, first, None)
+        return itertools.chain.from_iterable(_computed(clips[first:], [quantity]))
+
     if cache is None:
-        yield from _computed(clips, quantity)
+        yield from missing(0)
         return
     remove_leftovers_once(cache.directory)
     path = cache.path(clips, quantity)
@@ -251,7 +274,7 @@ def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> It
     try:
         for block in itertools.islice(cache.read(path, counts, quantity.width), n_good):
             file.add(block)
-        for block in _computed(clips[n_good:], quantity):
+        for block in missing(n_good):
             file.add(block)
             yield block
         file.finish()
@@ -259,8 +282,11 @@ def blocks(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None) -> It
         file.abandon()
 
 
-def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]:
-    """Read the clips and compute, on all cores; a bounded number of clips is under way at a time."""
+def _computed(clips: Sequence[Clip], quantities: Sequence[Quantity]) -> Iterator[list[np.ndarray]]:
+    """Read each clip and compute its blocks, on all cores; a bounded number of clips is under way at a time.
+
+    Threads do: most of the time goes where Python lets others run, and processes would each import what it takes.
+    """
     import joblib
     import threadpoolctl
 
@@ -271,13 +297,18 @@ def _computed(clips: Sequence[Clip], quantity: Quantity) -> Iterator[np.ndarray]
     # Each clip has a thread: products that took several would wait for each other, twenty times as long.
     with threadpoolctl.threadpool_limits(1, "blas"):
         if clips:  # alone: what it takes is imported by one thread
-            yield _block(clips[0], quantity)
-        yield from threads(joblib.delayed(_block)(clip, quantity) for clip in clips[1:])
+            yield _blocks(clips[0], quantities)
+        yield from threads(joblib.delayed(_blocks)(clip, quantities) for clip in clips[1:])
 
 
-def _block(clip: Clip, quantity: Quantity) -> np.ndarray:
-    """Block of one clip, computed."""
+def _blocks(clip: Clip, quantities: Sequence[Quantity]) -> list[np.ndarray]:
+    """Blocks of one clip, computed."""
     waveform, sample_rate = load_clip(clip)
+    return [_block(clip, quantity, waveform, sample_rate) for quantity in quantities]
+
+
+def _block(clip: Clip, quantity: Quantity, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """One of them."""
     with np.errstate(over="ignore"):  # is found below
         block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)
     shape = (quantity.rows(clip), quantity.width)

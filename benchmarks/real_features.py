@@ -31,7 +31,8 @@ import config
 from common import UserError, fault_list
 from config import DenseL2Softmax, Neighbors, System
 from detectors.memory import Memory
-from evaluation import scoring
+from evaluation import metrics
+from evaluation.tables import Table, as_text
 from training import workload
 
 ARRAY = re.compile(r"(train|test|labels)_(.+)_(id_\d+)")
@@ -267,7 +268,7 @@ def figures(features: Features, scores: Mapping[str, Scores], *, max_fpr: float)
         for machine_id in np.unique(own.test_ids):
             key = (machine_type, str(machine_id))
             of_id = own.test[own.test_ids == machine_id]
-            found[key] = 100 * np.array(scoring.auc_pauc(features.labels[key], of_id, max_fpr=max_fpr))
+            found[key] = 100 * np.array(metrics.auc_pauc(features.labels[key], of_id, max_fpr=max_fpr))
     return found
 
 
@@ -285,7 +286,7 @@ def table(performance: Mapping[str, Mapping[Key, np.ndarray]]) -> str:
     for machine_type in sorted({key[0] for key in keys}):
         rows.append([machine_type, *[pair(of_types.get(machine_type)) for of_types in means]])
     rows.append(["mean", *[pair(np.mean([*of_types.values()], axis=0)) for of_types in means]])
-    return scoring.text_table(["AUC/pAUC [%]", *performance], rows)
+    return as_text(Table(["AUC/pAUC [%]", *performance], rows))
 
 
 def pair(auc_pauc: np.ndarray | None) -> str:

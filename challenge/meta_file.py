@@ -1,7 +1,6 @@
-"""The meta file of a submission and the authors file: their fields, checked with line numbers."""
+"""The meta file of a submission and the authors file: one table of fields each, checked with line numbers."""
 
 import difflib
-import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +14,9 @@ import common
 
 LABEL = re.compile(r"(?P<team>(?P<name>[A-Za-z0-9-]+)_(?P<institute>[A-Za-z0-9-]+)_task2)_[1-4]")
 MAX_ABBREVIATION = 10  # characters
-MAX_LABEL = 200  # letters of last name and institute; a file name has at most 255
-MAX_BRACKETS = 200  # a minute of parsing at 60,000 of them
-LINES_SHOWN = 5  # of the faults in one file's rows; of the others the line numbers
+RESULTS = "results.development_dataset"
+LETTERS = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "đ": "d"})
+WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"})
 
 
 class Finding(NamedTuple):
@@ -35,58 +34,39 @@ class Finding(NamedTuple):
         return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def first_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """The first few findings of one file, and the lines of the others."""
-    shown, more = list(findings[:LINES_SHOWN]), findings[LINES_SHOWN:]
-    if more:
-        text = f"{len(more)} more such faults, in lines {_ranges([finding.line for finding in more])}"
-        shown.append(Finding(more[0].file, None, text))
-    return shown
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Increasing numbers as ``1-3, 5``."""
-    runs = [list(run) for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
-    return ", ".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
-
-
 # ---- YAML with line numbers ----
 
 
 @dataclass(frozen=True)
-class Node:
-    """A value of a YAML file and its line."""
+class Document:
+    """Values of a YAML file, blocks and lists too, and their lines, by dotted paths: ``authors.1.email``."""
 
-    value: Any  # dict[str, Node], list[Node], or a plain value
-    line: int
+    values: dict[str, Any]  # "": all of it
+    lines: dict[str, int]
 
-    def find(self, dotted: str) -> tuple["Node | None", int]:
-        """Node under ``a.b.c``, None if it is not there, and its line or that of the last parent that is there."""
-        node = self
-        for name in dotted.split("."):
-            if not isinstance(node.value, dict) or name not in node.value:
-                return None, node.line
-            node = node.value[name]
-        return node, node.line
+    def line(self, path: str) -> int:
+        """Line of a value, or of the last block above it that is there."""
+        while path not in self.lines:
+            path = path.rpartition(".")[0]
+        return self.lines[path]
 
-    def absent(self, dotted: str) -> str:
-        """The first part of ``a.b.c`` that is not there: ``a.b`` where that is missing as a whole."""
-        names = dotted.split(".")
-        return next(part for n in range(len(names)) if self.find(part := ".".join(names[: n + 1]))[0] is None)
-
-    def get(self, dotted: str) -> Any:
-        """Value under ``a.b.c``, None if it is not there."""
-        node, _ = self.find(dotted)
-        return node.value if node else None
-
-    def shown(self) -> str:
-        """The value for an error message."""
-        if isinstance(self.value, dict | list):
-            return "a block" if isinstance(self.value, dict) else "a list"
-        return "nothing" if self.value is None else repr(self.value)
+    def shown(self, path: str) -> str:
+        """A value for an error message."""
+        value = self.values[path]
+        words = {dict: "a block", list: "a list", type(None): "nothing"}
+        return words.get(type(value)) or repr(value)
 
 
-def read_yaml(shown: str, content: bytes) -> tuple[Node | None, list[Finding]]:
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases: by them, a few lines are a billion values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="alias; write the value out", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Finding]]:
     """Parse a YAML file from others; None if it is none, and its findings.
 
     Tabs are reported line by line and then taken as spaces, so that the other faults are found in the same go.
@@ -96,9 +76,14 @@ def read_yaml(shown: str, content: bytes) -> tuple[Node | None, list[Finding]]:
     except UnicodeDecodeError as error:
         return None, [Finding(shown, content[: error.start].count(b"\n") + 1, "not UTF-8 text")]
     tabs = [number for number, line in enumerate(text.split("\n"), 1) if "\t" in line.partition("#")[0]]
-    findings = first_findings([Finding(shown, n, "tab; not valid in YAML, use spaces") for n in tabs])
+    findings = [Finding(shown, n, "tab; not valid in YAML, use spaces") for n in tabs]
+    document = Document({"": None}, {"": 1})
     try:
-        return _parse_yaml(text.expandtabs(2)), findings
+        loader = _Loader(text.expandtabs(2))
+        root = loader.get_single_node()
+        if root is not None:
+            _add(document, loader, root, "", root.start_mark.line + 1)
+        return document, findings
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -108,46 +93,24 @@ def read_yaml(shown: str, content: bytes) -> tuple[Node | None, list[Finding]]:
     return None, findings or [fault]  # where tabs are, they are the likely cause
 
 
-def _parse_yaml(text: str) -> Node:
-    """Tree of a YAML text of one document without aliases."""
-    if text.count("[") + text.count("{") > MAX_BRACKETS:
-        raise yaml.MarkedYAMLError(problem=f"more than {MAX_BRACKETS} brackets")
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="alias; write the value out", problem_mark=event.start_mark)
-    loader = yaml.SafeLoader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            return Node(None, 1)
-        tree = _node(loader, root)
-        loader.construct_document(root)  # refuses tags of blocks, and keys that are lists
-        return tree
-    except (ArithmeticError, ValueError, LookupError, AttributeError, TypeError) as error:  # of !!timestamp {=: no}
-        raise yaml.MarkedYAMLError(problem=str(error)) from error
-    finally:
-        loader.dispose()
-
-
-def _node(loader: yaml.SafeLoader, node: yaml.Node) -> Node:
-    line = node.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode):
-        return Node([_node(loader, item) for item in node.value], line)
-    if isinstance(node, yaml.ScalarNode):
-        try:
-            return Node(loader.construct_object(node), line)
-        except (ArithmeticError, ValueError, LookupError, AttributeError) as error:  # the 31st of June, !!int nothing
-            raise yaml.MarkedYAMLError(problem=f"{node.value!r}: {error}", problem_mark=node.start_mark) from error
-    block: dict[str, Node] = {}
-    for key, value in node.value:
-        if str(key.value) in block:
+def _add(document: Document, loader: yaml.SafeLoader, node: yaml.Node, path: str, line: int) -> None:
+    """Put a node and all below it into a document; a dot in a key is no step of a path."""
+    children = node.value if isinstance(node, yaml.MappingNode) else []
+    for key, child in children:
+        name = f"{path}.{str(key.value).replace('.', '·')}".lstrip(".")
+        if name in document.values:
             raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
-        child = _node(loader, value)
-        block[str(key.value)] = Node(child.value, key.start_mark.line + 1)
-    return Node(block, line)
+        _add(document, loader, child, name, key.start_mark.line + 1)
+    for number, child in enumerate(node.value if isinstance(node, yaml.SequenceNode) else [], 1):
+        _add(document, loader, child, f"{path}.{number}".lstrip("."), child.start_mark.line + 1)
+    try:
+        document.values[path] = loader.construct_object(node, deep=True)
+    except (ArithmeticError, ValueError, LookupError, AttributeError, TypeError) as error:  # the 31st of June, !!int no
+        raise yaml.MarkedYAMLError(problem=f"{node.value!r}: {error}", problem_mark=node.start_mark) from error
+    document.lines[path] = line
 
 
-# ---- checking a meta file ----
+# ---- fields ----
 
 
 class Rule(NamedTuple):
@@ -162,19 +125,30 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def is_count(value: Any) -> bool:
-    """Whether a value of a YAML file is a whole number from 0."""
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_percentage(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (is_number and (value == 0 or 1 < value <= 100))
+
+
+def _or_null(rule: Rule, *, required: bool) -> Rule:
+    return Rule(f"{rule.words} or !!null", lambda value: value is None or rule.accepts(value), required)
+
+
 TEXT = Rule("text", _is_text)
-TEXT_OR_NULL = Rule("text or !!null", lambda value: value is None or _is_text(value))
-OPTIONAL = Rule("text or !!null", TEXT_OR_NULL.accepts, required=False)
+TEXT_OR_NULL = _or_null(TEXT, required=True)
+OPTIONAL = _or_null(TEXT, required=False)
+SHORT = Rule(f"text of at most {MAX_ABBREVIATION} characters", lambda v: _is_text(v) and len(v) <= MAX_ABBREVIATION)
+PERCENTAGE = Rule("a percentage such as 66.30 (not the fraction 0.6630) or !!null", _is_percentage, required=False)
+AUTHOR_LIST = Rule("a list of authors", lambda value: isinstance(value, list) and bool(value))
 
 META_FIELDS = {
     "submission.label": TEXT,
     "submission.name": TEXT,
-    "submission.abbreviation": TEXT,
+    "submission.abbreviation": SHORT,
     "system.description.input_sampling_rate": Rule("text such as 16kHz", _is_text),
     "system.description.data_augmentation": TEXT_OR_NULL,
     "system.description.front_end": TEXT_OR_NULL,
@@ -182,14 +156,13 @@ META_FIELDS = {
     "system.description.embeddings": TEXT_OR_NULL,
     "system.description.machine_learning_method": TEXT,
     "system.description.aggregation_method": TEXT_OR_NULL,
-    "system.description.ensemble_method_subsystem_count": Rule(
-        "a whole number or !!null", lambda value: value is None or is_count(value)
-    ),
+    "system.description.ensemble_method_subsystem_count": _or_null(Rule("a whole number", _is_count), required=True),
     "system.description.decision_making": TEXT_OR_NULL,
     "system.description.external_data_usage": TEXT_OR_NULL,
     "system.description.development_data_usage": TEXT_OR_NULL,
-    "system.complexity.total_parameters": Rule("a whole number without separators", is_count),
+    "system.complexity.total_parameters": Rule("a whole number without separators", _is_count),
     "system.source_code": OPTIONAL,
+    RESULTS: Rule("a block per machine type", lambda value: isinstance(value, dict)),
 }
 AUTHOR_FIELDS = {
     "lastname": TEXT,
@@ -200,126 +173,108 @@ AUTHOR_FIELDS = {
     "affiliation.department": OPTIONAL,
     "affiliation.location": TEXT,
 }
+AUTHORS_FILE_FIELDS = {
+    "institute": Rule(
+        "its abbreviation in letters and digits", lambda v: isinstance(v, str) and re.fullmatch("[A-Za-z0-9-]+", v)
+    ),
+    "source_code": OPTIONAL,
+    "submissions": Rule("blocks 1 to 4", lambda value: value is None or isinstance(value, dict), required=False),
+    **{f"submissions.{n}.name": OPTIONAL for n in range(1, 5)},
+    **{f"submissions.{n}.abbreviation": _or_null(SHORT, required=False) for n in range(1, 5)},
+}
+
+
+def _check_fields(shown: str, document: Document, fields: Mapping[str, Rule]) -> Iterator[Finding]:
+    """Fields that are missing or hold something else."""
+    reported = set()
+    for path, rule in fields.items():
+        if path in document.values:
+            if not rule.accepts(document.values[path]):
+                yield Finding(shown, document.line(path), f"{path}: {document.shown(path)}; expected {rule.words}")
+        elif rule.required:
+            absent, words = path, rule.words
+            while (above := absent.rpartition(".")[0]) not in document.values:
+                absent, words = above, "a block"
+            if absent not in reported:
+                reported.add(absent)
+                text = f"{absent}: missing{_nearest_key(document, absent)}; expected {words}"
+                yield Finding(shown, document.line(path), text)
+
+
+def _nearest_key(document: Document, path: str) -> str:
+    """The misspelt key that is there in place of ``path``."""
+    above, _, name = path.rpartition(".")
+    block = document.values[above]
+    close = difflib.get_close_matches(name, map(str, block), n=1) if isinstance(block, dict) else []
+    return f" (there is {close[0]})" if close else ""
+
+
+def _author_fields(document: Document, base: str) -> dict[str, Rule]:
+    """Fields of the authors in the list ``base``."""
+    authors = document.values.get(base)
+    numbers = range(1, len(authors) + 1) if isinstance(authors, list) else ()
+    return {base: AUTHOR_LIST} | {f"{base}.{n}.{name}": rule for n in numbers for name, rule in AUTHOR_FIELDS.items()}
+
+
+def _corresponding(document: Document, base: str) -> list[str]:
+    """Paths of the authors that are marked as corresponding."""
+    paths = [path for path in document.values if path.rpartition(".")[0] == base]
+    return [path for path in paths if document.values.get(f"{path}.corresponding") is True]
+
+
+def _check_corresponding(shown: str, document: Document, base: str) -> Iterator[Finding]:
+    """Exactly one of the authors, where there are any."""
+    marked = _corresponding(document, base)
+    if len(marked) != 1 and AUTHOR_LIST.accepts(document.values.get(base)):
+        text = f"{base}: {len(marked)} corresponding authors; expected `corresponding: true` for exactly one"
+        yield Finding(shown, document.line(f"{marked[-1]}.corresponding" if marked else base), text)
+
+
+# ---- the meta file ----
 
 
 def check_meta(shown: str, content: bytes, folder: str, machine_types: Sequence[str]) -> Iterator[Finding]:
     """Findings of one meta file of the submission folder ``folder``."""
-    meta, findings = read_yaml(shown, content)
+    document, findings = read_document(shown, content)
     yield from findings
-    if meta is None:
+    if document is None:
         return
-    yield from _check_fields(shown, meta, META_FIELDS)
-    yield from _check_abbreviation(shown, meta, "submission.abbreviation")
-    yield from _check_authors(shown, meta, "submission.authors")
-    label, line = meta.find("submission.label")
-    if label and label.value != folder:
-        yield Finding(shown, line, f"submission.label: {label.shown()}; the folder is called {folder}")
-    match = LABEL.fullmatch(folder)
-    lastnames = [author.get("lastname") for author in _corresponding(meta.get("submission.authors"))]
-    if match and len(lastnames) == 1 and _is_text(lastnames[0]) and not _names(match["name"], lastnames[0]):
-        text = f"the label begins with {match['name']}, but the corresponding author is {lastnames[0]}"
-        yield Finding(shown, line, text)
-    yield from _check_results(shown, meta, machine_types)
-
-
-def _check_fields(shown: str, block: Node, fields: Mapping[str, Rule], where: str = "") -> Iterator[Finding]:
-    """Fields that are missing or hold something else."""
-    reported = set()
-    for dotted, rule in fields.items():
-        node, line = block.find(dotted)
-        if node is None and rule.required:
-            absent = block.absent(dotted)
-            if absent in reported:
-                continue
-            reported.add(absent)
-            words = rule.words if absent == dotted else "a block"
-            yield Finding(shown, line, f"{where}{absent}: missing{_nearest_key(block, absent)}; expected {words}")
-        elif node is not None and not rule.accepts(node.value):
-            yield Finding(shown, line, f"{where}{dotted}: {node.shown()}; expected {rule.words}")
-
-
-def _nearest_key(block: Node, dotted: str) -> str:
-    """The misspelt key that is there in place of ``dotted``."""
-    parent, _, name = dotted.rpartition(".")
-    keys = block.get(parent) if parent else block.value
-    close = difflib.get_close_matches(name, keys, n=1) if isinstance(keys, dict) else []
-    return f" (there is {close[0]})" if close else ""
-
-
-def _check_abbreviation(shown: str, block: Node, dotted: str) -> Iterator[Finding]:
-    node, line = block.find(dotted)
-    if node and _is_text(node.value) and len(node.value) > MAX_ABBREVIATION:
-        text = f"{node.value!r} has {len(node.value)} characters; at most {MAX_ABBREVIATION} are allowed"
-        yield Finding(shown, line, f"{dotted}: {text}")
-
-
-def _check_authors(shown: str, block: Node, dotted: str) -> Iterator[Finding]:
-    """Fields of each author, and exactly one corresponding author."""
-    authors, line = block.find(dotted)
-    if authors is None or not isinstance(authors.value, list) or not authors.value:
-        yield Finding(shown, line, f"{dotted}: {authors.shown() if authors else 'missing'}; expected a list of authors")
+    figures = [f"{RESULTS}.{name}.averaged_{measure}" for name in machine_types for measure in ("auc", "pauc")]
+    fields = META_FIELDS | _author_fields(document, "submission.authors")
+    fields["submission.label"] = Rule(f"{folder}, as the folder is called", lambda value: value == folder)
+    fields |= dict.fromkeys(figures, PERCENTAGE)
+    yield from _check_fields(shown, document, fields)
+    yield from _check_corresponding(shown, document, "submission.authors")
+    yield from _check_label(shown, document, folder)
+    results = document.values.get(RESULTS)
+    if not isinstance(results, dict):
         return
-    for number, author in enumerate(authors.value, 1):
-        yield from _check_fields(shown, author, AUTHOR_FIELDS, f"author {number}: ")
-    marked = _corresponding(authors.value)
-    if not marked:
-        yield Finding(shown, line, f"{dotted}: no corresponding author; expected `corresponding: true` for one of them")
-    for author in marked[1:]:
-        first = marked[0].get("lastname")
-        yield Finding(
-            shown, author.find("corresponding")[1], f"{dotted}: second corresponding author, after {first}; only one"
-        )
-
-
-def _corresponding(authors: Any) -> list[Node]:
-    """The authors that are marked as corresponding."""
-    return [author for author in authors if author.get("corresponding") is True] if isinstance(authors, list) else []
-
-
-def _check_results(shown: str, meta: Node, machine_types: Sequence[str]) -> Iterator[Finding]:
-    """Development results: percentages where there are any."""
-    dotted = "results.development_dataset"
-    results, line = meta.find(dotted)
-    if results is None or not isinstance(results.value, dict):
-        text = f"{dotted}: {results.shown() if results else 'missing'}; expected a block per machine type"
-        yield Finding(shown, line, text)
-        return
-    for name, node in results.value.items():
-        if name not in machine_types:
-            yield Finding(
-                shown, node.line, f"{dotted}.{name}: unknown machine type; expected {', '.join(machine_types)}"
-            )
-    absent = []
-    for machine_type in machine_types:
-        for measure in ("averaged_auc", "averaged_pauc"):
-            node, line_of_node = results.find(f"{machine_type}.{measure}")
-            if node is None or node.value is None:
-                absent.append(f"{machine_type}.{measure}")
-            elif fault := _percentage_fault(node.value):
-                yield Finding(shown, line_of_node, f"{dotted}.{machine_type}.{measure}: {node.shown()} {fault}")
+    for name in results.keys() - set(machine_types):
+        text = f"{RESULTS}.{name}: unknown machine type; expected {', '.join(machine_types)}"
+        yield Finding(shown, document.line(f"{RESULTS}.{name}"), text)
+    absent = [path.removeprefix(f"{RESULTS}.") for path in figures if document.values.get(path) is None]
     if absent:
-        yield Finding(
-            shown,
-            line,
-            f"{dotted}: no figure for {', '.join(absent)}; allowed, but wanted (01_test.py -d gives them)",
-            is_fault=False,
-        )
+        text = f"{RESULTS}: no figure for {', '.join(absent)}; allowed, but wanted (01_test.py -d gives them)"
+        yield Finding(shown, document.line(RESULTS), text, is_fault=False)
 
 
-def _percentage_fault(value: Any) -> str:
-    """What is wrong with an AUC in percent, "" if nothing is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        return "is not a number from 0 to 100; expected a percentage"
-    return f"is a fraction; expected a percentage, {100 * value:.2f}" if 0 < value <= 1 else ""
+def _check_label(shown: str, document: Document, folder: str) -> Iterator[Finding]:
+    """Whether the label begins with the corresponding author's last name; hyphens may be left out, ü be ue."""
+    match = LABEL.fullmatch(folder)
+    lastnames = [document.values.get(f"{path}.lastname") for path in _corresponding(document, "submission.authors")]
+    if not match or len(lastnames) != 1 or not _is_text(lastnames[0]):
+        return
+    written_out = unicodedata.normalize("NFC", lastnames[0]).translate(WRITTEN_OUT)
+    names = {label_name(name).casefold() for name in (lastnames[0], written_out)}
+    if match["name"].replace("-", "").casefold() not in names and "" not in names:
+        text = f"the label begins with {match['name']}, but the corresponding author is {lastnames[0]}"
+        yield Finding(shown, document.line("submission.label"), text)
 
 
-def _names(label_name: str, lastname: str) -> bool:
-    """Whether the first part of a label is the last name; accents and hyphens may be spelt one way or another."""
-    parts = (
-        re.escape(c) if c.isascii() and c.isalnum() else "-?" if c.isascii() else "[a-z0-9]+"
-        for c in unicodedata.normalize("NFC", lastname.strip())
-    )
-    return re.fullmatch("".join(parts), label_name, re.IGNORECASE) is not None
+def label_name(lastname: str) -> str:
+    """A last name in the letters that a label may have; "" if one of them has no such form."""
+    letters = [c for c in unicodedata.normalize("NFKD", lastname.translate(LETTERS)) if not unicodedata.combining(c)]
+    return "".join(c for c in letters if c.isalnum()) if all(c.isascii() for c in letters) else ""
 
 
 # ---- the user's authors file ----
@@ -337,73 +292,60 @@ class Authors:
 
 
 def read_authors(path: Path) -> Authors:
-    """Read and check the authors file; ``authors_example.yaml`` shows its keys.
+    """Read and check the authors file; ``examples/authors.yaml`` shows its keys.
 
     Raises
     ------
     UserError : naming every fault with its line.
     """
     try:
-        root, findings = read_yaml(str(path), path.read_bytes())
+        document, findings = read_document(str(path), path.read_bytes())
     except OSError as error:
         raise common.UserError(
-            f"--authors: {path} cannot be read ({error.strerror}); copy authors_example.yaml and fill it in"
+            f"--authors: {path} cannot be read ({error.strerror}); copy examples/authors.yaml and fill it in"
         ) from error
-    if root is not None:
-        findings += _check_authors_file(str(path), root)
-    lastname = _corresponding(root.get("authors"))[0].get("lastname") if root and not findings else ""
-    name = _label_name(lastname)
-    if root and not findings and not name:
-        findings.append(Finding(str(path), None, f"{lastname}: the label needs this last name in letters of A to Z"))
-    if root and not findings and len(name + root.get("institute")) > MAX_LABEL:
-        findings.append(Finding(str(path), None, f"last name and institute: at most {MAX_LABEL} letters together"))
+    name = ""
+    if document:
+        fields = AUTHORS_FILE_FIELDS | _author_fields(document, "authors")
+        findings += _check_fields(str(path), document, fields)
+        findings += _check_corresponding(str(path), document, "authors")
+        findings += _unknown_keys(str(path), document, fields)
+    if document and not findings:
+        lastname = document.values[f"{_corresponding(document, 'authors')[0]}.lastname"]
+        name = label_name(lastname)
+        if not name:
+            findings.append(
+                Finding(str(path), None, f"{lastname}: the label needs this last name in letters of A to Z")
+            )
     if findings:
-        raise common.fault_list("Authors file", [str(f) for f in findings], "authors_example.yaml shows the form.")
-    institute = root.get("institute")
+        raise common.fault_list("Authors file", [str(f) for f in findings], "examples/authors.yaml shows the form.")
+    root = document.values[""]
     names = {
-        int(number): (entry.get("name"), entry.get("abbreviation"))
+        int(number): ((entry or {}).get("name"), (entry or {}).get("abbreviation"))
         for number, entry in (root.get("submissions") or {}).items()
     }
-    authors = [_plain_author(author) for author in root.get("authors")]
-    return Authors(f"{name}_{institute}_task2", institute, authors, root.get("source_code"), names)
+    authors = [_plain_author(author) for author in root["authors"]]
+    return Authors(f"{name}_{root['institute']}_task2", root["institute"], authors, root.get("source_code"), names)
 
 
-def _check_authors_file(shown: str, root: Node) -> Iterator[Finding]:
-    fields = {
-        "institute": Rule(
-            "its abbreviation in letters and digits", lambda v: _is_text(v) and bool(re.fullmatch("[A-Za-z0-9-]+", v))
-        ),
-        "source_code": OPTIONAL,
-        "submissions": Rule("blocks 1 to 4", lambda v: v is None or isinstance(v, dict), required=False),
-    }
-    yield from _check_fields(shown, root, fields)
-    known = [*fields, "authors"]
-    for name, node in root.value.items() if isinstance(root.value, dict) else ():
-        if name not in known:
-            yield Finding(shown, node.line, f"{name}: unknown key; there is {', '.join(known)}")
-    yield from _check_authors(shown, root, "authors")
-    submissions = root.get("submissions")
-    for number, entry in submissions.items() if isinstance(submissions, dict) else ():
-        where = f"submissions.{number}."
-        if number not in ("1", "2", "3", "4"):
-            yield Finding(shown, entry.line, f"submissions.{number}: expected a number from 1 to 4")
-        yield from _check_fields(shown, entry, {"name": OPTIONAL, "abbreviation": OPTIONAL}, where)
-        yield from _check_abbreviation(shown, root, f"{where}abbreviation")
+def _unknown_keys(shown: str, document: Document, fields: Mapping[str, Rule]) -> Iterator[Finding]:
+    """Keys that are none of the fields, nor blocks of them."""
+    known = {""}
+    for path in fields:
+        names = path.split(".")
+        known |= {".".join(names[:n]) for n in range(1, len(names) + 1)}
+    for path in document.values:
+        above = path.rpartition(".")[0]
+        if path not in known and above in known:
+            there = [other.rpartition(".")[2] for other in known if other and other.rpartition(".")[0] == above]
+            yield Finding(shown, document.line(path), f"{path}: unknown key; there is {', '.join(sorted(there))}")
 
 
-def _label_name(lastname: str) -> str:
-    """A last name in the letters that a label may have; "" if one of them has no such form."""
-    spelt = lastname.translate(str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "đ": "d"}))
-    letters = [c for c in unicodedata.normalize("NFKD", spelt) if not unicodedata.combining(c)]
-    return "".join(c for c in letters if c.isalnum()) if all(c.isascii() for c in letters) else ""
-
-
-def _plain_author(author: Node) -> dict:
+def _plain_author(author: Mapping) -> dict:
     """An author as in a meta file, fields in the official order."""
-    plain: dict = {name: author.get(name) for name in ("lastname", "firstname", "email")}
+    plain = {name: author[name] for name in ("lastname", "firstname", "email")}
     if author.get("corresponding"):
         plain["corresponding"] = True
-    plain["affiliation"] = {
-        name: author.get(f"affiliation.{name}") for name in ("institution", "department", "location")
-    }
+    affiliation = author["affiliation"]
+    plain["affiliation"] = {name: affiliation.get(name) for name in ("institution", "department", "location")}
     return plain

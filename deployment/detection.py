@@ -18,8 +18,7 @@ from audio.settings import Feature
 from common import TRAINING_DATA, UserError, fault_list
 from config import Config, System
 from detectors import decision
-from evaluation import fonts
-from storage.files import write_text, write_whole
+from storage.files import write_text
 from training.families import family_of
 from training.model_records import read_record
 
@@ -314,13 +313,10 @@ def plot(path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature
     verdicts : of its windows
     clips : these windows
     """
-    from evaluation.figures import DPI
+    from evaluation.figures import drawable, save
 
     title = f"{verdicts[0].recording}: {verdicts[0].machine_type} {verdicts[0].machine_id}"
-    with fonts.for_texts([title]):
-        figure = _figure(fonts.drawable(title), verdicts, clips, feature)
-        with write_whole(path) as beside:
-            figure.savefig(beside, dpi=DPI)
+    save(_figure(drawable(title), verdicts, clips, feature), path)
 
 
 def _figure(title: str, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature: Feature):

@@ -25,7 +25,7 @@ from config import System
 from deployment import runtimes
 from detectors import decision
 from detectors.facts import plain_numbers
-from evaluation import scoring
+from evaluation.metrics import auc_pauc
 from storage.files import write_text
 from training import process
 from training.families import Part, family_of
@@ -217,7 +217,7 @@ def _aucs(clips: Sequence[Clip], *scores: np.ndarray) -> tuple[float, ...] | Non
     of_ids = [machine_ids == name for name in np.unique(machine_ids)]
     if any({*labels[of_id]} != {0, 1} for of_id in of_ids):
         return None
-    aucs = [[scoring.auc_pauc(labels[i].astype(int), values[i], max_fpr=1)[0] for i in of_ids] for values in scores]
+    aucs = [[auc_pauc(labels[i].astype(int), values[i], max_fpr=1)[0] for i in of_ids] for values in scores]
     return tuple(float(np.mean(of_scores)) for of_scores in aucs)
 
 

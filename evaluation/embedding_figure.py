@@ -6,11 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from audio.clips import Clip
-from evaluation import fonts
-from evaluation.figures import COLOURS, DPI
-from storage.files import write_whole
+from evaluation.figures import COLOURS, drawable, id_axes, legend, save
 
-MAX_COLUMNS = 4  # machine IDs side by side
 KINDS = {  # label of a clip -> name, colour, marker
     0: ("test, normal", COLOURS[0], "o"),
     1: ("test, anomalous", COLOURS[5], "x"),
@@ -35,19 +32,12 @@ def embedding_figure(title: str, train: np.ndarray, train_ids: np.ndarray, test:
     train_ids : ndarray, shape (n_train,), machine IDs
     test : ndarray, shape (n_clips, n_features), embeddings of ``clips``
     """
-    from matplotlib.figure import Figure
-
     train_points, test_points, shares = plane(train, test)
     test_ids = np.array([clip.machine_id for clip in clips])
     labels = np.array([clip.label for clip in clips], object)
     machine_ids = np.unique(test_ids)
-    columns = min(len(machine_ids), MAX_COLUMNS)
-    rows = -(-len(machine_ids) // columns)
-    figure = Figure(figsize=(3.1 * columns + 1.2, 3.1 * rows + 1), layout="constrained")
-    all_axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for axes in all_axes[len(machine_ids) :]:
-        axes.set_axis_off()
-    for axes, machine_id in zip(all_axes, machine_ids, strict=False):
+    figure, all_axes = id_axes(machine_ids, row_height=3.1, sharex=True, sharey=True)
+    for axes, machine_id in zip(all_axes, machine_ids, strict=True):
         axes.scatter(*train_points.T, s=4, color="0.85", label="training, all IDs", rasterized=True)
         own = train_ids == machine_id
         axes.scatter(*train_points[own].T, s=6, color="0.45", label="training, this ID", rasterized=True)
@@ -57,16 +47,11 @@ def embedding_figure(title: str, train: np.ndarray, train_ids: np.ndarray, test:
                 axes.scatter(
                     *test_points[chosen].T, s=14, color=colour, marker=marker, alpha=0.7, linewidths=1, label=name
                 )
-        axes.set(title=machine_id, xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[])
         axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)", fontsize=8)
         axes.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=8)
-    handles = {
-        label: handle
-        for axes in all_axes[: len(machine_ids)]
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
     figure.suptitle(title)
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
+    legend(figure, all_axes)
     return figure
 
 
@@ -74,7 +59,4 @@ def write_figure(
     path: Path, title: str, train: np.ndarray, train_ids: np.ndarray, test: np.ndarray, clips: Sequence[Clip]
 ) -> None:
     """Draw :func:`embedding_figure` and write it as PNG."""
-    with fonts.for_texts([title]):
-        figure = embedding_figure(fonts.drawable(title), train, train_ids, test, clips)
-        with write_whole(path) as beside:
-            figure.savefig(beside, dpi=DPI)
+    save(embedding_figure(drawable(title), train, train_ids, test, clips), path)

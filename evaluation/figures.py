@@ -1,14 +1,17 @@
 """Figures of evaluated systems as PNG: AUC and pAUC bars, ROC curves, score histograms."""
 
+import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from evaluation import fonts, scoring
-from evaluation.comparison import Result
+from evaluation.folders import Result
+from evaluation.metrics import Performance, averages
+from evaluation.published import Published
+from evaluation.tables import machine_types
 from storage.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -32,8 +35,7 @@ ROC_WIDTH = 1.6  # of a curve [pt]
 STRIPE = 4  # of curves that are equal and take turns [line widths]
 
 
-@dataclass(frozen=True)
-class FigureFile:
+class FigureFile(NamedTuple):
     """A figure on disk."""
 
     path: Path
@@ -43,29 +45,21 @@ class FigureFile:
 
 
 def write_figures(
-    folder: Path, results: Sequence[Result], *, max_fpr: float, published: scoring.Published | None
+    folder: Path, results: Sequence[Result], *, max_fpr: float, published: Published | None
 ) -> list[FigureFile]:
     """Draw and write all figures of the results; their files in the order of a report."""
     logger.info("drawing the figures into %s", folder)
-    texts = [result.name for result in results] + machine_types(results)
-    texts += [machine_id for result in results for _, machine_id in result.scores]
-    with fonts.for_texts(texts):
-        return _write_figures(folder, results, max_fpr=max_fpr, published=published)
-
-
-def _write_figures(
-    folder: Path, results: Sequence[Result], *, max_fpr: float, published: scoring.Published | None
-) -> list[FigureFile]:
-    """Draw and write all figures, in fonts that have been chosen."""
     performances = {result.name: result.performance for result in results}
     drawn = []
     for group in bar_groups([name for name, performance in performances.items() if performance]):
         for metric, name in enumerate(METRICS):
             figure = bar_figure(performances, group, metric, published=published)
-            caption = f"{name} per machine type, averaged over machine IDs{_report_figure(group, metric)}"
-            stem = f"{name}_{'_'.join(group) if group in REPORT_GROUPS else 'all_systems'}"
+            caption, stem = f"{name} per machine type, averaged over machine IDs", f"{name}_all_systems"
+            if group in REPORT_GROUPS:
+                caption += f" (as Figure {1 + 2 * REPORT_GROUPS.index(group) + metric} of Wei and Liu, 2020)"
+                stem = f"{name}_{'_'.join(group)}"
             drawn.append((figure, stem, caption, "bars", ", ".join(group)))
-    for machine_type in machine_types(results):
+    for machine_type in machine_types(list(performances.values())):
         caption = f"ROC curves, {machine_type}; pAUC range: false positive rate up to {100 * max_fpr:g} %"
         drawn.append((roc_figure(results, machine_type, max_fpr=max_fpr), f"ROC_{machine_type}", caption, "roc", ""))
     for result in results:
@@ -73,13 +67,35 @@ def _write_figures(
             figure = score_figure(result, machine_type)
             caption = f"{result.name}, {machine_type}"
             drawn.append((figure, f"scores_{result.name}_{machine_type}", caption, "scores", result.name))
-    files = []
-    for figure, stem, caption, kind, about in drawn:
-        path = folder / f"{stem.replace('/', '_')}.png"
-        with write_whole(path) as beside:
-            figure.savefig(beside, dpi=DPI)
-        files.append(FigureFile(path, caption, kind, about))
-    return files
+    return [
+        FigureFile(save(figure, folder / f"{stem.replace('/', '_')}.png"), *facts) for figure, stem, *facts in drawn
+    ]
+
+
+def save(figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all; its path."""
+    with write_whole(path) as beside:
+        figure.savefig(beside, dpi=DPI)
+    return path
+
+
+def drawable(text: str) -> str:
+    """The text as matplotlib is to be given it: names of files and folders may hold anything.
+
+    Characters that its font lacks become code points (U+88C5), dollars do not begin a formula, and a name that begins
+    with an underscore is not left out of legends.
+    """
+    known = _own_characters()
+    shown = "".join(c if ord(c) in known or c.isspace() else f"U+{ord(c):04X} " for c in text)
+    return " " * shown.startswith("_") + shown.strip().replace("$", r"\$")
+
+
+@functools.cache
+def _own_characters() -> frozenset[int]:
+    from matplotlib import font_manager, ft2font
+
+    path = font_manager.findfont(font_manager.FontProperties())
+    return frozenset(ft2font.FT2Font(path).get_charmap())
 
 
 def bar_groups(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -90,24 +106,12 @@ def bar_groups(names: Sequence[str]) -> list[tuple[str, ...]]:
     return groups
 
 
-def _report_figure(group: Sequence[str], metric: int) -> str:
-    """Which of the report's figures this is, if any."""
-    if tuple(group) not in REPORT_GROUPS:
-        return ""
-    return f" (as Figure {1 + 2 * REPORT_GROUPS.index(tuple(group)) + metric} of Wei and Liu, 2020)"
-
-
-def machine_types(results: Sequence[Result]) -> list[str]:
-    """Machine types of any of the results, in their order."""
-    return list(dict.fromkeys(machine_type for result in results for machine_type in result.performance))
-
-
 def _style(index: int) -> tuple[str, int]:
     """Colour of the n-th system, and how often it came before."""
     return COLOURS[index % len(COLOURS)], index // len(COLOURS) % len(HATCHES)
 
 
-def _legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
+def legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
     """One legend above the axes, systems first, in as many columns as there is room for.
 
     ``plain`` has the handles of labels that are not shown as in the axes.
@@ -119,31 +123,14 @@ def _legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     handles |= plain or {}
     labels = sorted(handles, key=lambda label: label in (CHANCE, PAUC_RANGE))
-    widths = [TextPath((0, 0), label, LEGEND_SIZE).get_extents().width + LEGEND_GAPS for label in labels]
-    room = 72 * figure.get_figwidth()  # [pt]
-
-    def fits(columns: int) -> bool:
-        return sum(map(max, np.array_split(widths, columns))) <= room
-
-    columns = next((columns for columns in range(len(labels), 1, -1) if fits(columns)), 1)
+    widest = max(TextPath((0, 0), label, LEGEND_SIZE).get_extents().width for label in labels) + LEGEND_GAPS
+    columns = min(len(labels), max(1, int(72 * figure.get_figwidth() / widest)))
     figure.set_figheight(figure.get_figheight() + LEGEND_ROW * -(-len(labels) // columns))
-    figure.legend(
-        [handles[label] for label in labels],
-        labels,
-        loc="outside upper center",
-        ncols=columns,
-        fontsize=LEGEND_SIZE,
-        frameon=False,
-    )
+    options = {"loc": "outside upper center", "ncols": columns, "fontsize": LEGEND_SIZE, "frameon": False}
+    figure.legend([handles[label] for label in labels], labels, **options)
 
 
-def bar_figure(
-    performances: dict[str, scoring.Performance],
-    group: Sequence[str],
-    metric: int,
-    *,
-    published: scoring.Published | None,
-):
+def bar_figure(performances: dict[str, Performance], group: Sequence[str], metric: int, *, published: Published | None):
     """Bars per machine type, one per system of ``group``; ``metric`` 0 is AUC, 1 is pAUC.
 
     A system has the colour of its place in ``performances``, the same in all figures.
@@ -158,7 +145,7 @@ def bar_figure(
         series.append((f"{published.name}, published", "0.75", "", heights))
     for system in group:
         colour, repeat = _style(list(performances).index(system))
-        heights = {name: scoring.averages(ids)[metric] for name, ids in performances[system].items()}
+        heights = {name: averages(ids)[metric] for name, ids in performances[system].items()}
         series.append((system, colour, HATCHES[repeat], heights))
 
     figure = Figure(figsize=(max(8.5, 1.4 + 0.2 * len(names) * len(series)), 4.0), layout="constrained")
@@ -168,20 +155,20 @@ def bar_figure(
     upright = len(series) > 2  # bars too narrow for their figures
     for index, (label, colour, hatch, heights) in enumerate(series):
         places = np.array([names.index(name) for name in heights]) + width * (index - (len(series) - 1) / 2)
-        shown = fonts.drawable(label)
+        shown = drawable(label)
         bars = axes.bar(places, list(heights.values()), 0.92 * width, color=colour, hatch=hatch, label=shown)
         texts = [f"{100 * height:.1f}" for height in heights.values()]
         halo = [withStroke(linewidth=2.5, foreground="white")]  # the line of chance does not cross out the digits
         axes.bar_label(bars, texts, padding=2, fontsize=8, rotation=90 if upright else 0, path_effects=halo)
     axes.set(ylabel=f"{METRICS[metric]} [%]", ylim=(0, 1.14 if upright else 1.06), yticks=np.arange(0, 1.01, 0.1))
     _in_percent(axes.yaxis)
-    axes.set_xticks(range(len(names)), [fonts.drawable(name) for name in names])
+    axes.set_xticks(range(len(names)), [drawable(name) for name in names])
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    _legend(figure, [axes])
+    legend(figure, [axes])
     return figure
 
 
@@ -192,7 +179,7 @@ def _in_percent(axis) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=""))
 
 
-def _id_axes(machine_ids: Sequence[str], *, row_height: float):
+def id_axes(machine_ids: Sequence[str], *, row_height: float, **options):
     """Figure with one axes per machine ID."""
     from matplotlib.figure import Figure
 
@@ -200,11 +187,11 @@ def _id_axes(machine_ids: Sequence[str], *, row_height: float):
     rows = -(-len(machine_ids) // columns)
     figure = Figure(figsize=(max(4.4, 2.9 * columns), row_height * rows + 0.4), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)  # [inch]; labels do not touch the edge
-    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    all_axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for axes in all_axes[len(machine_ids) :]:
         axes.set_axis_off()
     for axes, machine_id in zip(all_axes, machine_ids, strict=False):
-        axes.set_title(fonts.drawable(machine_id), fontsize=10)
+        axes.set_title(drawable(machine_id), fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, all_axes[: len(machine_ids)]
 
@@ -219,7 +206,7 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
         colour, repeat = _style(index)
         plain[result.name] = {"color": colour, "linestyle": LINE_STYLES[repeat], "linewidth": ROC_WIDTH}
     machine_ids = list(dict.fromkeys(i for r in results for i in r.performance.get(machine_type, ())))
-    figure, all_axes = _id_axes(machine_ids, row_height=3.1)
+    figure, all_axes = id_axes(machine_ids, row_height=3.1)
     for axes, machine_id in zip(all_axes, machine_ids, strict=True):
         axes.axvspan(0, max_fpr, color="0.88", label=PAUC_RANGE, zorder=0)
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)), label=CHANCE)
@@ -227,18 +214,18 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
         for result in results:
             if machine_id in result.performance.get(machine_type, ()):
                 labels, scores = result.scores[machine_type, machine_id][:2]
-                curves[result.name] = np.stack(roc_curve(labels, scores)[:2])
+                curves[result.name] = np.stack(roc_curve(labels[labels >= 0], scores[labels >= 0])[:2])
         for name, curve in curves.items():
             same = [other for other in curves if np.array_equal(curves[other], curve)]
             turn = (STRIPE * same.index(name), (STRIPE, STRIPE * (len(same) - 1)))
             styles = plain[name] | ({"linestyle": turn} if len(same) > 1 else {})
-            axes.plot(*curve, label=fonts.drawable(name), **styles)
+            axes.plot(*curve, label=drawable(name), **styles)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_xlabel("false positive rate [%]")
         _in_percent(axes.xaxis)
         _in_percent(axes.yaxis)
     all_axes[0].set_ylabel("true positive rate [%]")
-    _legend(figure, all_axes, {fonts.drawable(name): Line2D([], [], **styles) for name, styles in plain.items()})
+    legend(figure, all_axes, {drawable(name): Line2D([], [], **styles) for name, styles in plain.items()})
     return figure
 
 
@@ -248,7 +235,7 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
     The bins span the middle 99 % of the scores; the outermost two also hold what lies beyond.
     """
     machine_ids = [machine_id for name, machine_id in result.scores if name == machine_type]
-    figure, all_axes = _id_axes(machine_ids, row_height=2.3)
+    figure, all_axes = id_axes(machine_ids, row_height=2.3)
     for axes, machine_id in zip(all_axes, machine_ids, strict=True):
         labels, scores = result.scores[machine_type, machine_id][:2]
         scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
@@ -267,5 +254,5 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
         axes.locator_params(axis="y", nbins=4)
         _in_percent(axes.yaxis)
     all_axes[0].set_ylabel("share of the clips [%]")
-    _legend(figure, all_axes)
+    legend(figure, all_axes)
     return figure

@@ -6,15 +6,18 @@ score one machine type each can share a folder. A folder without any record is s
 """
 
 import dataclasses
+import functools
 import logging
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import common
-from audio.clips import Clip, fingerprint
+from audio.clips import Clip, check_clips, fingerprint, test_clip_names
 from config import Config, OfficialModel, System
-from evaluation import scoring
+from evaluation import score_files
+from evaluation.metrics import Key
 from storage import records
 from storage.files import write_text
 from storage.records import differences, file_digest, record_path
@@ -23,21 +26,6 @@ from training.model_records import configuration
 ADVICE = "Score these machine types again with 01_test.py, or move the files that do not belong here away."
 
 logger = logging.getLogger(__name__)
-
-
-FIELDS = {
-    "machine_type": str,
-    "system": str,
-    "training_data": str,
-    "settings": dict,
-    "models": dict,
-    "clips": int,
-    "fingerprint": str,
-    "thresholds": dict,
-    "result_file": str,
-    "max_fpr": float,
-    "files": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,9 @@ class Record:
     def any_names(self) -> bool:
         """Whether the names of the clips may be any, and say no machine ID."""
         return self.settings.get("names") == "any"
+
+
+FIELDS = {name: typing.get_origin(kind) or kind for name, kind in typing.get_type_hints(Record).items()}
 
 
 def settings_of(config: Config, system: System) -> dict:
@@ -104,15 +95,7 @@ def record_of(
     thresholds: Mapping[str, float],
     texts: Mapping[str, str],
 ) -> Record:
-    """Record of the CSVs of one machine type.
-
-    Parameters
-    ----------
-    clips : the test clips of the machine type
-    models : as ``model_digests`` gives them
-    thresholds : machine ID -> score above which a clip is called anomalous
-    texts : name of a CSV -> its content
-    """
+    """Record of the CSVs of one machine type: ``models`` from ``model_digests``, ``texts`` name of a CSV -> content."""
     return Record(
         machine_type=clips[0].machine_type,
         system=system.name,
@@ -131,18 +114,11 @@ def record_of(
 def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
     """Write the CSVs of a machine type and their record; what an earlier run left of the machine type goes.
 
-    Parameters
-    ----------
-    record : as ``record_of`` makes it for ``texts``
-    texts : name of a CSV -> its content
-
-    Notes
-    -----
     First go the result files, whose figures are of the scores before; then comes the record, then the CSVs. Killed
     in between, what is there does not fit the record, and no figure is taken from it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (record.result_file, scoring.decision_result_name(record.result_file)):
+    for name in (record.result_file, score_files.decision_result_name(record.result_file)):
         (folder / name).unlink(missing_ok=True)
     records.write(record_path(folder, record.machine_type), dataclasses.asdict(record))
     for name, text in texts.items():
@@ -154,23 +130,17 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
             logger.info("%s: removed, as there are no such test clips any more", path)
 
 
-def csv_files(folder: Path) -> Iterator[tuple[scoring.Key, Path]]:
+def csv_files(folder: Path) -> list[tuple[Key, Path]]:
     """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
-    matches = {path: scoring.SCORE_FILE.fullmatch(path.name) for path in folder.glob("*.csv")}
-    matches |= {path: scoring.DECISION_FILE.fullmatch(path.name) for path, match in matches.items() if not match}
-    yield from sorted((match.groups(), path) for path, match in matches.items() if match)
+    kinds = score_files.SCORE_FILE, score_files.DECISION_FILE
+    return sorted((m.groups(), path) for path in folder.glob("*.csv") for k in kinds if (m := k.fullmatch(path.name)))
 
 
 # ---- read back and check ----
 
 
 def read(path: Path) -> Record:
-    """Record of a file.
-
-    Raises
-    ------
-    ValueError : if it is not one that ``write`` has written.
-    """
+    """Record of a file; ValueError if it is not one that ``write`` has written."""
     block = records.read(path, FIELDS)
     if block.keys() != FIELDS.keys():
         raise ValueError(f"expected the keys {', '.join(FIELDS)}")
@@ -216,10 +186,47 @@ def check(
     return found
 
 
-def clip_names(folder: Path, record: Record) -> set[str]:
-    """Names of all clips in the score CSVs of a record that fits."""
-    paths = [folder / name for name in record.files if scoring.SCORE_FILE.fullmatch(name)]
-    return {name for path in paths for name in scoring.read_scores(path, any_names=record.any_names)}
+def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None:
+    """Raise UserError for machine types whose test clips, where they are there, are others than were scored.
+
+    No clip is read that has not been touched since the scoring, or that the cache of checksums knows.
+    """
+    faults = []
+    for record in found:
+        split = "dev" if record.training_data == "dev" else "eval"
+        test_folder = config.directory(split) / record.machine_type / "test"
+        paths = [folder / name for name in record.files if score_files.SCORE_FILE.fullmatch(name)]
+        scored = {name for path in paths for name in score_files.read_scores(path, any_names=record.any_names)}
+        there = test_clip_names(record.machine_type, test_folder, names=config.names)
+        changes = {name: _changed(test_folder / name) for name in there}
+        since = _changed(record_path(folder, record.machine_type))
+        touched = sorted(name for name, time in changes.items() if time > since)
+        named = score_files.some(list(record.files))
+        if there and there != scored:
+            faults.append(f"{named}: of other clips than {test_folder} has now")
+        elif touched and record.fingerprint != _fingerprint_now(
+            test_folder, config.names, config.channel, config.cache_directory, max(changes.values())
+        ):
+            faults.append(f"{named}: of clips that have changed in {test_folder}: {score_files.some(touched)}")
+    if faults:
+        raise common.fault_list(f"{folder}: scores of other clips", faults, ADVICE)
+
+
+def _changed(path: Path) -> int:
+    """When a file's content or name was last changed [ns]; the second of the two times cannot be set back."""
+    stat = path.stat()
+    return max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@functools.lru_cache  # for all systems that have scored these clips
+def _fingerprint_now(
+    test_folder: Path, names: str, channel: int | str | None, cache_directory: Path | None, _last_change: int
+) -> str:
+    """Fingerprint of the clips of a test folder; those are read that the cache of checksums does not know."""
+    options = {"names": names, "channel": channel, "cache_directory": cache_directory}
+    return fingerprint(
+        check_clips([(test_folder.parent.name, test_folder)], min_samples=1, normal_only=False, **options)
+    )
 
 
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
@@ -251,7 +258,7 @@ def _origin_faults(found: Sequence[Record], models_in: Path | None, settings: di
     models: dict[str, tuple[str, Record]] = {}
     for record in found:
         first = found[0]
-        named = scoring.some(list(record.files))
+        named = score_files.some(list(record.files))
         same = (first.system, first.training_data) == (record.system, record.training_data)
         changes = differences(record.settings, settings if settings is not None else first.settings)
         if not same:

@@ -1,14 +1,17 @@
 """The result folder of a system: its CSVs written, checked against the models and clips of now, and summed up."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import common
-from audio.clips import Clip, test_clip_names
+from audio.clips import Clip
 from config import Config, OfficialModel, System
 from detectors import decision
-from evaluation import result_record, scoring
+from evaluation import result_record, score_files, tables
+from evaluation.folders import Result
+from evaluation.metrics import evaluate
+from evaluation.published import official_figures
 from training.families import family_of
 
 PAUSES = (0.2, 1.0, 3.0)  # [s] before a result folder that does not fit is looked at again
@@ -19,7 +22,10 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     paths = family_of(system).made_by(run, system, machine_type)
     directory = result_record.model_directory(run.config, system)
     models = result_record.model_digests(paths, directory)
-    thresholds = _thresholds(run, system, machine_type, {clip.machine_id for clip in clips})
+    thresholds = {}
+    if not isinstance(system.model, OfficialModel):  # which keeps no training scores
+        trained = family_of(system).training_scores(run, system, machine_type)
+        thresholds = decision.of_training(trained, run.config, {clip.machine_id for clip in clips})
     scores = family_of(system).anomaly_scores(run, system, machine_type, clips)
     if result_record.model_digests(paths, directory) != models:
         raise common.UserError(f"{paths[0]}: was replaced while {machine_type} was scored; score it again")
@@ -30,25 +36,17 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     for machine_id, pairs in of_id.items():
         names, values = zip(*pairs, strict=True)
         key = (machine_type, machine_id)
-        texts[scoring.score_path(Path(), *key).name] = scoring.scores_text(names, values)
+        texts[score_files.score_path(Path(), *key).name] = score_files.scores_text(names, values)
         if thresholds:
             decisions = decision.is_anomalous(values, thresholds[machine_id])
-            texts[scoring.decision_path(Path(), *key).name] = scoring.decisions_text(names, decisions)
+            texts[score_files.decision_path(Path(), *key).name] = score_files.decisions_text(names, decisions)
     record = result_record.record_of(
         run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
     )
     result_record.write(run.result_folder(system.name), record, texts)
 
 
-def _thresholds(run, system: System, machine_type: str, machine_ids: Iterable[str]) -> dict[str, float]:
-    """Machine ID -> score above which a clip is anomalous; empty for official models: they keep no training scores."""
-    if isinstance(system.model, OfficialModel):
-        return {}
-    trained = family_of(system).training_scores(run, system, machine_type)
-    return decision.of_training(trained, run.config, machine_ids)
-
-
-def check(folder: Path, settings: Config, system: System, split: str) -> list[result_record.Record]:
+def check(folder: Path, settings: Config, system: System) -> list[result_record.Record]:
     """Records of all that is in a result folder.
 
     Raises
@@ -59,26 +57,15 @@ def check(folder: Path, settings: Config, system: System, split: str) -> list[re
     -----
     What does not fit is looked at again: a job that scores another machine type may be writing at this moment.
     """
-    for pause in PAUSES:
+    for pause in (*PAUSES, None):
         try:
-            return _check_once(folder, settings, system, split)
+            records = result_record.check(folder, config=settings, system=system, required=True)
+            result_record.require_clips(folder, records, settings)
+            return records
         except common.UserError:
+            if pause is None:
+                raise
             time.sleep(pause)
-    return _check_once(folder, settings, system, split)
-
-
-def _check_once(folder: Path, settings: Config, system: System, split: str) -> list[result_record.Record]:
-    """As ``check``, without a second look."""
-    records = result_record.check(folder, config=settings, system=system, required=True)
-    faults = []
-    for record in records:
-        test_folder = settings.directory(split) / record.machine_type / "test"
-        clips = test_clip_names(record.machine_type, test_folder, names=settings.names)
-        if clips and clips != result_record.clip_names(folder, record):
-            faults.append(f"{scoring.some(list(record.files))}: of other clips than {test_folder} has now")
-    if faults:
-        raise common.fault_list(f"{folder}: scores of other clips", faults, result_record.ADVICE)
-    return records
 
 
 def report(folder: Path, machine_types: Sequence[str], settings: Config, system: System) -> None:
@@ -88,19 +75,15 @@ def report(folder: Path, machine_types: Sequence[str], settings: Config, system:
     machine type so add up to one file: each reads all again if another has come meanwhile.
     """
     options = {"any_names": settings.names == "any", "unlabelled": True}
-    scores = scoring.read_folder(folder, machine_types=machine_types, **options)
-    performance = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
-    if performance:
-        published = scoring.official_figures(scores, max_fpr=settings.max_fpr)
-        print(f"\n{folder}\n{scoring.summary_table(performance, published)}")
-    for (machine_type, machine_id), clips in scores.items():
-        if machine_id not in performance.get(machine_type, {}) and clips.decisions is not None:
-            n_called = int(clips.decisions.sum())
-            print(f"{machine_type} {machine_id}: {n_called} of {len(clips.names)} clips are called anomalous")
+    scores = score_files.read_folder(folder, machine_types=machine_types, **options)
+    result = Result(folder.name, folder, scores, evaluate(scores, max_fpr=settings.max_fpr, rated_only=True))
+    published = official_figures(scores, max_fpr=settings.max_fpr)
+    table = [tables.summary_text(result.performance, published)] if result.performance else []
+    print("", folder, *table, *tables.notes(result), sep="\n")
     written = None
-    while written != (records := check(folder, settings, system, "dev")):
-        scores = scoring.read_folder(folder, **options)
-        everything = scoring.evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
+    while written != (records := check(folder, settings, system)):
+        scores = score_files.read_folder(folder, **options)
+        everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
         if everything:
-            scoring.write_result(folder / settings.result_file, everything)
+            score_files.write_result(folder / settings.result_file, everything)
         written = records

@@ -2,7 +2,7 @@
 
 import gc
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +14,7 @@ import config
 import make_demo_data as demo
 from audio.clips import Clip, by_machine_type, check_clips
 from audio.settings import Feature
+from evaluation.score_files import scores_text
 from storage.files import write_text
 from training import process
 
@@ -47,6 +48,11 @@ def write_dataset(directory: Path) -> None:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             waveform = demo.synthesise(clip, seconds=OPTIONS.seconds, seed=OPTIONS.seed)
             soundfile.write(directory / name, waveform, demo.SAMPLE_RATE, subtype="PCM_16")
+
+
+def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> None:
+    """Write a score CSV."""
+    write_text(path, scores_text(names, scores))
 
 
 def merge(block: dict, changes: dict) -> dict:
@@ -123,6 +129,13 @@ def train_clips(dataset) -> dict[str, list[Clip]]:
 def official_feature() -> SimpleNamespace:
     """The official values of the ``feature`` block."""
     return Feature(n_mels=128, frames=5, n_fft=1024, hop_length=512, power=2.0)
+
+
+def reconstruction_errors(model, log_mels, *, frames, hop=1, batch=1024, aggregate="mean"):
+    """Scores of the clips, shape (n_clips,)."""
+    from training.vector_errors import aggregated, vector_errors
+
+    return aggregated(*vector_errors(model, log_mels, frames=frames, hop=hop, batch=batch), aggregate)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import SHIPPED, merge
+from conftest import SHIPPED, merge, reconstruction_errors
 from tqdm import tqdm
 
 import common
@@ -20,7 +20,6 @@ from training.fit import TrainingState
 from training.model_records import model_path, resume_path
 from training.models import load_model, save_model
 from training.run import Job, Run
-from training.vector_errors import reconstruction_errors
 
 MODELS = {
     "vae": {"model": {"type": "vae", "units": [16, 8], "latent": 3, "kl_weight": 1}, "feature": {"frames": 5}},

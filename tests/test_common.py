@@ -30,7 +30,6 @@ from audio.clips import (
     official_order,
     parse_clip_name,
     select_machine_types,
-    without_auc,
 )
 from storage.files import path_beside, remove_leftovers, write_text, write_whole
 
@@ -340,11 +339,11 @@ def test_folders_in_test_are_told_their_names(tmp_path, names):
         check(tmp_path, names=names, normal_only=False)
 
 
-@pytest.mark.parametrize("name", ["a\\b.wav", "a\rb.wav", "a\tb.wav"])
+@pytest.mark.parametrize("name", ["a\rb.wav", "a\tb.wav"])
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such names")
 def test_names_that_no_csv_gives_back_are_told(tmp_path, name):
     write(tmp_path / name)
-    with pytest.raises(common.UserError, match="name has a backslash or control character"):
+    with pytest.raises(common.UserError, match="name has a control character"):
         check(tmp_path, names="any")
 
 
@@ -455,15 +454,6 @@ def test_select_machine_types(tmp_path):
     assert select_machine_types(tmp_path, "key", ["valve", "fan", "valve"]) == ["fan", "valve"]
     with pytest.raises(common.UserError, match=r"--machine-type Fan: .*there is fan, pump, valve"):
         select_machine_types(tmp_path, "key", ["Fan"])
-
-
-def test_ids_without_both_labels_are_named():
-    names = ("normal_id_00_0.wav", "anomaly_id_00_0.wav", "normal_id_02_0.wav", "anomaly_id_04_0.wav", "id_06_0.wav")
-    assert without_auc({"fan": [make_clip(name) for name in names]}) == [
-        "fan id_02: no anomaly clip",
-        "fan id_04: no normal clip",
-        "fan id_06: clips without a label",
-    ]
 
 
 def test_odd_chunks_before_the_sound_are_skipped(tmp_path):

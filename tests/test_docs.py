@@ -97,7 +97,7 @@ def official(dataset, tmp_path_factory) -> Path:
             *(f"{name},{word}_{name},{label}" for name, (word, label) in zip(names, labels, strict=False)),
         ]
     write_text(folder / "eval_data_list.csv", "\n".join(lines) + "\n")
-    shutil.copy(ROOT / "authors_example.yaml", folder)
+    shutil.copytree(ROOT / "examples", folder / "examples")
     tiny_yaml(folder)
     return folder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 import config
-from evaluation import scoring
+from evaluation import score_files
 from training.families import Family
 
 
@@ -29,7 +29,7 @@ def test_a_family_of_ones_own(yaml_file, monkeypatch, tmp_path):
     path = yaml_file({"system": "nearest", "systems": yaml.safe_load(blocks("yaml")[0])})
     for script in ("00_train", "01_test"):
         importlib.import_module(script).main(["-d", "--config", str(path)])
-    scores = scoring.read_folder(tmp_path / "result" / "dev" / "nearest")
+    scores = score_files.read_folder(tmp_path / "result" / "dev" / "nearest")
     assert len(scores) == 4 and all(values.decisions is not None for values in scores.values())
     for name, declared in inspect.getmembers(Family, inspect.isfunction):
         if not name.startswith("_"):

@@ -106,7 +106,7 @@ def trained(dataset, tmp_path_factory) -> Path:
     settings = merge(tiny_settings(Path(), Path()), {"systems": SYSTEMS})
     settings["submissions"] = {1: {"system": "small", "training_data": "eval"}}
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    shutil.copy(ROOT / "authors_example.yaml", folder / "authors.yaml")
+    shutil.copy(ROOT / "examples/authors.yaml", folder / "authors.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for line in (
@@ -476,7 +476,7 @@ RESULTS = [
     ),
     Fault(
         "scores not in UTF-8",
-        both(without_records, put(SCORES, b"\xff\xfe")),
+        both(without_records, put(SCORES, b"\xfe\xfd")),
         "02_evaluate result/dev/small",
         (SCORES, "UTF-8"),
     ),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
-from conftest import SHIPPED
+from conftest import SHIPPED, reconstruction_errors
 from tqdm import tqdm
 
 import common
@@ -90,7 +90,7 @@ def test_scores_are_the_official_ones(official, tmp_path, pad_mode, stored):
     frames = feature.pop("frames")
     waveforms = [common.load_wav(golden.write_clip(tmp_path / f"{s}.wav", s)) for s in golden.SCORED]
     log_mels = [common.log_mel_energies(waveform, rate, **feature, pad_mode=pad_mode).T for waveform, rate in waveforms]
-    scores = vector_errors.reconstruction_errors(model, log_mels, frames=frames)
+    scores = reconstruction_errors(model, log_mels, frames=frames)
     np.testing.assert_allclose(scores, official[stored], rtol=1e-5)
     assert np.abs(official["scores_reflect"] / official["scores"] - 1).min() > 1e-4  # they can be told apart
 
@@ -257,7 +257,7 @@ def some_log_mels(n_clips=9):
 
 def test_a_score_is_the_mean_squared_error_of_the_clips_vectors(network):
     log_mels = some_log_mels()
-    scores = vector_errors.reconstruction_errors(network, log_mels, frames=5)
+    scores = reconstruction_errors(network, log_mels, frames=5)
     vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
     by_clip = [np.mean(np.mean(np.square(x - network.predict(x, verbose=0)), axis=1)) for x in vectors]
     assert scores.dtype == np.float64
@@ -265,18 +265,17 @@ def test_a_score_is_the_mean_squared_error_of_the_clips_vectors(network):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 55, 10_000])
-def test_scores_do_not_depend_on_the_batches(network, monkeypatch, batch):
+def test_scores_do_not_depend_on_the_batches(network, batch):
     log_mels = some_log_mels()
-    expected = vector_errors.reconstruction_errors(network, log_mels, frames=5)
-    monkeypatch.setattr(vector_errors, "SCORING_BATCH", batch)
-    np.testing.assert_allclose(vector_errors.reconstruction_errors(network, log_mels, frames=5), expected, rtol=1e-5)
+    expected = reconstruction_errors(network, log_mels, frames=5)
+    scores = reconstruction_errors(network, log_mels, frames=5, batch=batch)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
-def test_scores_do_not_depend_on_the_order_of_the_clips(network, monkeypatch):
-    monkeypatch.setattr(vector_errors, "SCORING_BATCH", 50)
+def test_scores_do_not_depend_on_the_order_of_the_clips(network):
     log_mels = some_log_mels()
-    scores = vector_errors.reconstruction_errors(network, log_mels, frames=5)
-    turned = vector_errors.reconstruction_errors(network, log_mels[::-1], frames=5)
+    scores = reconstruction_errors(network, log_mels, frames=5, batch=50)
+    turned = reconstruction_errors(network, log_mels[::-1], frames=5, batch=50)
     np.testing.assert_allclose(turned[::-1], scores, rtol=1e-6)
 
 
@@ -289,8 +288,8 @@ def test_many_clips_go_through_the_model_in_one_call(network, monkeypatch):
         return call(model, vectors, **options)
 
     monkeypatch.setattr(type(network), "__call__", counted)
-    vector_errors.reconstruction_errors(network, some_log_mels(), frames=5)
-    assert calls == [(keras_model.SCORING_BATCH, 160)]  # traced once, for all clips
+    reconstruction_errors(network, some_log_mels(), frames=5)
+    assert calls == [(1024, 160)]  # traced once, for all clips
 
 
 def test_aggregates_by_hand():
@@ -304,7 +303,7 @@ def test_aggregates_by_hand():
 @pytest.mark.parametrize("how", config.AGGREGATES)
 def test_a_score_is_an_aggregate_of_the_errors_of_the_vectors(network, how):
     log_mels = some_log_mels()
-    scores = vector_errors.reconstruction_errors(network, log_mels, frames=5, aggregate=how)
+    scores = reconstruction_errors(network, log_mels, frames=5, aggregate=how)
     vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
     errors = [np.mean(np.square(x - network.predict(x, verbose=0)), axis=1) for x in vectors]
     np.testing.assert_allclose(scores, [getattr(np, how)(one) for one in errors], rtol=1e-4)
@@ -412,10 +411,10 @@ def test_files_of_the_official_baseline_load(network, tmp_path):
     network.compile("adam", "mean_squared_error")
     network.save(tmp_path / "today.hdf5")
     write_old_file(tmp_path / "old.hdf5", old_layers((16, 4, 16), 160), network.get_weights())
-    expected = vector_errors.reconstruction_errors(network, some_log_mels(3), frames=5)
+    expected = reconstruction_errors(network, some_log_mels(3), frames=5)
     for name in ("today.hdf5", "old.hdf5"):
         model = keras_model.load_official(tmp_path / name)
-        np.testing.assert_array_equal(vector_errors.reconstruction_errors(model, some_log_mels(3), frames=5), expected)
+        np.testing.assert_array_equal(reconstruction_errors(model, some_log_mels(3), frames=5), expected)
 
 
 def test_other_layers_are_refused_before_anything_is_built(network, tmp_path, monkeypatch):

@@ -64,13 +64,22 @@ def test_descriptor_that_the_sample_rate_cannot_hold(settings_file):
         run_script("00_train", "-d", "--config", str(settings_file))
 
 
-def test_descriptors_are_cached_part_by_part(train_clips, tmp_path):
+def test_descriptors_are_cached_part_by_part_and_a_clip_is_read_once_for_all(train_clips, tmp_path, monkeypatch):
+    read, load_clip = [], features.load_clip
+    monkeypatch.setattr(features, "load_clip", lambda clip: read.append(clip) or load_clip(clip))
     settings = config.load_config(config.Path(config.__file__).with_name("baseline.yaml"))
     system = settings.systems["neighbors"]
     cache = features.Cache(tmp_path / "cache", 1)
     clips = train_clips["fan"]
     first = np.stack(list(features.descriptors(clips, system.descriptor, system.feature, cache)))
     assert first.shape == (len(clips), 488) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    assert len(read) == len(clips)
     only = dataclasses.replace(system.descriptor, parts=(("statistics",),))
     again = np.stack(list(features.descriptors(clips, only, system.feature, cache)))
     assert np.array_equal(again, first[:, 360:]) and len(list((tmp_path / "cache").glob("*.npy"))) == 3
+    assert len(read) == len(clips)
+    other = dataclasses.replace(system.descriptor, level=system.descriptor.level / 2)
+    again = np.stack(list(features.descriptors(clips, other, system.feature, cache)))
+    assert np.array_equal(again[:, :360], first[:, :360]) and not np.array_equal(again, first)
+    assert len(read) == 2 * len(clips) and len(list((tmp_path / "cache").glob("*.npy"))) == 4
+    assert np.array_equal(list(features.descriptors(clips, system.descriptor, system.feature, None)), first)

@@ -102,3 +102,14 @@ def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     process.keep_freed_memory()
     assert called == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory")
+def test_a_training_step_gives_no_memory_back_to_fault_it_in_anew():
+    run = python(
+        "import sys; sys.path[:0] = ['benchmarks']\n"
+        "import benchmark_step as step\n"
+        "step.EPOCHS, systems = 4, step.config.load_config(step.ROOT / 'baseline.yaml').systems\n"
+        "print(*(step.step_cost(systems[name], {})[1] for name in ('baseline_ae', 'dense_l2_softmax')))\n"
+    )
+    assert all(float(faults) < 50 for faults in run.stdout.split()), run.stdout

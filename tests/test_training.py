@@ -22,7 +22,7 @@ from storage.records import differences, record_path
 from training import models, process
 from training.fit import TrainingState, epoch_batches, plot_history
 from training.model_records import model_path, read_record, resume_path
-from training.models import is_newer, load_model, write_model
+from training.models import load_model, write_model
 from training.optimizers import FusedAdam, make_optimizer, reset_optimizer
 from training.run import Job, Run, enough_memory
 
@@ -124,14 +124,17 @@ def test_reset_brings_an_optimizer_to_its_start(start):
 def test_every_optimizer_of_the_yaml_is_kerass(start, name):
     _, system = start({"fit": {"compile": {"optimizer": name, "learning_rate": 0.25}}})
     optimizer = make_optimizer(system.fit)
-    assert type(optimizer) is (FusedAdam if name == "adam" else type(keras.optimizers.get(name)))
+    assert type(optimizer) is (FusedAdam if name in ("adam", "adamw") else type(keras.optimizers.get(name)))
     assert float(optimizer.learning_rate) == 0.25
+    assert optimizer.weight_decay == (0.004 if name == "adamw" else None)
 
 
-def test_adam_in_one_pass_is_kerass(start):
-    _, system = start({"fit": {"compile": {"learning_rate": 0.25}}})
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_in_one_pass_is_kerass(start, name):
+    _, system = start({"fit": {"compile": {"optimizer": name, "learning_rate": 0.25}}})
     results = []
-    for optimizer in (keras.optimizers.Adam(0.25), make_optimizer(system.fit)):
+    theirs = keras.optimizers.get({"class_name": name, "config": {"learning_rate": 0.25}})
+    for optimizer in (theirs, make_optimizer(system.fit)):
         rng = np.random.default_rng(0)
         weights = [keras.Variable(rng.standard_normal(shape), dtype="float32") for shape in ((5, 3), (3,))]
         for _ in range(5):
@@ -337,33 +340,19 @@ def test_a_state_of_other_settings_is_not_resumed(start, fan, monkeypatch, caplo
     assert_same_weights(trained_weights(*other), trained_weights(*fresh))
 
 
-@pytest.mark.parametrize(
-    ("written", "advice"),
-    [
-        ("99.1.0", r'written by Keras 99.1.0, and .* is installed: pip install "keras>=99.1.0", or train'),
-        ("3.0", "delete"),
-    ],
-)
-def test_a_model_of_a_newer_keras(start, tmp_path, written, advice):
+def test_a_model_of_another_keras(start, tmp_path):
     _, system = start()
     path = tmp_path / "model_fan.keras"
     write_model(keras_model.build(system.model, system.feature), path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["metadata.json"] = json.dumps({"keras_version": written}).encode()
+    members["metadata.json"] = json.dumps({"keras_version": "99.1.0"}).encode()
     members["config.json"] = members["config.json"].replace(b'"Dense"', b'"NewDense"')
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(common.UserError, match=rf"model_fan.keras: not a model that can be loaded .*{advice}"):
+    with pytest.raises(common.UserError, match=r"model_fan.keras: not a model .*by Keras 99.1.0, and here"):
         load_model(path)
-
-
-def test_versions_are_compared_by_their_numbers():
-    assert is_newer("3.12.0", "3.9.1")
-    assert not is_newer("3.9.1", "3.12.0")
-    assert not is_newer("3.12.0", "3.12.0")
-    assert not is_newer("none", "3.12.0")
 
 
 @pytest.mark.parametrize(

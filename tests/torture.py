@@ -384,7 +384,7 @@ def prepare(folder: Path) -> None:
     settings = merge(tiny_settings(Path(), Path()), {"systems": {k: v for k, v in FAMILIES.items() if v}})
     settings["submissions"] = {1: {"system": "small", "training_data": "eval"}}
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    shutil.copy(ROOT / "authors_example.yaml", folder / "authors.yaml")
+    shutil.copy(ROOT / "examples/authors.yaml", folder / "authors.yaml")
     truth = []
     for machine_type in ("ToyCar", "fan"):
         truth.append(machine_type)

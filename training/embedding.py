@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import UserError
+from training.batches import filled_batches
 from training.clip_trainer import FRAME_TYPE
 
 EMBEDDING_BATCH = 32  # windows in one call of the network
@@ -60,23 +61,9 @@ def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndar
             log_probabilities = tf.reduce_mean(log_probabilities, axis=1)
         return tf.reshape(vectors, (EMBEDDING_BATCH, -1)), log_probabilities
 
-    def batches() -> Iterator[np.ndarray]:
-        waiting: list[np.ndarray] = []
-        n_waiting = 0
-        for windows in examples:
-            counts.append(len(windows))
-            waiting.append(windows)
-            n_waiting += len(windows)
-            while n_waiting >= EMBEDDING_BATCH:
-                together = np.concatenate(waiting)
-                yield together[:EMBEDDING_BATCH]
-                waiting, n_waiting = [together[EMBEDDING_BATCH:]], n_waiting - EMBEDDING_BATCH
-        if n_waiting:  # filled up, so that the network is traced once
-            together = np.concatenate(waiting)
-            yield np.pad(together, ((0, EMBEDDING_BATCH - n_waiting), *[(0, 0)] * (together.ndim - 1)))
-
     counts: list[int] = []  # windows of each clip
-    parts = [[part.numpy() for part in outputs(batch)] for batch in batches()]
+    batches = filled_batches(examples, EMBEDDING_BATCH, counts)
+    parts = [[part.numpy() for part in outputs(batch)] for batch in batches]
     embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
     if not (np.isfinite(embeddings).all() and np.isfinite(log_probabilities).all()):
         raise UserError("the network gives values that are not finite numbers: delete it and train anew")

@@ -57,22 +57,13 @@ def load_finished(run: Run, system: System, name: str) -> keras.Model:
 
 def load_model(path: Path) -> keras.Model:
     """Model of a ``.keras`` file; nothing in it is executed."""
-    written_by = None
+    written_by = "no Keras that can be told"
     try:
         with zipfile.ZipFile(path) as archive:  # Keras says "File not found" of what is no archive
-            written_by = json.loads(archive.read("metadata.json"))["keras_version"]
+            written_by = f"Keras {json.loads(archive.read('metadata.json'))['keras_version']}"
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except UNREADABLE as error:
-        advice = "delete it and train anew"
-        if written_by and is_newer(written_by, keras.__version__):
-            advice = (
-                f"it was written by Keras {written_by}, and {keras.__version__} is installed: "
-                f'pip install "keras>={written_by}", or train anew'
-            )
-        raise UserError(f"{path}: not a model that can be loaded ({str(error)[:SHOWN]}); {advice}") from error
-
-
-def is_newer(version: str, other: str) -> bool:
-    """True where ``version`` comes after ``other``, by their numbers; what is no version is not newer."""
-    numbers = [[int(number) for number in re.findall(r"\d+", str(each))[:3]] for each in (version, other)]
-    return numbers[0] > numbers[1]
+        raise UserError(
+            f"{path}: not a model that can be loaded ({str(error)[:SHOWN]}); written by {written_by}, and here is "
+            f"Keras {keras.__version__}. Delete it and train anew, or install what wrote it"
+        ) from error

@@ -15,14 +15,15 @@ def make_optimizer(fit: Fit) -> keras.optimizers.Optimizer:
     if fit.compile.learning_rate is not None:
         settings["learning_rate"] = fit.compile.learning_rate
     optimizer = keras.optimizers.get({"class_name": fit.compile.optimizer, "config": settings})
-    if type(optimizer) is keras.optimizers.Adam and not distribution.is_distributed(tf.distribute.get_strategy()):
+    fusible = type(optimizer) in (keras.optimizers.Adam, keras.optimizers.AdamW)
+    if fusible and not distribution.is_distributed(tf.distribute.get_strategy()):
         return FusedAdam.from_config(optimizer.get_config())
     return optimizer
 
 
 @keras.saving.register_keras_serializable("training")
 class FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam, whose dozen passes over each weight are TensorFlow's one."""
+    """Keras's Adam, whose dozen passes over each weight are TensorFlow's one; with a weight decay it is AdamW."""
 
     def update_step(self, gradient, variable, learning_rate):
         """Move ``variable`` and its moments."""

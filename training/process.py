@@ -6,8 +6,8 @@ AMD EPYC, without a GPU, with Python 3.11, TensorFlow 2.21 and Keras 3.15.
 ==========================  ============================================================================
 ``lean_import``             importing Keras takes 1.3 s and 100 MB less; nothing on the screen in place of
                             6 lines that TensorFlow prints and no setting of its own keeps away
-``keep_freed_memory``       2,200 page faults in each training step of ``tuned_ae``, 8 % of its processor time;
-                            nothing of the smaller ``baseline_ae``'s; and 18 MB that threads would keep
+``keep_freed_memory``       12,000 page faults in each training step of ``tuned_ae``, 9 % of its processor time or more;
+                            500 of the smaller ``baseline_ae``'s; it costs 30 MB
 ``share_gpus``              other programs find memory on the GPU: TensorFlow takes all of it, whatever it needs
 ``compiles_with_xla``       on a CPU seconds and hundreds of megabytes, on a GPU (not measured) as Keras's ``fit``
 ==========================  ============================================================================
@@ -63,16 +63,30 @@ def quiet() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep some freed memory, which it would give back to the system and fault in anew at every step."""
+    """Have glibc keep freed memory, which it would give back to the system and fault in anew at every step.
+
+    By its own rules it maps each array of 128 kB or more anew. A threshold does not hold: TensorFlow's
+    ``from_generator`` (2.21, ApplyPython311MemoryPatch) sets it back to 128 kB when the training's batches begin.
+    Hence no mapping at all: arrays come from the heap, also large ones that are gone soon, whose memory the process
+    then keeps. What is large and stays for long is to be mapped by its owner.
+    """
     if sys.platform != "linux":
         return
     megabyte = 2**20
-    m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
+    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8  # malloc.h
     with contextlib.suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for option, size in ((m_trim_threshold, 64), (m_top_pad, 16), (m_mmap_threshold, 32)):
-            mallopt(option, size * megabyte)
+        mallopt(m_trim_threshold, 64 * megabyte)
+        mallopt(m_top_pad, 16 * megabyte)
+        mallopt(m_mmap_max, 0)
         mallopt(m_arena_max, 2)  # else each of a dozen threads keeps freed memory of its own
+
+
+def give_back_freed_memory() -> None:
+    """Have glibc return what it keeps by now: what comes next needs other memory than what came before."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def share_gpus() -> None:

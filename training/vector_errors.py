@@ -13,6 +13,7 @@ from audio.clips import Clip
 from common import UserError, fault_list, stack_frames
 from config import AGGREGATES, ConvAutoencoder, System
 from storage import records
+from training.batches import filled_batches
 from training.model_records import TrainingScores
 
 SCORING_BATCH = 1024  # vectors in one call of the model: three clips of 10 s; one clip alone takes the time of a call
@@ -42,22 +43,6 @@ def check_counts(counts: np.ndarray, how: str) -> None:
         )
 
 
-def reconstruction_errors(
-    model: keras.Model,
-    log_mels: Iterable[np.ndarray],
-    *,
-    frames: int,
-    hop: int = 1,
-    batch: int = SCORING_BATCH,
-    aggregate: str = "mean",
-) -> np.ndarray:
-    """Reconstruction error of each clip, shape (n_clips,), float64; higher = more anomalous.
-
-    See :func:`vector_errors` and :func:`aggregated`; with ``mean`` it is the score of the official 01_test.py.
-    """
-    return aggregated(*vector_errors(model, log_mels, frames=frames, hop=hop, batch=batch), aggregate)
-
-
 def vector_errors(
     model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -74,34 +59,11 @@ def vector_errors(
     -------
     errors : ndarray, shape (n_vectors,), float64, clip after clip
     counts : ndarray, shape (n_clips,), vectors of each clip
-
-    Notes
-    -----
-    The vectors of many clips go through the model in one call; the last call is filled up, so that the model is
-    compiled once.
     """
-    errors_of = error_function(model)
-    errors, counts, waiting, n_waiting = [], [], [], 0
-
-    def flush(last: bool) -> None:
-        nonlocal waiting, n_waiting
-        vectors = np.concatenate(waiting)
-        end = len(vectors) if last else len(vectors) // batch * batch
-        for start in range(0, end, batch):
-            block = vectors[start : start + batch]
-            filled = block if len(block) == batch else np.pad(block, ((0, batch - len(block)), (0, 0)))
-            errors.append(errors_of(filled).numpy()[: len(block)])
-        waiting, n_waiting = [vectors[end:]], len(vectors) - end
-
-    for log_mel in log_mels:
-        waiting.append(np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]))
-        counts.append(len(waiting[-1]))
-        n_waiting += counts[-1]
-        if n_waiting >= batch:
-            flush(last=False)
-    if n_waiting:
-        flush(last=True)
-    return np.concatenate(errors).astype(np.float64), np.array(counts)
+    counts: list[int] = []
+    vectors = (np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]) for log_mel in log_mels)
+    errors = [error_function(model)(filled).numpy() for filled in filled_batches(vectors, batch, counts)]
+    return np.concatenate(errors)[: sum(counts)].astype(np.float64), np.array(counts)
 
 
 @functools.lru_cache(maxsize=1)  # in training, one network is that of every machine type

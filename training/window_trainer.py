@@ -1,5 +1,6 @@
 """Training of the autoencoders on windows that are cut out of the log-mel frames batch by batch."""
 
+import mmap
 from collections.abc import Callable, Iterable
 
 import keras
@@ -103,6 +104,7 @@ class WindowTrainer(keras.Model):
     def load(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> int:
         """Take the log-mel frames of the clips, (n_frames, n_mels) each; the number of windows in them."""
         self.set_frames(blocks, offsets)
+        process.give_back_freed_memory()  # that the frames were computed in
         for layer in self.autoencoder.layers:
             if hasattr(layer, "adapt"):
                 layer.adapt(self.log_mel.value())
@@ -117,13 +119,11 @@ class WindowTrainer(keras.Model):
     def set_frames(self, blocks: Iterable[np.ndarray], offsets: np.ndarray) -> None:
         """Put the clips' frames into ``log_mel``.
 
-        The variable takes over NumPy's memory. TensorFlow would copy, and its own memory, once used, it never returns:
+        The variable takes over memory that is mapped for it and goes back to the system with it. TensorFlow would copy:
         the frames of a large machine type would be held twice.
         """
-        n_values = int(offsets[-1]) * self.n_mels
-        memory = np.empty(4 * n_values + 63, np.uint8)
-        first = -memory.ctypes.data % 64  # TensorFlow takes over memory at multiples of 64 bytes alone
-        log_mel = memory[first : first + 4 * n_values].view(np.float32).reshape(-1, self.n_mels)
+        memory = mmap.mmap(-1, 4 * int(offsets[-1]) * self.n_mels)  # at a page, as TensorFlow wants it to take it over
+        log_mel = np.frombuffer(memory, np.float32).reshape(-1, self.n_mels)
         for start, block in zip(offsets, blocks, strict=False):
             log_mel[start : start + len(block)] = block
         self.log_mel.assign(tf.experimental.dlpack.from_dlpack(log_mel.__dlpack__()))

@@ -9,14 +9,16 @@ import subprocess
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 from conftest import SHIPPED
 
 import common
 import config
-from audio.clips import Clip
-from evaluation import result_record, results, scoring
+from audio.clips import Clip, check_clips
+from evaluation import result_record, results, score_files
 from storage import records
 from storage.files import write_text
 from storage.records import CHECKSUM
@@ -42,13 +44,13 @@ def clips_of(machine_type, machine_ids):
     ]  # fmt: skip
 
 
-def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=0.0, model=None) -> Path:
+def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=0.0, model=None, clips=None) -> Path:
     """What 01_test.py writes for a machine type of tuned_ae, and the model's record; the result folder."""
     model_record = settings.model_directory / "dev" / "tuned_ae" / f"record_{machine_type}.yaml"
     write_text(model_record, model or f"the model of {machine_type}")
-    system, clips = settings.systems["tuned_ae"], clips_of(machine_type, machine_ids)
+    system, clips = settings.systems["tuned_ae"], clips or clips_of(machine_type, machine_ids)
     texts = {
-        f"anomaly_score_{machine_type}_{machine_id}.csv": scoring.scores_text(
+        f"anomaly_score_{machine_type}_{machine_id}.csv": score_files.scores_text(
             *zip(*[(c.name, c.label + c.crc / 2 + add) for c in clips if c.machine_id == machine_id], strict=True)
         )
         for machine_id in machine_ids
@@ -159,20 +161,20 @@ def test_machine_types_of_two_systems_in_one_folder(settings, folder):
             lambda f: (f / "record_fan.yaml").write_text(
                 (f / "record_fan.yaml").read_text().replace("seed: 0", "seed: 1")
             ),
-            "record_fan.yaml: unreadable .changed after it was written",
+            "record_fan.yaml: changed after it was written",
         ),
         (lambda f: (f / "record_fan.yaml").unlink(), "fan_id_02.csv: no record says what made it"),
         (lambda f: (f / "record_fan.yaml").write_text("a: ["), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_bytes(b"\xff"), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_text("[" * 20_000), r"record_fan.yaml: unreadable"),
-        (lambda f: (f / "record_fan.yaml").write_text("a: 1"), r"record_fan.yaml: expected the keys machine_type"),
+        (lambda f: (f / "record_fan.yaml").write_text("a: 1"), r"record_fan.yaml: machine_type: None"),
         (
             lambda f: write_otherwise(f / "record_fan.yaml", r"\nclips: .*", "\nclips: many"),
-            r"record_fan.yaml: clips: 'many'; expected int",
+            r"record_fan.yaml: clips: many",
         ),
         (
             lambda f: write_otherwise(f / "record_fan.yaml", "anomaly_score_fan_id_00.csv: ", "anomaly_score: 1 #"),
-            r"record_fan.yaml: models and files; expected names with their digests",
+            r"record_fan.yaml: files: expected names with their SHA-256",
         ),
         (
             lambda f: (f / "record_fan.yaml").rename(f / "record_valve.yaml"),
@@ -254,9 +256,9 @@ def rewrite(folder, machine_type, names):
     """Give a machine type's id_00 other clips, with decisions; the record of the machine type says so."""
     (record,) = [record for record in result_record.read_all(folder)[0] if record.machine_type == machine_type]
     texts = {name: (folder / name).read_text() for name in record.files if "_id_02" in name}
-    texts[f"anomaly_score_{machine_type}_id_00.csv"] = scoring.scores_text(names, range(len(names)))
-    texts[f"decision_result_{machine_type}_id_00.csv"] = scoring.decisions_text(names, [1] + [0] * (len(names) - 1))
-    files = {name: result_record.digest(text.encode()) for name, text in texts.items()}
+    texts[f"anomaly_score_{machine_type}_id_00.csv"] = score_files.scores_text(names, range(len(names)))
+    texts[f"decision_result_{machine_type}_id_00.csv"] = score_files.decisions_text(names, [1] + [0] * (len(names) - 1))
+    files = {name: records.digest(text.encode()) for name, text in texts.items()}
     result_record.write(folder, dataclasses.replace(record, files=files), texts)
 
 
@@ -276,7 +278,19 @@ def test_ids_without_auc_are_passed_over_and_told(folder, tmp_path, capsys, capl
     assert [row.split(",")[0] for row in rows] == ["fan", "id", "02", "Average", "", "pump", "id", "02", "Average", ""]
     assert (folder / "decision_result.csv").read_text().splitlines()[2] == "00,,,,0.5"
     text = (tmp_path / "report.html").read_text()
-    assert "fan id_00: 2 normal clips; 1 called anomalous<br>pump id_00: 1 clips without a label" in text
+    assert "fan id_00: 2 normal clips; 1 called anomalous<br>no AUC: pump id_00: 1 clips without a label" in text
+
+
+def test_clips_without_a_label_are_left_out_and_told(folder, tmp_path, capsys):
+    names = ["normal_id_00_0.wav", "id_00_1.wav", "anomaly_id_00_0.wav", "id_00_2.wav"]
+    rewrite(folder, "fan", names)
+    other = shutil.copytree(folder, tmp_path / "other")
+    evaluate.main([str(folder), "--against", str(other), "--report", str(tmp_path / "report.html")])
+    line = "fan id_00: 2 clips without a label are left out: id_00_1.wav, id_00_2.wav"
+    assert f"\n{line}\n" in capsys.readouterr().out
+    assert line in (tmp_path / "report.html").read_text()
+    assert "\n00,1.0,1.0\n" in (folder / "result.csv").read_text()
+    assert "\n00,0.0,0.0,0.0,1.0\n" in (folder / "decision_result.csv").read_text()
 
 
 def test_nothing_gives_an_auc(folder):
@@ -311,12 +325,12 @@ def test_a_job_waits_for_another_that_is_writing(settings, folder, monkeypatch):
         path.write_bytes(content)
 
     monkeypatch.setattr(results.time, "sleep", sleep)
-    assert len(results.check(folder, settings, settings.systems["tuned_ae"], "dev")) == 2
+    assert len(results.check(folder, settings, settings.systems["tuned_ae"])) == 2
     assert pauses == [results.PAUSES[0]]
     path.unlink()
     monkeypatch.setattr(results.time, "sleep", pauses.append)
     with pytest.raises(common.UserError, match="missing"):
-        results.check(folder, settings, settings.systems["tuned_ae"], "dev")
+        results.check(folder, settings, settings.systems["tuned_ae"])
 
 
 def test_jobs_side_by_side_lose_no_entry(settings, monkeypatch):
@@ -356,6 +370,63 @@ def test_the_jobs_of_the_slurm_array_are_every_machine_type_and_system(tmp_path)
     types = ("ToyCar", "ToyConveyor", "fan", "pump", "slider", "valve")
     wanted = [f"{system} --machine-type {name}" for system in ("baseline_ae", "tuned_ae") for name in types]
     assert jobs == [*wanted, "l2_softmax"]
+
+
+# ---- the clips of now ----
+
+
+def make_clip(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 4000), 16000)
+
+
+@pytest.fixture
+def heard(tmp_path):
+    """Settings, result folder of tuned_ae and folder of the clips of fan that it was made of."""
+    directories = {f"{kind}_directory": str(tmp_path / kind) for kind in ("dev", "cache")}
+    settings = settings_with(tmp_path, **directories)
+    clips = tmp_path / "dev" / "fan" / "test"
+    for number, clip in enumerate(clips_of("fan", ["id_00"])):
+        make_clip(clips / clip.path.name, number)
+    checked = check_clips([("fan", clips)], min_samples=1, normal_only=False, cache_directory=tmp_path / "cache")
+    return settings, write_scores(settings, "fan", ["id_00"], clips=checked), clips
+
+
+def test_clips_that_were_replaced_under_their_own_names_are_named(heard, tmp_path, monkeypatch):
+    settings, folder, clips = heard
+    options = [str(folder), "--config", str(tmp_path / "settings.yaml")]
+    monkeypatch.setattr(results, "PAUSES", ())
+    evaluate.main(options)
+    before = (folder / "result.csv").read_bytes()
+    make_clip(clips / "normal_id_00_00000001.wav", 99)
+    fault = "fan_id_00.csv: of clips that have changed in .*test: normal_id_00_00000001.wav\n"
+    with pytest.raises(common.UserError, match=fault):
+        evaluate.main(options)
+    with pytest.raises(common.UserError, match=fault):
+        results.report(folder, ["fan"], settings, settings.systems["tuned_ae"])
+    assert (folder / "result.csv").read_bytes() == before
+    shutil.copytree(folder, tmp_path / "kept")
+    evaluate.main([str(tmp_path / "kept"), *options[1:]])  # a copy is of the clips of its time
+    (clips / "normal_id_00_00000001.wav").unlink()
+    with pytest.raises(common.UserError, match="fan_id_00.csv: of other clips than .*test has now"):
+        evaluate.main(options)
+    shutil.rmtree(clips)  # to save space
+    evaluate.main(options)
+
+
+def test_no_clip_is_read_that_has_not_changed(heard, tmp_path, monkeypatch):
+    _, folder, clips = heard
+    options = [str(folder), "--config", str(tmp_path / "settings.yaml")]
+    calls, check_all = [], result_record.check_clips
+    monkeypatch.setattr(
+        result_record, "check_clips", lambda *args, **named: calls.append(args) or check_all(*args, **named)
+    )
+    evaluate.main(options)
+    assert calls == []
+    for path in clips.iterdir():
+        path.touch()  # as of a copy of the dataset
+    evaluate.main([*options[:1], *options])
+    assert len(calls) == 1
 
 
 # ---- end to end ----

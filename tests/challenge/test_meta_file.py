@@ -81,24 +81,29 @@ def test_missing_results_are_allowed_and_said():
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
-        ("label: Doe_EXU_task2_1", "label: Doe_EXU_task2_2", 2, "the folder is called Doe_EXU_task2_1"),
-        ("abbreviation: EXU_1", "abbreviation: EXAMPLE_U_1", 4, "11 characters; at most 10"),
+        ("label: Doe_EXU_task2_1", "label: Doe_EXU_task2_2", 2, "expected Doe_EXU_task2_1, as the folder is called"),
+        (
+            "abbreviation: EXU_1",
+            "abbreviation: EXAMPLE_U_1",
+            4,
+            "'EXAMPLE_U_1'; expected text of at most 10 characters",
+        ),
         ("name: A name", "name: !!null", 3, "submission.name: nothing; expected text"),
         ("name: A name", "naem: A name", 1, r"submission.name: missing \(there is naem\)"),
-        ("      corresponding: true\n", "", 5, "no corresponding author"),
+        ("      corresponding: true\n", "", 5, "0 corresponding authors"),
         (
             "richard@example.org",
             "richard@example.org\n      corresponding: no one",
             17,
             "'no one'; expected true or false",
         ),
-        ("richard@example.org", "richard@example.org\n      corresponding: true", 17, "second corresponding author"),
-        ("jane@example.org", "jane at example.org", 8, "author 1: email: .* expected an e-mail address"),
+        ("richard@example.org", "richard@example.org\n      corresponding: true", 17, "2 corresponding authors"),
+        ("jane@example.org", "jane at example.org", 8, r"authors.1.email: .* expected an e-mail address"),
         (
             "  location: Exampletown\nsystem",
             "  where: Exampletown\nsystem",
             17,
-            "author 2: affiliation.location: missing",
+            r"authors.2.affiliation.location: missing",
         ),
         ("lastname: Doe", "lastname: Smith", 2, "begins with Doe, but the corresponding author is Smith"),
         ("input_sampling_rate: 16kHz", "input_sampling_rate: 16000", 22, "16000; expected text such as 16kHz"),
@@ -106,11 +111,11 @@ def test_missing_results_are_allowed_and_said():
         ("count: !!null", "count: two", 29, "'two'; expected a whole number or !!null"),
         ("total_parameters: 269992", "total_parameters: 269,992", 34, "'269,992'; expected a whole number"),
         ("total_parameters: 269992", "total_parameters: true", 34, "True; expected a whole number"),
-        ("66.30", "0.6630", 39, "0.663 is a fraction; expected a percentage, 66.30"),
-        ("66.30", "1", 39, "1 is a fraction"),
-        ("66.30", "166.30", 39, "166.3 is not a number from 0 to 100"),
-        ("66.30", ".nan", 39, "nan is not a number from 0 to 100"),
-        ("66.30", "66.30%", 39, "'66.30%' is not a number from 0 to 100"),
+        ("66.30", "0.6630", 39, "0.663; expected a percentage such as 66.30 \\(not the fraction"),
+        ("66.30", "1", 39, "1; expected a percentage such as 66.30 \\(not the fraction"),
+        ("66.30", "166.30", 39, "166.3; expected a percentage"),
+        ("66.30", ".nan", 39, "nan; expected a percentage"),
+        ("66.30", "66.30%", 39, "'66.30%'; expected a percentage"),
         ("    pump:", "    pumps:", 41, "pumps: unknown machine type; expected fan, pump"),
         ("  development_dataset:", "  evaluation_dataset:", 36, "results.development_dataset: missing"),
         ("name: A name", "name:\tA name", 3, "tab; not valid in YAML"),
@@ -125,7 +130,7 @@ def test_missing_results_are_allowed_and_said():
         ("  authors:\n", "  authors: !!python/tuple\n", 5, "could not determine a constructor"),
         ("  source_code:", "  !own source_code:", 35, "could not determine a constructor for the tag '!own'"),
         ("name: A name", "name: A name\n  ? [a, b]\n  : c", 4, "unhashable key"),
-        ("name: A name", "name: A name\n  more: !!timestamp {=: no}", None, "not valid YAML"),
+        ("name: A name", "name: A name\n  more: !!timestamp {=: no}", 4, "not valid YAML"),
     ],
 )
 def test_fault_with_its_line(old, new, line, message):
@@ -148,10 +153,8 @@ def test_all_faults_in_one_go():
     assert [finding.line for finding in findings_of(text)] == [3, 4, 39]
 
 
-def test_the_first_tabs_and_the_number_of_the_others():
-    findings = findings_of(META.replace("      ", "\t"))
-    assert [finding.line for finding in findings[:5]] == [7, 8, 9, 10, 11]
-    assert "more such faults, in lines 12-" in findings[5].text
+def test_all_tabs_are_named():
+    assert [finding.line for finding in findings_of(META.replace("      ", "\t"))][:6] == [7, 8, 9, 10, 11, 12]
 
 
 def test_tabs_are_named_where_the_text_is_no_yaml_for_their_sake():
@@ -172,7 +175,7 @@ def test_tabs_in_comments_are_valid():
         (b"a: 1\nb: \xff", "not UTF-8"),
         (b"a: \x00", "not valid YAML"),
         (b"a: 1\n---\nb: 2", "not valid YAML"),
-        (b"[" * 60_000, "more than 200 brackets"),
+        (b"[" * 60_000, "hundreds of nested blocks"),
         (b"- " * 30_000, "hundreds of nested blocks"),
         (b"? [a, b]\n: c", "unhashable key"),
     ],
@@ -236,7 +239,7 @@ def test_authors_in_their_order(tmp_path):
 
 
 def test_the_example_is_valid():
-    authors = meta_file.read_authors(Path(__file__).parent.parent / "authors_example.yaml")
+    authors = meta_file.read_authors(Path(common.__file__).parent / "examples/authors.yaml")
     assert authors.team == "Doe_EXU_task2"
 
 
@@ -249,19 +252,23 @@ def test_label_of_a_name_with_accents(tmp_path):
     [
         ("institute: EXU\n", "", "line 1: institute: missing"),
         ("institute: EXU", "institute: Example University", "line 1: institute: .*letters and digits"),
-        ("    email: jane@example.org\n", "", "line 3: author 1: email: missing"),
-        ("    corresponding: true\n", "", "line 2: authors: no corresponding author"),
+        ("    email: jane@example.org\n", "", "line 3: authors.1.email: missing"),
+        ("    corresponding: true\n", "", "line 2: authors: 0 corresponding authors"),
         (
             "richard@example.org",
             "richard@example.org\n    corresponding: true",
-            "line 11: .*second corresponding author",
+            "line 11: .*2 corresponding authors",
         ),
-        (", location: Exampletown}\n  -", "}\n  -", "line 7: author 1: affiliation.location: missing"),
+        (", location: Exampletown}\n  -", "}\n  -", "line 7: authors.1.affiliation.location: missing"),
         ("EXU_two", "EXU_number_two", "line 13: submissions.2.abbreviation: .* at most 10"),
-        ("  2: {", "  5: {", "line 13: submissions.5: expected a number from 1 to 4"),
+        ("  2: {", "  5: {", "line 13: submissions.5: unknown key; there is 1, 2, 3, 4"),
         ("institute: EXU", "institut: EXU", "line 1: institut: unknown key"),
         (" Doe", " 李", "letters of A to Z"),
-        ("institute: EXU", f"institute: {300 * 'X'}", "last name and institute: at most 200 letters together"),
+        (
+            "{institution: Example University,",
+            "{institution: Example, departement: A,",
+            "line 7: .*departement: unknown key",
+        ),
         ("    firstname: Jane", "\tfirstname: Jane", "line 4: tab"),
     ],
 )
@@ -277,5 +284,5 @@ def test_an_authors_file_that_is_a_list(tmp_path):
 
 
 def test_no_authors_file(tmp_path):
-    with pytest.raises(common.UserError, match="copy authors_example.yaml"):
+    with pytest.raises(common.UserError, match="copy examples/authors.yaml"):
         meta_file.read_authors(tmp_path / "authors.yaml")

@@ -1,0 +1,154 @@
+"""Result folders, evaluated side by side: found, named, read, their result.csv written."""
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+from config import Config
+from evaluation import result_record, score_files
+from evaluation.metrics import Decisions, Key, LabelledScores, Performance, evaluate, judge
+from evaluation.result_record import Record
+
+
+@dataclass(frozen=True)
+class Result:
+    """A folder of score files, evaluated."""
+
+    name: str
+    directory: Path
+    scores: Mapping[Key, LabelledScores]
+    performance: Performance
+    records: Sequence[Record] = ()  # of what made the scores; none in a folder that 01_test.py did not write
+
+    @functools.cached_property
+    def decisions(self) -> dict[str, dict[str, Decisions]]:
+        """Machine type -> machine ID -> how good the decisions on its clips are, where there are any."""
+        return judge(self.scores)
+
+    @property
+    def unrated(self) -> list[Key]:
+        """Machine IDs that give no AUC: they have no normal clips with a label, or no anomalous ones."""
+        return [key for key in self.scores if key[1] not in self.performance.get(key[0], {})]
+
+
+def result_folders(paths: Sequence[Path], systems: Sequence[str] = ()) -> list[Path]:
+    """The folders with score files: each path itself, or those directly in it (``result/dev`` holds one per system).
+
+    Those in a path are in the order of ``systems``; others of its folders follow by name.
+    """
+    folders: list[Path] = []
+    places = {name: place for place, name in enumerate(systems)}
+    for path in paths:
+        inner = {file.parent for file in path.glob("*/anomaly_score_*.csv")}
+        if not inner or any(path.glob("anomaly_score_*.csv")):
+            folders.append(path)
+        else:
+            folders += sorted(inner, key=lambda folder: (places.get(folder.name, len(places)), folder))
+    return list({folder.resolve(): folder for folder in folders}.values())
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """Names for the folders: the fewest last parts of their paths by which all differ."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def read_results(
+    paths: Sequence[Path], against: Path | None, truth: Mapping | None, *, max_fpr: float, config: Config | None = None
+) -> tuple[list[Result], Result | None]:
+    """Evaluate every result folder that ``paths`` name, and the one to compare them with.
+
+    Parameters
+    ----------
+    config : with it, systems are in its order, and scores in its folder must be of the models and clips of now
+
+    Raises
+    ------
+    UserError : as ``result_record.check``, ``score_files.read_folder`` and ``metrics.evaluate``; or if ``against`` is
+        several or the only one.
+    """
+    systems = list(config.systems) if config else ()
+    wanted = [folder.resolve() for folder in result_folders(paths, systems)]
+    reference = [folder.resolve() for folder in result_folders([against] if against else [])]
+    if len(reference) > 1:
+        raise common.UserError(f"--against {against}: {len(reference)} folders with score files; name one of them")
+    if reference and reference == wanted:
+        raise common.UserError(f"--against {against}: the same folder; nothing to compare")
+    folders = result_folders([*paths, against] if against else paths, systems)
+    results, errors = {}, []
+    for name, folder in zip(folder_names(folders), folders, strict=True):
+        try:
+            results[folder.resolve()] = _read_result(name, folder, truth, max_fpr=max_fpr, config=config)
+        except score_files.NoLabelsError:  # of one folder says it for all
+            raise
+        except common.UserError as error:  # to name the faults of all folders at once
+            errors.append(str(error))
+    if errors:
+        raise common.UserError("\n".join(errors))
+    return [results[folder] for folder in wanted], results[reference[0]] if reference else None
+
+
+def _read_result(name: str, folder: Path, truth: Mapping | None, *, max_fpr: float, config: Config | None) -> Result:
+    ours = config and folder.resolve().parent.parent == config.result_directory.resolve()
+    records = result_record.check(folder, config=config if ours else None)
+    if ours:
+        result_record.require_clips(folder, records, config)
+    any_names = any(record.any_names for record in records)
+    # Of one's own machines there may be clips of one kind, or without labels; a challenge's have both.
+    partial = not truth and (any_names or any(record.training_data == "dev" for record in records))
+    scores = score_files.read_folder(folder, truth, any_names=any_names, unlabelled=partial)
+    return Result(name, folder, scores, evaluate(scores, max_fpr=max_fpr, rated_only=partial), records)
+
+
+def write_results(
+    results: Sequence[Result], output: Path | None, *, file_name: str = "result.csv", max_fpr: float
+) -> list[list[Path]]:
+    """Write result.csv into each folder; or to ``output``: a file for one result, a folder for several.
+
+    Beside it, where there are decisions, goes a file of the same form with their figures. Without any AUC there is no
+    result.csv. The result file of 01_test.py is left alone where it has pAUCs of another ``max_fpr``.
+
+    Raises
+    ------
+    UserError : if a place cannot be written to.
+    """
+    written = []
+    for result in results:
+        taken = {record.result_file for record in result.records if record.max_fpr != max_fpr}
+        path = result.directory / (f"result_max_fpr_{max_fpr:g}.csv" if file_name in taken else file_name)
+        if output:
+            path = output if len(results) == 1 else output / f"result_{result.name.replace('/', '_')}.csv"
+        paths = []
+        try:
+            if result.performance:
+                score_files.write_result(path, result.performance)
+                paths.append(path)
+            if result.decisions:
+                paths.append(path.with_name(score_files.decision_result_name(path.name)))
+                score_files.write_decision_result(paths[-1], result.decisions)
+        except OSError as error:
+            fault = f"{path}: cannot be written ({error.strerror}); --output puts it elsewhere"
+            raise common.UserError(fault) from error
+        written.append(paths)
+    return written
+
+
+def require_same_clips(results: Sequence[Result], keys: Collection[Key] | None = None) -> None:
+    """Raise UserError unless all results have the same clips of the machine IDs ``keys``, or of all."""
+    first, *others = results
+    faults = []
+    for other in others:
+        for key in keys or dict.fromkeys([*first.scores, *other.scores]):
+            sides = [(r.name, set(r.scores[key].names) if key in r.scores else set()) for r in (first, other)]
+            for (name, here), (_, there) in (sides, sides[::-1]):
+                if alone := sorted(here - there):
+                    faults.append(f"{' '.join(key)}: {len(alone)} clips only in {name}: {score_files.some(alone)}")
+    if faults:
+        title = f"{', '.join(str(result.directory) for result in results)} do not cover the same clips"
+        raise common.fault_list(title, faults, "Score the same test clips with every system.")

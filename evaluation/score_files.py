@@ -1,0 +1,335 @@
+"""The CSVs of a result folder: scores and decisions, written, read back and verified; result.csv."""
+
+import codecs
+import csv
+import functools
+import io
+import logging
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import common
+from audio.clips import parse_clip_name
+from evaluation.metrics import Decisions, Key, LabelledScores, Performance, averages, decision_averages
+from storage.files import write_text
+
+DECISION_FILE = re.compile(r"decision_result_(.+)_(id_\d\d)\.csv", re.ASCII)
+SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv", re.ASCII)
+UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE  # marks that a file in UTF-16 begins with
+SEPARATOR = re.compile(r"\.wav\"? *([,;\t])(?!.*\.wav\"? *[,;\t])", re.IGNORECASE)  # what stands behind a clip's name
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
+ADVICE = "give the labels with --truth eval_data_list.csv"
+NAMES_SHOWN = 5  # clip names that one line of an error holds
+
+logger = logging.getLogger(__name__)
+
+
+class NoLabelsError(common.UserError):
+    """The clips' names have no labels, and no ground truth gives them."""
+
+
+def score_path(directory: Path, machine_type: str, machine_id: str) -> Path:
+    """Path of the score CSV of one machine ID, named as the challenge wants it."""
+    return directory / f"anomaly_score_{machine_type}_{machine_id}.csv"
+
+
+def decision_path(directory: Path, machine_type: str, machine_id: str) -> Path:
+    """Path of the decision CSV of one machine ID, named as the later baselines do."""
+    return directory / f"decision_result_{machine_type}_{machine_id}.csv"
+
+
+def decision_result_name(result_file: str) -> str:
+    """Name of the file beside result.csv that has the figures of the decisions."""
+    return f"decision_{result_file}"
+
+
+def score_files(directory: Path) -> dict[Key, Path]:
+    """(machine type, machine ID) -> score CSV in ``directory``, sorted.
+
+    Raises
+    ------
+    UserError : if there is no such folder, no score CSV in it, or one whose name is not of the official form.
+    """
+    if not directory.is_dir():
+        raise common.UserError(f"{directory}: no such folder; expected one with score files of 01_test.py")
+    paths = sorted(path for path in directory.iterdir() if path.name.startswith("anomaly_score_"))
+    matches = {path: SCORE_FILE.fullmatch(path.name) for path in paths}
+    misnamed = [str(path) for path, match in matches.items() if not match]
+    if misnamed:
+        raise common.fault_list(
+            "Files whose names are not of the form anomaly_score_<machine type>_id_<NN>.csv",
+            misnamed,
+            "Rename or remove them.",
+        )
+    if not paths:
+        raise common.UserError(f"{directory}: no file anomaly_score_<machine type>_id_<NN>.csv; run 01_test.py first")
+    return dict(sorted((match.groups(), path) for path, match in matches.items()))
+
+
+# ---- write ----
+
+
+def csv_text(rows: Iterable[Sequence]) -> str:
+    """CSV with LF as the official scripts write it; floats have the digits that give the same number again."""
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line).writerow(row)  # quotes a cell with a carriage return, which it does not where lines end in LF
+        lines.append(line.getvalue().removesuffix("\r\n"))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def scores_text(names: Sequence[str], scores: Sequence[float]) -> str:
+    """Content of a score CSV in the official format: no header, ``name,score``, full precision, LF.
+
+    ValueError names the clips whose scores are not finite.
+    """
+    rows = [[name, float(score)] for name, score in zip(names, scores, strict=True)]
+    bad = [f"{name} ({score})" for name, score in rows if not math.isfinite(score)]
+    if bad:
+        raise ValueError(f"{len(bad)} scores are not finite: {some(bad)}")
+    return csv_text(rows)
+
+
+def decisions_text(names: Sequence[str], decisions: Sequence[int]) -> str:
+    """Content of a decision CSV, as the official baselines since 2021 have it: no header, ``name,0 or 1``, LF."""
+    return csv_text([name, int(decision)] for name, decision in zip(names, decisions, strict=True))
+
+
+def write_result(path: Path, performance: Performance) -> None:
+    """Write result.csv in the official format: per machine type a block of IDs, their average and a blank line."""
+    _write_blocks(path, ["AUC", "pAUC"], performance, averages)
+
+
+def write_decision_result(path: Path, figures: Mapping[str, Mapping[str, Decisions]]) -> None:
+    """Write the figures of the decisions in the form of result.csv; what is not known stays empty."""
+    columns = ["precision", "recall", "F1", "false alarm rate"]
+    _write_blocks(path, columns, figures, lambda ids: decision_averages(ids.values()))
+
+
+def _write_blocks(path: Path, columns: list[str], figures: Mapping[str, Mapping], average: Callable) -> None:
+    rows: list[list] = []
+    for machine_type, ids in figures.items():
+        rows += [[machine_type], ["id", *columns]]
+        for name, values in [*ids.items(), ("Average", average(ids))]:
+            rows.append([name.removeprefix("id_"), *("" if math.isnan(value) else value for value in values)])
+        rows.append([])
+    write_text(path, csv_text(rows))
+
+
+# ---- read ----
+
+
+def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Number and cells of each row of a CSV file that may have been through a spreadsheet.
+
+    Such a file may begin with a mark of its encoding (UTF-8 or UTF-16), have semicolons or tabs between its columns,
+    empty cells behind the others, and empty rows.
+
+    Raises
+    ------
+    UserError : if it cannot be read, or its numbers have decimal commas.
+    """
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF16) else "utf-8-sig")
+        separator = SEPARATOR.search(text)
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator[1] if separator else ","))
+    except OSError as error:
+        raise common.UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise common.UserError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from error
+    for row in rows:
+        while row and not row[-1].strip():
+            row.pop()
+        if DECIMAL_COMMA.fullmatch(number := ",".join(row[1:])):
+            raise common.UserError(
+                f"{path}: numbers with decimal commas, such as {number}; save it with decimal points, or score again"
+            )
+    return [(number, row) for number, row in enumerate(rows, 1) if row]
+
+
+def parsed(
+    path: Path, rows: Iterable[tuple[int, list[str]]], parse: Callable[[list[str]], tuple[Any, Any]]
+) -> tuple[dict, dict[Any, int], list[str]]:
+    """Rows whose first cell is a clip's name, by the (key, value) that ``parse`` makes of them or its ValueError.
+
+    Returns
+    -------
+    key -> value; key, or name in a faulty row, -> its first row; the faults, one line each
+    """
+    values: dict = {}
+    first: dict[Any, int] = {}
+    faults = []
+    for number, row in rows:
+        key = row[0]
+        try:
+            key, value = parse(row)
+            if key in first:
+                raise ValueError(f"{row[0]} again, first in row {first[key]}")
+            values[key] = value
+        except ValueError as error:
+            faults.append(f"{path}, row {number}: {error}")
+        first.setdefault(key, number)
+    return values, first, faults or ([] if first else [f"{path}: no rows"])
+
+
+def _parsed_file(path: Path, value_of: Callable[[str], float], *, any_names: bool) -> tuple[dict, dict, list[str]]:
+    """As ``parsed``, of a score or decision CSV: the keys are the clips' names."""
+    match = SCORE_FILE.fullmatch(path.name) or DECISION_FILE.fullmatch(path.name)
+    options = {"machine_id": match and match[2], "value_of": value_of, "any_names": any_names}
+    try:
+        return parsed(path, csv_rows(path), functools.partial(parse_score_row, **options))
+    except common.UserError as error:
+        return {}, {}, [str(error)]
+
+
+def parse_score_row(
+    row: Sequence[str], *, machine_id: str | None, value_of: Callable | None = None, any_names: bool = False
+) -> tuple[str, float]:
+    """Clip name and value of a row of a score file of ``machine_id``; ValueError says what is wrong with it."""
+    if len(row) != 2:
+        raise ValueError(f"{len(row)} columns; expected two: file name,score")
+    name, text = row
+    if not any_names:
+        try:
+            clip_id, _ = parse_clip_name(name)
+        except ValueError as error:
+            raise ValueError(f"{name!r}: {error}") from error
+        if machine_id and clip_id != machine_id:
+            raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
+    try:
+        return name, (value_of or _score)(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _score(text: str) -> float:
+    """Finite number; not what Python alone takes for one, such as 1_000 or digits of other scripts."""
+    try:
+        if "_" in text or not text.isascii():
+            raise ValueError(text)
+        score = float(text)
+    except ValueError as error:
+        raise ValueError(f"score {text!r} is not a number") from error
+    if not math.isfinite(score):
+        raise ValueError(f"score {text} is not finite")
+    return score
+
+
+def _decision(text: str) -> int:
+    if text not in ("0", "1"):
+        raise ValueError(f"decision {text!r}; expected 0 or 1")
+    return int(text)
+
+
+def read_scores(path: Path, *, any_names: bool = False) -> dict[str, float]:
+    """Clip name -> score, in the file's order; UserError names all faulty rows."""
+    scores, _, faults = _parsed_file(path, _score, any_names=any_names)
+    if faults:
+        raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
+    return scores
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def label_of(name: str, *, any_names: bool) -> int | None:
+    """Label that a clip's name says, None where it says none; with ``any_names``, it is the folder's before a slash."""
+    return None if any_names and "/" not in name else parse_clip_name(name)[1]
+
+
+# ---- whole folders ----
+
+
+def read_folder(
+    directory: Path,
+    truth: Mapping[Key, Mapping[str, int]] | None = None,
+    *,
+    machine_types: Collection[str] | None = None,
+    any_names: bool = False,
+    unlabelled: bool = False,
+) -> dict[Key, LabelledScores]:
+    """All score CSVs of a folder with their labels, paired by clip name; in the order of ``truth``, or sorted.
+
+    Parameters
+    ----------
+    truth : what ``truth.read_truth`` gives; if None, the labels are in the clips' names
+    machine_types : those whose CSVs are read; None: all
+    any_names : whether clip names need not be of the official form (``names: any`` in the YAML)
+    unlabelled : whether clips whose names say no label are taken, with the label -1
+
+    Raises
+    ------
+    UserError : naming, in one message, all rows that are malformed, not finite, repeated, or of no clip of ``truth``,
+        all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
+    NoLabelsError : if clip names have no labels.
+    """
+    files = {key: path for key, path in score_files(directory).items() if not machine_types or key[0] in machine_types}
+    faults = [] if truth is None else _file_faults(directory, files, truth)
+    scored: dict[Key, LabelledScores] = {}
+    for key, path in files.items():
+        if truth is None or key in truth:  # others are named in faults
+            scored[key], faults_of_file = _read_machine(path, key, truth and truth[key], any_names=any_names)
+            faults += faults_of_file
+    nameless = [name for c in scored.values() for name, label in zip(c.names, c.labels, strict=True) if label < 0]
+    if nameless and not unlabelled:
+        raise NoLabelsError(
+            f"{directory}: {len(nameless)} names do not say normal or anomaly ({some(nameless)}); {ADVICE}"
+        )
+    if faults:
+        advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
+        raise common.fault_list(f"{directory}: score files with faults", faults, advice)
+    return {key: scored[key] for key in truth or scored if key in scored}
+
+
+def _read_machine(
+    path: Path, key: Key, truth: Mapping[str, int] | None, *, any_names: bool
+) -> tuple[LabelledScores, list[str]]:
+    """Scores and decisions of a machine ID with their labels, and the faults of both files."""
+    scores, rows, faults = _parsed_file(path, _score, any_names=any_names)
+    if truth is not None and rows:
+        unknown = [f"{name} (row {rows[name]})" for name in scores if name not in truth]
+        missing = [name for name in truth if name not in rows]
+        if unknown:
+            faults.append(f"{path}: {len(unknown)} clips that the ground truth does not have: {some(unknown)}")
+        if missing:
+            faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
+    labels = [label_of(name, any_names=any_names) if truth is None else truth.get(name, 0) for name in scores]
+    decided, called = decision_path(path.parent, *key), None
+    if decided.exists():
+        decisions, _, faults_of_file = _parsed_file(decided, _decision, any_names=any_names)
+        if rows and not faults_of_file and decisions.keys() != scores.keys():
+            faults_of_file = [f"{decided}: other clips than in the score file beside it"]
+        faults += faults_of_file
+        called = None if faults_of_file else np.array([decisions[name] for name in scores])
+    known = np.array([-1 if label is None else label for label in labels], int)
+    return LabelledScores(known, np.array(list(scores.values())), tuple(scores), called), faults
+
+
+def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Mapping[Key, Mapping]) -> list[str]:
+    """Score files of machine IDs that the ground truth does not have, and those it has that are missing.
+
+    A machine type without any file is said in a warning: one may evaluate some types only.
+    """
+    scored_types = {machine_type for machine_type, _ in files}
+    faults = [
+        f"{path}: the ground truth has no clips of this machine ID" for key, path in files.items() if key not in truth
+    ]
+    faults += [
+        f"{score_path(directory, *key)}: missing ({len(clips)} clips)"
+        for key, clips in truth.items()
+        if key not in files and key[0] in scored_types
+    ]
+    absent = list(dict.fromkeys(machine_type for machine_type, _ in truth if machine_type not in scored_types))
+    if absent:
+        logger.warning("%s: no scores of %s; the figures are of the other machine types", directory, ", ".join(absent))
+    return faults

@@ -1,0 +1,257 @@
+"""Evaluated systems as tables of text: the same rows for the terminal and for the report."""
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from evaluation.bootstrap import CONFIDENCE
+from evaluation.comparison import Comparison
+from evaluation.folders import Result
+from evaluation.metrics import Decisions, Performance, averages, decision_averages
+from evaluation.published import Published, comparable_figures, official_figures
+from evaluation.ranking import Ranked
+from evaluation.score_files import some
+
+DECISION_COLUMNS = ("precision [%]", "recall [%]", "F1 [%]", "false alarms [%]")
+
+
+class Table(NamedTuple):
+    """Cells as text; a star marks what stands out, a dash what is not known."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def as_text(table: Table) -> str:
+    """Columns in line: the first to the left, the others to the right."""
+    head, rows = table
+    widths = [max(text_width(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+
+    def padded(cell: str, column: int) -> str:
+        space = " " * (widths[column] - text_width(cell))
+        return space + cell if column else cell + space
+
+    return "\n".join("  ".join(padded(cell, column) for column, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian characters take two, accents that stand alone none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def percentages(values: Sequence[float] | None, separator: str = "/") -> str:
+    """Shares in %, a dash where one is not known, or for none."""
+    if values is None:
+        return "-"
+    return separator.join("-" if np.isnan(value) else f"{100 * value:.2f}" for value in values)
+
+
+def machine_types(figures: Sequence[Mapping[str, Mapping]]) -> list[str]:
+    """Machine types that any system has figures of, in their order."""
+    return list(dict.fromkeys(machine_type for of_system in figures for machine_type in of_system))
+
+
+def machine_lines(figures: Mapping[str, Mapping], average: Callable) -> dict[str, Sequence[float]]:
+    """Machine type and ID, or type and Average -> figures."""
+    lines = {}
+    for machine_type, ids in figures.items():
+        lines |= {f"{machine_type} {machine_id}": of_id for machine_id, of_id in ids.items()}
+        lines[f"{machine_type} Average"] = average(ids)
+    return lines
+
+
+# ---- one system ----
+
+
+def result_text(result: Result, *, max_fpr: float) -> str:
+    """Name, numbers of clips, and the figures of every machine ID."""
+    n_clips = sum(len(clips.names) for clips in result.scores.values())
+    parts = [f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips"]
+    if result.performance:
+        parts.append(detail_text(result.performance, official_figures(result.scores, max_fpr=max_fpr)))
+    parts += notes(result)
+    if result.decisions:
+        rows = [[name, *map(percentages, zip(of_one))] for name, of_one in decision_lines(result.decisions).items()]
+        parts.append("\n" + as_text(Table(["decisions", *DECISION_COLUMNS], rows)))
+    return "\n".join(parts)
+
+
+def summary_text(performance: Performance, published: Published | None = None) -> str:
+    """Machine type, AUC, pAUC [%]; published figures and the differences beside them where given.
+
+    ``published`` is what ``official_figures`` gives for the scored clips, so that only equals stand side by side.
+    """
+    ours = {machine_type: averages(ids) for machine_type, ids in performance.items()}
+    theirs = {machine_type: published.machine_types[machine_type] for machine_type in ours} if published else {}
+    if len(ours) > 1:
+        for figures in filter(None, (ours, theirs)):
+            figures["mean"] = tuple(np.mean(list(figures.values()), axis=0))
+    return _beside("machine type", ours, theirs, published)
+
+
+def detail_text(performance: Performance, published: Published | None = None) -> str:
+    """As ``summary_text``, with a line per machine ID."""
+    return _beside("machine", machine_lines(performance, averages), published_lines(published), published)
+
+
+def published_lines(published: Published | None) -> dict[str, Sequence[float]]:
+    """Published AUC and pAUC [%] of each machine ID and type's average."""
+    of_types = published.machine_types.items() if published else ()
+    lines = {f"{machine_type} Average": pair for machine_type, pair in of_types}
+    of_ids = published.machine_ids.items() if published else ()
+    return lines | {f"{machine_type} {name}": pair for machine_type, ids in of_ids for name, pair in ids.items()}
+
+
+def _beside(first: str, ours: Mapping, theirs: Mapping, published: Published | None) -> str:
+    """Table of our AUC and pAUC, and of published ones in % where there are any."""
+    head = [first, "AUC [%]", "pAUC [%]"]
+    rows = [[name, f"{100 * auc:.2f}", f"{100 * pauc:.2f}"] for name, (auc, pauc) in ours.items()]
+    if not published:
+        return as_text(Table(head, rows))
+    for row, (name, pair) in zip(rows, ours.items(), strict=True):
+        if name in theirs:
+            row.append("{:.2f} / {:.2f}".format(*theirs[name]))
+            row.append("{:+.2f} / {:+.2f}".format(*(100 * np.array(pair) - theirs[name])))
+        else:
+            row += ["-", "-"]
+    table = as_text(Table([*head, "published", "difference"], rows))
+    return f"{table}\npublished: {published.name}, {published.source}"
+
+
+def notes(result: Result) -> list[str]:
+    """A line for each machine ID that gives no AUC, or has clips that have no part in it."""
+    lines = []
+    for key, clips in result.scores.items():
+        unlabelled = [name for name, label in zip(clips.names, clips.labels, strict=True) if label < 0]
+        if key in result.unrated:
+            kinds = {0: "normal clips", 1: "anomalous clips", -1: "clips without a label"}
+            counts = [f"{n} {kind}" for label, kind in kinds.items() if (n := np.count_nonzero(clips.labels == label))]
+            called = "" if clips.decisions is None else f"; {int(clips.decisions.sum())} called anomalous"
+            lines.append(f"no AUC: {' '.join(key)}: {' and '.join(counts)}{called}")
+        elif unlabelled:
+            left_out = f"{len(unlabelled)} clips without a label are left out: {some(unlabelled)}"
+            lines.append(f"{' '.join(key)}: {left_out}")
+    return lines
+
+
+def decision_lines(figures: Mapping[str, Mapping[str, Decisions]]) -> dict[str, Decisions]:
+    """Machine -> figures of its decisions, with a line for each type's average and one for their mean."""
+    lines = machine_lines(figures, lambda ids: decision_averages(ids.values()))
+    if len(figures) > 1:
+        lines["mean"] = decision_averages(of_one for name, of_one in lines.items() if name.endswith(" Average"))
+    return lines
+
+
+# ---- systems side by side ----
+
+
+def systems_table(results: Sequence[Result], published: Sequence[Published] = ()) -> Table | None:
+    """A line per system: AUC / pAUC [%] per machine type and their means; below ours, published ones."""
+    types = machine_types([result.performance for result in results])
+    lines = [
+        (result.name, {t: 100 * np.array(averages(ids)) for t, ids in result.performance.items()}, None, None)
+        for result in results
+    ]
+    lines += [(f"* {entry.name}", entry.machine_types, entry.mean, entry.mean_of_both) for entry in published]
+    rows = []
+    for name, of_type, mean, of_both in lines:
+        pairs = [of_type.get(machine_type) for machine_type in types]
+        if len(types) > 1:
+            if all(pair is not None for pair in pairs):
+                mean = np.mean(pairs, axis=0)
+            pairs.append(mean)
+        rows.append([name, *("-" if pair is None else "{:.2f}/{:.2f}".format(*pair) for pair in pairs)])
+        if len(types) > 1:
+            of_both = of_both if mean is None else np.mean(mean)
+            rows[-1].append("-" if of_both is None else f"{of_both:.2f}")
+    head = ["AUC/pAUC [%]", *types, *["mean", "mean of both"] * (len(types) > 1)]
+    return Table(head, rows) if types else None
+
+
+def systems_text(results: Sequence[Result], *, max_fpr: float) -> str:
+    """Both tables of systems, each with an empty line before it."""
+    published = comparable_figures([result.scores for result in results], max_fpr=max_fpr)
+    found = [table for table in (systems_table(results, published), decisions_table(results)) if table]
+    texts = [f"\n{as_text(table)}\n" for table in found]
+    return ("* published; sources in published.yaml\n" * bool(published)).join([*texts[:1], "".join(texts[1:])])
+
+
+def decisions_table(results: Sequence[Result]) -> Table | None:
+    """A line per system: F1 and false-alarm rate [%] per machine type and their means."""
+    types = machine_types([result.decisions for result in results])
+    rows = []
+    for result in results:
+        of_type = {t: decision_averages(ids.values()) for t, ids in result.decisions.items()}
+        figures = [of_type.get(machine_type) for machine_type in types]
+        if len(types) > 1:
+            figures.append(decision_averages(figures) if None not in figures else None)
+        rows.append([result.name, *(percentages(of_one and of_one[2:]) for of_one in figures)])
+    return Table(["F1/false alarms [%]", *types, *["mean"] * (len(types) > 1)], rows) if types else None
+
+
+def side_by_side(
+    first: str, columns: Mapping[str, Mapping[str, Sequence[float]]], *, best: bool = False
+) -> Table | None:
+    """A line per machine, a column per system; the ``best`` figures of each line are marked."""
+    by_length = sorted(columns.values(), key=len, reverse=True)  # a machine ID that one lacks stays in its place
+    rows = []
+    for name in dict.fromkeys(name for lines in by_length for name in lines):
+        systems = [[percentages([value]) for value in lines.get(name, ())] for lines in columns.values()]
+        known = [[float(text) for text in cells] for cells in systems if cells] if best else []
+        if len(known) > 1:
+            top = np.max(known, axis=0)
+            systems = [[c + "*" * int(float(c) == t) for c, t in zip(cells, top, strict=False)] for cells in systems]
+        rows.append([name, *(" / ".join(cells) or "-" for cells in systems)])
+    return Table([first, *columns], rows) if rows else None
+
+
+def ranking_table(ranking: Sequence[Ranked]) -> Table | None:
+    """A line per system: place, mean rank, ranks by AUC / pAUC per machine type, mean AUC and pAUC."""
+    if not ranking:
+        return None
+    types = list(ranking[0].ranks)
+    rows = []
+    for entry in ranking:
+        ranks = ["{}/{}".format(*entry.ranks[machine_type]) for machine_type in types]
+        rows.append([entry.name, str(entry.place), f"{entry.mean_rank:.2f}", *ranks, percentages(entry.mean)])
+    return Table(["system", "place", "mean rank", *types, "mean AUC/pAUC [%]"], rows)
+
+
+# ---- one system against another ----
+
+
+def differences_table(comparison: Comparison) -> Table:
+    """AUC and pAUC [%] of both systems, differences in points with their intervals."""
+    rows = []
+    for line in comparison.differences:
+        row = [line.name]
+        for a, b, (low, high) in zip(line.a, line.b, 100 * line.interval.T, strict=True):
+            mark = "*" if low > 0 or high < 0 else " "
+            row += [f"{100 * a:.2f}", f"{100 * b:.2f}", f"{100 * a - 100 * b:+.2f}"]
+            row.append(f"[{low:+.2f}, {high:+.2f}]{mark}")
+        rows.append(row)
+    columns = ["a", "b", "a - b", f"{CONFIDENCE:.0%} interval "]
+    return Table(["", *(f"{metric} {column}" for metric in ("AUC", "pAUC") for column in columns)], rows)
+
+
+def scores_table(comparison: Comparison) -> Table:
+    """How far the scores agree."""
+    rows = []
+    for line in comparison.score_differences:
+        correlation = "-" if line.correlation is None else f"{line.correlation:.4f}"
+        scores = f"{line.a - line.b:+.6g}", f"{line.a:.6g}", f"{line.b:.6g}"
+        rows.append([line.name, correlation, *scores, line.clip])
+    return Table(["", "rank correlation", "largest a - b", "score a", "score b", "clip"], rows)
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """Differences in points [%] with their intervals, then the scores' agreement."""
+    return (
+        f"a: {comparison.a}\nb: {comparison.b}\n\n{as_text(differences_table(comparison))}\n"
+        "AUC and pAUC in %. * The interval (paired, stratified bootstrap over clips) leaves out 0.\n\n"
+        f"{as_text(scores_table(comparison))}"
+    )
