@@ -6,11 +6,13 @@ python 00_train.py -e --training-data dev+eval   train on both
 """
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Sequence
 
 import common
 import config
+from audio import likeness
 from audio.clips import Clip, by_machine_type, check_clips, select_machine_types
 from training.families import family_of
 from training.workload import workload
@@ -73,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     for machine_type, train_clips in clips.items():
         logger.info("%s: %d training clips", machine_type, len(train_clips))
+        odd = likeness.misfits(train_clips, likeness.summary(train_clips), "training clips")
+        for line in [*odd, *likeness.uncut(train_clips)]:
+            logger.warning("%s: %s", machine_type, line)
+    for line in likeness.copies([*itertools.chain(*clips.values())], "training clips"):
+        logger.warning("%s", line)
 
     total = work(settings, systems, clips)
 

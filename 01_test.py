@@ -5,14 +5,17 @@ python 01_test.py -e                            score eval_data/<machine type>/t
 python 01_test.py -e --training-data dev+eval   the same with models trained on both training sets
 """
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import common
 import config
 from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types
 from evaluation import embedding_figure, result_record, results
 from training.families import family_of
+from training.usual import unlike_training
+
+logger = logging.getLogger(__name__)
 
 
 def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[Clip]]:
@@ -36,7 +39,7 @@ def parse_arguments(argv: Sequence[str] | None):
     parser = common.argument_parser(__doc__)
     parser.add_argument(
         "--official-model",
-        type=Path,
+        type=common.user_path,
         metavar="DIR",
         help="score with model_<machine type>.hdf5 of the official baseline",
     )
@@ -103,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.require_writable(systems, models=False)
         for system in systems:
             family_of(system).require(run, system, clips)
+        for line in unlike_training(run, systems, clips):
+            logger.warning("%s", line)
         for system in systems:
             for machine_type, test_clips in clips.items():
                 with enough_memory(system):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import common
+from storage.files import expanded
 
 DEFAULT_CONFIG = Path("baseline.yaml")
 OFFICIAL_RESULT_FILE, OFFICIAL_MAX_FPR = "result.csv", 0.1  # where there is no YAML
@@ -60,15 +61,6 @@ def parse_arguments(argv):
     if args.config is None and DEFAULT_CONFIG.is_file():
         args.config = DEFAULT_CONFIG
     return args
-
-
-def expanded(text: str) -> list[Path]:
-    """Folders that a pattern such as ``result/eval/*`` means; the Windows shell leaves it to the program."""
-    path = Path(text)
-    if path.exists() or not set(text) & set("*?["):
-        return [path]
-    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-    return sorted(folder for folder in found if folder.is_dir()) or [path]
 
 
 def main(argv=None):

@@ -11,6 +11,8 @@ from pathlib import Path
 import common
 import config
 from deployment import detection
+from storage.files import with_paths
+from training.usual import require_alike
 
 DESCRIPTION = """Say of each recording whether the machine sounds normal, by a system that 00_train.py has trained.
 
@@ -35,7 +37,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
     parser.add_argument(
-        "recordings", nargs="+", metavar="RECORDING", help="wav file, folder of wav files, or - for standard input"
+        "recordings",
+        nargs="+",
+        metavar="RECORDING",
+        help="wav file, folder of wav files, pattern with *, or - for standard input",
     )
     parser.add_argument("--machine-type", required=True, metavar="NAME", help="of the machine in the recordings")
     parser.add_argument(
@@ -44,7 +49,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="machine in the recordings, such as id_02; default: what their names say, or the only one of the training",
     )
     parser.add_argument(
-        "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
+        "--config", type=common.user_path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
     )
     parser.add_argument("--system", metavar="NAME", help="system of the YAML that judges; default: the YAML's system")
     parser.add_argument(
@@ -54,15 +59,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="what the system was trained on; default: %(default)s",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write the verdicts to this file as well: x.csv or x.json"
+        "--output",
+        type=common.user_path,
+        metavar="FILE",
+        help="write the verdicts to this file as well: x.csv or x.json",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw score and threshold over time above the log-mel energies"
+        "--plot",
+        type=common.user_path,
+        metavar="FILE.png",
+        help="draw score and threshold over time above the log-mel energies",
     )
     parser.add_argument(
         "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY_EXIT_CODE} if a recording is anomalous"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_args(with_paths(argv))
     if args.output and args.output.suffix not in detection.ENDINGS:
         parser.error(f"--output {args.output}: expected a name that ends in {' or '.join(detection.ENDINGS)}")
     if args.plot and args.plot.suffix != ".png":
@@ -95,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         bar = stack.enter_context(progress_bar(len(windows), settings.fit.verbose))
         run = Run(settings, args.training_data, bar)
+        require_alike(run, system, windows, names)
         verdicts = detection.judge(run, system, windows, args.machine_id, names)
         bar.close()
         print(detection.table(verdicts))

@@ -10,8 +10,9 @@ import functools
 import logging
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,13 @@ LOG_FILE = "baseline.log"
 TRAINING_DATA = ("dev", "eval", "dev+eval")
 BROKEN_PIPE = 128 + 13  # what a shell reports of a program that SIGPIPE ends
 MAX_FAULTS_SHOWN = 15  # an error fits on one screen; the log file has the whole list
+
+ADVICE = {  # on errors of the file system
+    errno.ENOSPC: "The disk is full: make room there",
+    errno.EDQUOT: "Your share of the disk is used up: delete files of yours there, have the quota raised",
+    errno.EFBIG: "The file would be larger than allowed, by the file system or `ulimit -f`: raise the limit",
+    errno.EROFS: "The file system can only be read: have it mounted for writing",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +53,29 @@ def fault_list(title: str, faults: Sequence[str], advice: str) -> UserError:
     return UserError("\n".join([*lines, advice]))
 
 
+@contextlib.contextmanager
+def environment(**values: str | None) -> Iterator[None]:
+    """Have environment variables other values for a while, None: not be set."""
+    before = dict(os.environ)
+    for name in values:
+        os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 # ---- command line and logging ----
+
+
+def user_path(text: str) -> Path:
+    """Path that an argument means: ``~`` is the home folder, which the shell leaves in ``--option=~/x``."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # nobody's home
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
@@ -59,7 +89,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
     split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
     parser.add_argument(
-        "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
+        "--config", type=user_path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
     )
     parser.add_argument("--system", action="append", metavar="NAME", help="system of the YAML to run; may be repeated")
     parser.add_argument(
@@ -121,7 +151,7 @@ def _exit_code(main: Callable[[], None]) -> int:
         return BROKEN_PIPE
     except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
         logger.debug("file system error", exc_info=True)
-        advice = "Make room there" if error.errno == errno.ENOSPC else "Make it accessible"
+        advice = ADVICE.get(error.errno, "Make it accessible")
         logger.error("A file or folder cannot be used: %s\n%s, or name another in the YAML.", error, advice)
     except MemoryError as error:
         logger.debug("out of memory", exc_info=True)
@@ -142,6 +172,7 @@ def configure_logging() -> None:
     log_file = LogFile(LOG_FILE, encoding="utf-8", delay=True, errors="backslashreplace")
     log_file.setFormatter(logging.Formatter("%(asctime)s - %(levelname)s - %(name)s - %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[screen, log_file], force=True)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder it has much to say
     house = Path(__file__).parent
     for path in [*house.glob("*.py"), *(wing.parent for wing in house.glob("*/__init__.py"))]:
         logging.getLogger(path.stem).setLevel(logging.DEBUG)  # other people's details stay out of the log
@@ -177,22 +208,41 @@ def load_wav(
     first, n_samples : int [samples], the part; -1: to the end
     channel : a number from 0, or mean; None: the only one, or (n_samples, n_channels) where there are several
     """
-    import soundfile
-
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile_library().SoundFile(path) as file:
             sample_rate = file.samplerate
             file.seek(first)
-            if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
-                samples = one_channel(file.read(n_samples, dtype="int16"), channel)
-                waveform = samples * np.float32(2**-15)
-            else:
-                waveform = one_channel(file.read(n_samples, dtype="float32"), channel)
+            waveform = one_channel(read_samples(file, n_samples), channel)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it was readable when the run began") from error
     if not np.isfinite(waveform).all():
         raise UserError(f"{path}: has samples that are not finite numbers; replace or remove it")
     return waveform, sample_rate
+
+
+def soundfile_library():
+    """The module that reads sound.
+
+    Raises
+    ------
+    UserError : if it cannot be loaded.
+    """
+    try:
+        import soundfile
+    except (ImportError, OSError, AttributeError) as error:
+        raise UserError(
+            f"The library that reads sound cannot be loaded ({error})\nInstall it: python -m pip install "
+            "--force-reinstall soundfile; where that brings no libsndfile: apt-get install libsndfile1, or "
+            "conda install libsndfile."
+        ) from error
+    return soundfile
+
+
+def read_samples(file, n_samples: int) -> np.ndarray:
+    """The next samples of an opened file, (n,) or (n, n_channels), float32 in [-1, 1]; -1: to the end."""
+    if file.subtype == "PCM_16":  # five times as fast as the library's own conversion, and equal to it
+        return file.read(n_samples, dtype="int16") * np.float32(2**-15)
+    return file.read(n_samples, dtype="float32")
 
 
 def one_channel(samples: np.ndarray, channel: int | str | None) -> np.ndarray:
@@ -207,21 +257,19 @@ def one_channel(samples: np.ndarray, channel: int | str | None) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> "scipy.sparse.csr_array":
     """Mel filter bank of librosa, shape (n_mels, 1 + n_fft // 2), float32; one value in 64 is not 0."""
-    import librosa.filters  # takes a second and 110 MB: here, so that what comes from the cache does without
     import scipy.sparse
 
+    # librosa takes a second and 110 MB: here, so that what comes from the cache does without. Its numba wants to write,
+    # if not beside librosa then in the home folder, which may be closed, or not be.
+    with tempfile.TemporaryDirectory() as folder, environment(NUMBA_CACHE_DIR=folder):
+        import librosa.filters
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # on empty filters, by no name that the user knows
         filters = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)
     empty = np.flatnonzero(filters.max(axis=1) == 0)
     if len(empty):
-        logger.warning(
-            "feature: no bin of the spectrum falls into %d of the %d mel bands (the first: %d); raise n_fft or lower "
-            "n_mels",
-            len(empty),
-            n_mels,
-            empty[0],
-        )
+        text = "feature: %d of %d mel bands hear no bin of the spectrum (the first: %d); raise n_fft or lower n_mels"
+        logger.warning(text, len(empty), n_mels, empty[0])
     return scipy.sparse.csr_array(filters)
 
 

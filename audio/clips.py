@@ -1,14 +1,10 @@
-"""Clips of a dataset: what their names say, which there are, what their headers say; each known by its content."""
+"""Clips of a dataset: what their names say, which there are, what they are like; each known by its content."""
 
-import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
-import os
 import re
-import time
-import zlib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +14,20 @@ from pathlib import Path
 import numpy as np
 
 from audio import wav
+from audio.profile import KnownFiles, Profile, file_crc
 from common import UserError, fault_list, load_wav
-from storage.files import write_text
 
 CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
 CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/]+\.wav", re.IGNORECASE | re.ASCII)
+FOLDERS = {  # that count: docs/reference.md has the same table
+    "<machine type>/train": "normal clips to train on",
+    "<machine type>/test": "clips to be scored; with names: official, their names say normal or anomaly",
+    "<machine type>/test/normal": "with names: any: normal clips to be scored",
+    **{f"<machine type>/test/{name}": "the same, anomalous" for name, label in FOLDER_LABELS.items() if label},
+}
 ANY_ID = "id_00"  # of all clips whose names say nothing
-SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
 MANY = 1000  # clips that one waits for
 
 logger = logging.getLogger(__name__)
@@ -65,59 +66,13 @@ class Clip:
     crc: int  # CRC-32 of the whole file
     first: int = 0  # [samples] where it begins in the file, of which it may be a part
     channel: int | str | None = None  # a number from 0, mean; None: the only one
+    profile: Profile | None = None  # of the whole file
     folder: str = ""  # normal, anomaly or abnormal: the folder in place of the name says what the clip is
 
     @property
     def name(self) -> str:
         """File name without folders, but for one that says what the clip is; as it stands in the score CSVs."""
         return f"{self.folder}/{self.path.name}" if self.folder else self.path.name
-
-
-def file_crc(path: Path) -> int:
-    """CRC-32 of a whole file."""
-    crc = 0
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            crc = zlib.crc32(block, crc)
-    return crc
-
-
-class Checksums:
-    """CRC-32 of each file of a folder of clips, kept in the cache by size and time of change: each is read once.
-
-    Parameters
-    ----------
-    directory : folder of the cache; None: nothing is kept
-    """
-
-    def __init__(self, folder: Path, directory: Path | None):
-        digest = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
-        self.path = directory / f"checksums_{digest[:32]}.json" if directory else None
-        self.known: dict[str, list[int]] = {}  # file name -> size, times of change [ns], checksum
-        self.fresh = False  # True where something became known
-        if self.path:
-            with contextlib.suppress(OSError, ValueError):  # none yet, or damaged
-                own, content = self.path.read_bytes().split(b"\n", 1)
-                if int(own) == zlib.crc32(content):
-                    self.known = json.loads(content)
-
-    def of(self, path: Path, stat: os.stat_result) -> int:
-        """Checksum of a file of this size and time of change."""
-        *before, crc = self.known.get(path.name, [None])
-        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # the last cannot be set back
-        if before != state:
-            crc = file_crc(path)
-            if time.time_ns() - max(state[1:]) > SETTLED:
-                self.known[path.name] = [*state, crc]
-                self.fresh = True
-        return crc
-
-    def keep(self) -> None:
-        """Write what has become known; a cache that cannot be written costs time, not the run."""
-        if self.path and self.fresh:
-            content = json.dumps(self.known)
-            with contextlib.suppress(OSError):
-                write_text(self.path, f"{zlib.crc32(content.encode())}\n{content}")
 
 
 def is_utf8(name: str) -> bool:
@@ -150,18 +105,27 @@ def machine_types_in(directory: Path, key: str) -> list[str]:
     if unusable:
         raise fault_list(f"{key}: folders whose names are not UTF-8", unusable, "Rename them.")
     if not names:
-        layout = "Expected folders <machine type>/train and <machine type>/test with wav files, as the archives unpack."
+        layout = folder_table()
         if any(next(directory.glob(f"{above}/normal/*.wav"), None) for above in ("*", "*/*")):
-            layout += "\nOf recordings in folders normal and abnormal, as MIMII's, these become <machine type>/test/"
-            layout += "normal and /abnormal, with normal ones for training in <machine type>/train, and names: any."
+            layout += "\nOf MIMII's folders normal and abnormal, a part of the normal clips goes to train."
         raise UserError(f"{key}: no machine type in {directory.resolve()}\n{layout}")
     return names
+
+
+def folder_table() -> str:
+    """The folders that count, for an error."""
+    width = max(map(len, FOLDERS)) + len("/*.wav")
+    return "\n".join(
+        ["Folders that count:", *(f"  {f'{name}/*.wav':{width}}  {what}" for name, what in FOLDERS.items())]
+    )
 
 
 def select_machine_types(directory: Path, key: str, wanted: Sequence[str] | None) -> list[str]:
     """Machine types of ``directory``, or those of them that the user ``wanted``."""
     found = machine_types_in(directory, key)
-    unknown = sorted(set(wanted or ()) - set(found))
+    alike = {unicodedata.normalize("NFC", name): name for name in found}  # a Mac's file system may have the other form
+    wanted = [alike.get(unicodedata.normalize("NFC", name), name) for name in wanted or ()]
+    unknown = sorted(set(wanted) - set(found))
     if unknown:
         raise UserError(
             f"--machine-type {' '.join(unknown)}: no such folder in {directory.resolve()}; there is {', '.join(found)}"
@@ -244,12 +208,12 @@ def check_clips(
     ------
     UserError : naming every folder without clips, or every clip that cannot be used, in one message.
     """
-    jobs = _clip_jobs(folders, names=names, normal_only=normal_only, cache_directory=cache_directory)
-    n_unknown = sum(path.name not in crcs.known for _, path, crcs in jobs)
+    jobs = _clip_jobs(folders, names=names, normal_only=normal_only, channel=channel, directory=cache_directory)
+    n_unknown = sum(path.name not in known.known for _, path, known in jobs)
     if cache_directory and n_unknown > MANY:
         logger.info("%d clips are new: they are read once to know them again", n_unknown)
 
-    def check(job: tuple[ClipFolder, Path, Checksums]) -> Clip | str:
+    def check(job: tuple[ClipFolder, Path, KnownFiles]) -> Clip | str:
         try:
             return _check_clip(*job, min_samples=min_samples, normal_only=normal_only, channel=channel)
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
@@ -257,8 +221,8 @@ def check_clips(
 
     with ThreadPoolExecutor(8) as pool:
         checked = list(pool.map(check, jobs, chunksize=64))
-    for crcs in {id(crcs): crcs for _, _, crcs in jobs}.values():
-        crcs.keep()
+    for known in {id(known): known for _, _, known in jobs}.values():
+        known.keep()
     faults = [result for result in checked if isinstance(result, str)]
     clips = [result for result in checked if isinstance(result, Clip)]
     faults += _sample_rate_faults(clips)
@@ -270,9 +234,14 @@ def check_clips(
 
 
 def _clip_jobs(
-    folders: Sequence[tuple[str, Path]], *, names: str, normal_only: bool, cache_directory: Path | None
-) -> list[tuple[ClipFolder, Path, Checksums]]:
-    """Every wav file of ``folders``: where it was found, its path, the checksums of its folder.
+    folders: Sequence[tuple[str, Path]],
+    *,
+    names: str,
+    normal_only: bool,
+    channel: int | str | None,
+    directory: Path | None,
+) -> list[tuple[ClipFolder, Path, KnownFiles]]:
+    """Every wav file of ``folders``: where it was found, its path, what is known of its folder.
 
     Raises
     ------
@@ -283,31 +252,37 @@ def _clip_jobs(
         sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
         found = {source: wav_paths(source.path) for source in sources}
         if not any(found.values()):
-            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names)}")
+            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names, normal_only)}")
         for source, paths in found.items():
             if paths and (others := not_taken(source.path, paths)):
                 logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
-            crcs = Checksums(source.path, cache_directory)
-            jobs += [(source, path, crcs) for path in paths]
+            known = KnownFiles(source.path, channel, directory)
+            jobs += [(source, path, known) for path in paths]
         if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
             logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
     if empty:
         raise fault_list(
             "Machine types without clips",
             empty,
-            "Put the clips there, or name the other machine types with --machine-type.",
+            f"Put the clips there, or name the other machine types with --machine-type. {folder_table()}",
         )
     return jobs
 
 
-def _instead(folder: Path, names: str) -> str:
+def _instead(folder: Path, names: str, normal_only: bool) -> str:
     """What a folder without wav files holds, and what to do about it."""
     others = not_taken(folder, [])
     if not others:
         return ""
-    within = any(wav_paths(entry) for entry in folder.iterdir() if entry.name.lower() in FOLDER_LABELS)
-    if within and names == "official":
+    within = sorted(entry.name for entry in folder.iterdir() if wav_paths(entry))
+    if within and normal_only:
+        return f" but {others}; put the normal clips into train itself: mv {folder / within[0]}/*.wav {folder}"
+    if any(name.lower() in FOLDER_LABELS for name in within):
         return f" but {others}; with names: any in the YAML, its folders normal and anomaly or abnormal are read"
+    if within:
+        return (
+            f" but {others}; call its folders normal and anomaly, with names: any in the YAML, not {', '.join(within)}"
+        )
     convert = "; convert the recordings to wav" if " file" in others else ""
     return f" but {others}{convert}"
 
@@ -315,15 +290,17 @@ def _instead(folder: Path, names: str) -> str:
 def _check_clip(
     source: ClipFolder,
     path: Path,
-    crcs: Checksums,
+    known: KnownFiles,
     *,
     min_samples: int,
     normal_only: bool,
     channel: int | str | None,
 ) -> Clip:
-    """Check one clip of a dataset by its name, its header and its first samples."""
+    """Check one clip of a dataset by its name, its header and its samples."""
     if not is_utf8(path.name):
-        raise ValueError("name is not UTF-8; rename the file")
+        raise ValueError("name is not UTF-8; rename the file, such as with: convmv -f latin1 -t utf8 --notest FILE")
+    if re.search(r"[\x00-\x1f]", path.name):
+        raise ValueError("name has a control character, which no CSV gives back; rename the file")
     machine_id, label = ANY_ID, source.label
     if source.names == "official":
         try:
@@ -333,7 +310,7 @@ def _check_clip(
         if normal_only and label == 1:
             raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
     clip = check_sound(
-        path, source.machine_type, machine_id, label, min_samples=min_samples, channel=channel, crcs=crcs
+        path, source.machine_type, machine_id, label, min_samples=min_samples, channel=channel, known=known
     )
     return dataclasses.replace(clip, folder=source.shown)
 
@@ -346,37 +323,41 @@ def check_sound(
     *,
     min_samples: int,
     channel: int | str | None = None,
-    crcs: Checksums | None = None,
+    known: KnownFiles | None = None,
 ) -> Clip:
-    """Check a wav file by its header and its first samples, whatever its name.
+    """Check a wav file by its header and its samples, whatever its name.
 
     Parameters
     ----------
     channel : the key of the YAML
-    crcs : checksums of files that are known; otherwise the whole file is read for its own
+    known : files of its folder that are known; otherwise the whole file is read
 
     Raises
     ------
     ValueError, OSError, RuntimeError : if it cannot be used.
     """
     stat = path.stat()
-    n_samples, sample_rate = wav.check(path, min_samples=min_samples, channel=channel)
-    crc = crcs.of(path, stat) if crcs else file_crc(path)
+    n_samples, sample_rate, n_channels = wav.check(path, min_samples=min_samples, channel=channel)
+    crc, profile = (known or KnownFiles(path.parent, channel, None)).of(path, stat)
     facts = (n_samples, sample_rate, stat.st_size, stat.st_mtime_ns, crc)
-    return Clip(path, machine_type, machine_id, label, *facts, channel=channel)
+    return Clip(
+        path, machine_type, machine_id, label, *facts, channel=channel if n_channels > 1 else None, profile=profile
+    )
 
 
 def _sample_rate_faults(clips: Sequence[Clip]) -> list[str]:
-    """Clips whose sample rate is not that of the most."""
-    rates = [clip.sample_rate for clip in clips]
-    if not rates:
-        return []
-    usual = max(set(rates), key=rates.count)
-    return [
-        f"{clip.path}: sample rate {clip.sample_rate} Hz; the other clips have {usual} Hz"
-        for clip in clips
-        if clip.sample_rate != usual
-    ]
+    """Clips whose sample rate is not that of the most of their machine type."""
+    faults = []
+    for machine_type, own in by_machine_type(clips).items():
+        rates = Counter(clip.sample_rate for clip in own)
+        usual = max(rates, key=rates.get)
+        faults += [
+            f"{clip.path}: sample rate {clip.sample_rate} Hz; the other clips of {machine_type} have {usual} Hz. "
+            f"Resample it: ffmpeg -i IN.wav -ar {usual} OUT.wav"
+            for clip in own
+            if clip.sample_rate != usual
+        ]
+    return faults
 
 
 def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:

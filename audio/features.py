@@ -22,11 +22,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from audio import wav
 from audio.clips import Clip, load_clip
 from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
 from audio.settings import Descriptor, Feature, Modulation
-from common import MAX_FAULTS_SHOWN, UserError, log_mel_energies, n_frames
+from common import UserError, log_mel_energies, n_frames
 from storage.files import path_beside, remove_leftovers_once
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
@@ -295,26 +294,16 @@ def _computed(clips: Sequence[Clip], quantities: Sequence[Quantity]) -> Iterator
     threads = joblib.Parallel(
         n_jobs=-1, prefer="threads", return_as="generator", batch_size=8, pre_dispatch="16*n_jobs"
     )
-    clipped: list[str] = []
     # Each clip has a thread: products that took several would wait for each other, twenty times as long.
     with threadpoolctl.threadpool_limits(1, "blas"):
         if clips:  # alone: what it takes is imported by one thread
-            yield _blocks(clips[0], quantities, clipped)
-        yield from threads(joblib.delayed(_blocks)(clip, quantities, clipped) for clip in clips[1:])
-    if clipped:
-        logger.warning(
-            "%d clips are overdriven, over half of their samples stand at the highest or lowest value: %s%s",
-            len(clipped),
-            ", ".join(sorted(clipped)[:MAX_FAULTS_SHOWN]),
-            ", ..." if len(clipped) > MAX_FAULTS_SHOWN else "",
-        )
+            yield _blocks(clips[0], quantities)
+        yield from threads(joblib.delayed(_blocks)(clip, quantities) for clip in clips[1:])
 
 
-def _blocks(clip: Clip, quantities: Sequence[Quantity], clipped: list[str]) -> list[np.ndarray]:
-    """Blocks of one clip, computed; the path of one that is overdriven goes to ``clipped``."""
+def _blocks(clip: Clip, quantities: Sequence[Quantity]) -> list[np.ndarray]:
+    """Blocks of one clip, computed."""
     waveform, sample_rate = load_clip(clip)
-    if wav.is_clipped(waveform):
-        clipped.append(str(clip.path))
     return [_block(clip, quantity, waveform, sample_rate) for quantity in quantities]
 
 

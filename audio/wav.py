@@ -1,6 +1,7 @@
-"""One wav file: its header and first samples checked.
+"""One wav file: its header checked.
 
-libsndfile reads; what it passes over without a word is found here: missing sound, dead microphones, other formats.
+libsndfile reads; what it passes over without a word is found here: missing sound, sound that the header does not tell
+of, other formats.
 """
 
 import re
@@ -8,16 +9,24 @@ import struct
 from pathlib import Path
 from stat import S_ISDIR, S_ISFIFO, S_ISREG
 
-import numpy as np
-
-from common import one_channel
+from common import soundfile_library
 
 FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
 UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
+PADDING = 2**20  # [bytes] of zeros that may stand behind the sound: recorders fill the blocks of their cards
+BEGINNINGS = (  # of what people have in a wav file's place, in lower case, and what to do about it
+    (rb"version https://git-lfs", "a pointer of Git LFS; fetch the file itself: git lfs pull"),
+    (rb"\s*<(!doctype|html|\?xml)", "a web page, as a server sends in place of a file; download it again"),
+    (rb"(id3|\xff[\xe2-\xfb])", "MP3; convert it to wav: ffmpeg -i IN OUT.wav"),
+    (rb"....ftyp", "an MP4 or M4A file; convert it to wav: ffmpeg -i IN OUT.wav"),
+    (rb"\x1ae\xdf\xa3", "a Matroska or WebM file; convert it to wav: ffmpeg -i IN OUT.wav"),
+    (rb"(pk\x03\x04|\x1f\x8b|7z\xbc\xaf|rar!)", "an archive; unpack it"),
+    (rb"[\t\r\n -~]+$", "text; replace it with the recording"),
+)
 
 
-def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[int, int]:
-    """Number of samples, and sample rate [Hz], of a wav file that can be used, by its header and its first samples.
+def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[int, int, int]:
+    """Number of samples, sample rate [Hz] and number of channels of a wav file that can be used, by its header.
 
     Parameters
     ----------
@@ -26,9 +35,8 @@ def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[i
     Raises
     ------
     ValueError, OSError, RuntimeError : if it cannot be used; soundfile's errors are RuntimeErrors.
+    UserError : if no wav file can be read here.
     """
-    import soundfile
-
     stat = path.stat()
     if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
         kind = "a folder" if S_ISDIR(stat.st_mode) else "a pipe" if S_ISFIFO(stat.st_mode) else "a device or socket"
@@ -36,26 +44,35 @@ def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[i
     if stat.st_size == 0:
         raise ValueError("file is empty")
     with path.open("rb") as stream:
-        declared, found = _sound_bytes(stream, stat.st_size)
+        beginning = stream.read(256)
+        declared, found, is_sound = _sound_bytes(stream, stat.st_size)
     try:
-        sound = soundfile.SoundFile(path)
+        sound = soundfile_library().SoundFile(path)
     except RuntimeError as error:
         if "'data' chunk" in str(error):
             raise ValueError("no sound in it: the wav file has no data chunk") from None
-        raise
+        raise ValueError(_other_kind(beginning) or str(error)) from None
     with sound:
-        _require_whole(sound, declared, found)
+        if sound.format not in FORMATS:
+            kind = _other_kind(beginning) or f"{sound.format_info}; convert it to wav: ffmpeg -i IN -rf64 auto OUT.wav"
+            raise ValueError(kind if kind.startswith("not") else f"not a wav file but {kind}")
+        _require_whole(sound, declared, found, is_sound)
         _require_channel(sound, channel)
         if sound.frames < min_samples:
             raise ValueError(f"{sound.frames} samples; one window of frames needs {min_samples}")
-        _require_change(sound, channel)
-        return sound.frames, sound.samplerate
+        return sound.frames, sound.samplerate, sound.channels
 
 
-def _require_whole(sound, declared: int | None, found: int) -> None:
-    """Raise ValueError if it is another format, or has not the bytes of sound that its header declares."""
-    if sound.format not in FORMATS:
-        raise ValueError(f"not a wav file but {sound.format_info}; convert it to wav")
+def _other_kind(beginning: bytes) -> str | None:
+    """What a file that is no wav file is, by its first bytes, and what to do; None where they say nothing."""
+    for pattern, kind in BEGINNINGS:
+        if re.match(pattern, beginning.lower(), re.DOTALL):
+            return f"not a wav file but {kind}"
+    return None
+
+
+def _require_whole(sound, declared: int | None, found: int, is_sound: bool) -> None:
+    """Raise ValueError if the file has not just the bytes of sound that its header declares."""
     if not sound.seekable():
         raise ValueError(f"its coding, {sound.subtype_info}, cannot be read from any place; convert it to PCM")
     if declared is not None and found < declared < UNKNOWN_LENGTH:
@@ -65,53 +82,57 @@ def _require_whole(sound, declared: int | None, found: int) -> None:
             f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. Repair it "
             "with a sound editor"
         )
+    if is_sound and declared:
+        raise ValueError(
+            f"its header declares {declared:,} bytes of sound, and {found - declared:,} more follow: "
+            + ("a wav file's lengths end at 4 GiB" if found >= 2**32 else "its recorder did not close it")
+            + ". Make it RF64, whose lengths do not: ffmpeg -ignore_length 1 -i IN.wav -c copy -rf64 auto OUT.wav"
+        )
 
 
 def _require_channel(sound, channel: int | str | None) -> None:
     """Raise ValueError if the channel is not there, or there are several and none is asked for."""
     last = sound.channels - 1
     if channel is None and last > 0:
-        raise ValueError(f"{last + 1} channels; expected one. Set channel in the YAML: 0 to {last}, or mean")
+        raise ValueError(
+            f"{last + 1} channels; expected one. Set channel: 0 in the YAML, which fits models trained on one channel "
+            f"too (from 0 to {last}, or mean), or mix it down: ffmpeg -i IN.wav -ac 1 OUT.wav"
+        )
     if isinstance(channel, int) and channel > last:
         raise ValueError(f"no channel {channel}: it has {last + 1}, from 0 to {last}")
 
 
-def _require_change(sound, channel: int | str | None) -> None:
-    """Raise ValueError if all samples are the same; of most clips, the first block tells."""
-    first = None
-    for block in sound.blocks(1024, dtype="float32"):
-        block = one_channel(block, channel)
-        first = block[0] if first is None else first
-        if (block != first).any():
-            return
-    if not first:
-        raise ValueError("silent: every sample is zero")
-    raise ValueError(f"constant: every sample is {first:.4g}, as from a dead microphone")
+def _sound_bytes(stream, size: int) -> tuple[int | None, int, bool]:
+    """How many bytes of sound a RIFF file's header declares, how many follow, and whether more than these are sound.
 
-
-def _sound_bytes(stream, size: int) -> tuple[int | None, int]:
-    """How many bytes of sound a RIFF file's header declares, and how many follow; None where no data chunk is found.
-
-    libsndfile shortens a truncated clip without a word. RIFX is RIFF with the other order of bytes; RF64 has the length
-    in a chunk of its own.
+    The first is None where no data chunk is found. libsndfile shortens a truncated clip without a word. RIFX is RIFF
+    with the other order of bytes; RF64 has the length in a chunk of its own.
     """
+    stream.seek(0)
     kind = stream.read(12)
     order = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}.get(kind[:4])
     if order is None or kind[8:] != b"WAVE":
-        return None, 0  # soundfile judges it
-    position, long_length = 12, None
-    while position + 8 <= size:
-        stream.seek(position)
-        name, length = struct.unpack(f"{order}4sI", stream.read(8))
+        return None, 0, False  # soundfile judges it
+    long_length = None
+    for name, length, position in _chunks(stream, 12, size, order):
         if name == b"ds64":
+            stream.seek(position)
             long_length = int.from_bytes(stream.read(16)[8:], "little")
         if name == b"data":
             declared = long_length if long_length is not None and length == 0xFFFFFFFF else length
-            return declared, size - position - 8
+            return declared, size - position, _is_sound(stream, position + declared, size, order)
+    return None, 0, False
+
+
+def _chunks(stream, position: int, size: int, order: str):
+    """Name, length, and position of the content, of each chunk from ``position`` on."""
+    while position + 8 <= size:
+        stream.seek(position)
+        name, length = struct.unpack(f"{order}4sI", stream.read(8))
+        yield name, length, position + 8
         position += 8 + length + length % 2  # chunks are padded to even lengths
         if length % 2 and position < size and not _is_chunk(stream, position) and _is_chunk(stream, position - 1):
             position -= 1  # all but this writer's
-    return None, 0
 
 
 def _is_chunk(stream, position: int) -> bool:
@@ -120,13 +141,15 @@ def _is_chunk(stream, position: int) -> bool:
     return re.fullmatch(rb"[ -~]{4}", stream.read(4)) is not None
 
 
-def is_clipped(waveform: np.ndarray) -> bool:
-    """True where over half of the samples stand at the highest or lowest value: the microphone's input was overdriven.
-
-    A recording that is very quiet throughout has few values, and is none of these.
-    """
-    for samples in (waveform[::16], waveform):  # of most clips, a few samples tell
-        low, high = samples.min(), samples.max()
-        if max(-low, high) < 0.1 or np.count_nonzero((samples == low) | (samples == high)) <= len(samples) / 2:
-            return False
-    return True
+def _is_sound(stream, position: int, size: int, order: str) -> bool:
+    """True where what stands behind the declared sound is neither chunks, nor tags, nor padding."""
+    if size - position >= 2**32:  # longer than a chunk can say
+        return True
+    position += position % 2
+    for _, length, start in _chunks(stream, position, size, order):
+        if not _is_chunk(stream, start - 8) or start + length > size:
+            break
+        position = start + length + length % 2
+    stream.seek(position)
+    rest = stream.read(PADDING + 1)
+    return len(rest) >= 8 and not rest.startswith((b"ID3", b"TAG")) and (any(rest) or len(rest) > PADDING)

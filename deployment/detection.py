@@ -17,7 +17,7 @@ from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
 from common import TRAINING_DATA, UserError, fault_list
 from config import Classifier, Config, System
 from detectors import decision
-from storage.files import write_text
+from storage.files import expanded, write_text
 from training.families import family_of
 from training.model_records import read_record
 from training.workload import network_name
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Trained:
     """Clips that a system was trained on, as far as recordings must be like them."""
 
-    n_samples: int  # of the longest
+    n_samples: int  # of the usual one
     sample_rate: int  # [Hz]
 
 
@@ -108,16 +108,21 @@ def recordings(arguments: Sequence[str], standard_input: BinaryIO, folder: Path)
             path = folder / "standard_input.wav"
             path.write_bytes(standard_input.read())
             names[path] = argument
-        elif Path(argument).is_dir():
-            found = wav_paths(Path(argument))
-            if not found:
-                raise UserError(f"{argument}: no wav file in this folder")
-            names |= {path: str(path) for path in found}
-        elif Path(argument).is_file():
-            names[Path(argument)] = argument
         else:
-            raise UserError(f"{argument}: no such file or folder (looked for {Path(argument).resolve()})")
+            names |= {path: str(path) for path in _files(argument)}
     return names
+
+
+def _files(argument: str) -> list[Path]:
+    """Wav files that an argument means: a file, those of a folder, those that a pattern fits."""
+    found = []
+    for path in expanded(argument):
+        if not path.exists():
+            raise UserError(f"{argument}: no such file or folder (looked for {path.resolve()})")
+        found += wav_paths(path) if path.is_dir() else [path]
+    if not found:
+        raise UserError(f"{argument}: no wav file in this folder")
+    return found
 
 
 def check_recordings(

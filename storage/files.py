@@ -4,12 +4,14 @@ import contextlib
 import functools
 import os
 import re
+import sys
 import time
+import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from common import UserError
+from common import UserError, user_path
 
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}-writing(\.[^.]*)?", re.DOTALL)  # see path_beside
 ABANDONED = 3600  # [s] nobody writes to a file for so long and is still at it
@@ -90,3 +92,29 @@ def require_writable(folder: Path, key: str) -> None:
         for path in place.iterdir():
             if path.suffix in WRITTEN and path.is_dir():
                 raise UserError(f"{key}: {path} is a folder where a file is to be written; rename or remove it")
+
+
+# ---- paths as people write them ----
+
+
+def with_paths(argv: Sequence[str] | None) -> list[str]:
+    """Arguments, of which a file whose name begins with a dash is no option."""
+    argv = sys.argv[1:] if argv is None else argv
+    return [f"./{text}" if text.startswith("-") and text != "-" and Path(text).exists() else text for text in argv]
+
+
+def expanded(text: str) -> list[Path]:
+    """Files and folders that an argument means.
+
+    A pattern such as ``recordings/*.wav`` is left to the program by the Windows shell; a name may be in the other
+    Unicode form, as Macs write it.
+    """
+    path = user_path(text)
+    if path.exists():
+        return [path]
+    for form in ("NFC", "NFD"):
+        if (other := Path(unicodedata.normalize(form, str(path)))).exists():
+            return [other]
+    if set(text) & set("*?["):
+        return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor)))) or [path]
+    return [path]

@@ -19,12 +19,11 @@ import pytest
 import soundfile
 
 import common
-from audio import clips
+from audio import clips, profile
 from audio.clips import (
     Clip,
     check_clips,
     check_sound,
-    file_crc,
     fingerprint,
     load_clip,
     machine_types_in,
@@ -32,7 +31,7 @@ from audio.clips import (
     parse_clip_name,
     select_machine_types,
 )
-from storage.files import path_beside, remove_leftovers, write_text, write_whole
+from storage.files import expanded, path_beside, remove_leftovers, with_paths, write_text, write_whole
 
 RATE = 16_000  # [Hz]
 FEATURE = {"n_mels": 128, "n_fft": 1024, "hop_length": 512, "power": 2.0}
@@ -236,12 +235,12 @@ def faulty_folder(folder):
     write(folder / "fan_00_unparsable.wav")
     write(folder / "anomaly_id_00_among_train.wav")
     return {
-        "normal_id_00_garbage.wav": "Format not recognised",
+        "normal_id_00_garbage.wav": "not a wav file but text",
         "normal_id_00_empty.wav": "file is empty",
         "normal_id_00_truncated.wav": "truncated: 1000 bytes of sound are missing",
         "normal_id_00_header_only.wav": "no data chunk",
         "normal_id_00_folder.wav": "a folder, not a file",
-        "normal_id_00_other_rate.wav": "sample rate 44100 Hz; the other clips have 16000 Hz",
+        "normal_id_00_other_rate.wav": "sample rate 44100 Hz; the other clips of fan have 16000 Hz. Resample it",
         "normal_id_00_stereo.wav": "2 channels; expected one",
         "normal_id_00_short.wav": "1600 samples; one window of frames needs 2048",
         "normal_id_00_silent.wav": "silent: every sample is zero",
@@ -322,6 +321,43 @@ def test_what_is_there_in_place_of_wav_files_is_told(tmp_path, content, names, m
         check(tmp_path, names=names, normal_only=False)
 
 
+@pytest.mark.parametrize("names", ["official", "any"])
+@pytest.mark.parametrize("within", ["normal", "good"])
+def test_folders_in_train_are_told_where_their_clips_belong(tmp_path, names, within):
+    write(tmp_path / "train" / within / "0.wav")
+    with pytest.raises(common.UserError) as caught:
+        check(tmp_path / "train", names=names)
+    train = tmp_path / "train"
+    assert f"put the normal clips into train itself: mv {train / within}/*.wav {train}\n" in str(caught.value)
+    assert clips.folder_table() in str(caught.value)
+
+
+@pytest.mark.parametrize("names", ["official", "any"])
+def test_folders_in_test_are_told_their_names(tmp_path, names):
+    write(tmp_path / "good" / "0.wav")
+    with pytest.raises(common.UserError, match=r"call its folders normal and anomaly, with names: any .* not good"):
+        check(tmp_path, names=names, normal_only=False)
+
+
+@pytest.mark.parametrize("name", ["a\rb.wav", "a\tb.wav"])
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such names")
+def test_names_that_no_csv_gives_back_are_told(tmp_path, name):
+    write(tmp_path / name)
+    with pytest.raises(common.UserError, match="name has a control character"):
+        check(tmp_path, names="any")
+
+
+def test_each_machine_type_may_have_a_sample_rate_of_its_own(tmp_path):
+    folders = [(name, write(tmp_path / name / "0.wav", rate=rate).parent) for name, rate in (("a", 8000), ("b", RATE))]
+    found = check_clips(folders, min_samples=1, normal_only=True, names="any")
+    assert [clip.sample_rate for clip in found] == [8000, RATE]
+
+
+def test_machine_types_are_found_in_either_unicode_form(tmp_path):
+    (tmp_path / "Lu\u0308fter" / "train").mkdir(parents=True)
+    assert select_machine_types(tmp_path, "key", ["L\u00fcfter"]) == ["Lu\u0308fter"]
+
+
 def test_a_name_of_ones_own_is_told_which_key_takes_it(tmp_path):
     write(tmp_path / "press.wav")
     with pytest.raises(common.UserError, match="name is not of the form .*; with names: any in the YAML it may be any"):
@@ -350,7 +386,13 @@ def test_the_only_channel_may_be_asked_for(tmp_path, channel):
 
 @pytest.mark.parametrize(
     ("channel", "message"),
-    [(None, r"4 channels; expected one. Set channel in the YAML: 0 to 3, or mean"), (4, "no channel 4: it has 4")],
+    [
+        (
+            None,
+            r"4 channels; expected one. Set channel: 0 in .*\(from 0 to 3, or mean\), or mix it down: ffmpeg .* -ac 1",
+        ),
+        (4, "no channel 4: it has 4"),
+    ],
 )
 def test_a_channel_that_is_not_there_is_named(tmp_path, channel, message):
     soundfile.write(tmp_path / "normal_id_00_0.wav", np.stack([noise()] * 4, axis=1), RATE)
@@ -401,9 +443,7 @@ def test_missing_and_empty_dataset_folders(tmp_path):
 
 def test_the_layout_of_mimii_is_told_how_to_become_ours(tmp_path):
     write(tmp_path / "fan" / "id_00" / "normal" / "00000000.wav")
-    with pytest.raises(
-        common.UserError, match=r"(?s)no machine type in.*as MIMII's, these become <machine type>/test/"
-    ):
+    with pytest.raises(common.UserError, match=r"(?s)no machine type in.*test/abnormal/.*Of MIMII's folders"):
         machine_types_in(tmp_path, "dev_directory")
 
 
@@ -504,8 +544,8 @@ def long_ago(path, seconds=100):
 
 def test_many_new_clips_are_told(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    for name in ("SETTLED", "MANY"):
-        monkeypatch.setattr(clips, name, 0)
+    monkeypatch.setattr(profile, "SETTLED", 0)
+    monkeypatch.setattr(clips, "MANY", 0)
     write(tmp_path / "clips" / "normal_id_00_0.wav")
     for _ in range(2):
         check(tmp_path / "clips", cache_directory=tmp_path / "cache")
@@ -514,8 +554,8 @@ def test_many_new_clips_are_told(tmp_path, monkeypatch, caplog):
 
 def test_a_file_is_read_whole_once(tmp_path, monkeypatch):
     read = []
-    original = file_crc
-    monkeypatch.setattr(clips, "file_crc", lambda path: read.append(path.name) or original(path))
+    original = profile.file_crc
+    monkeypatch.setattr(profile, "file_crc", lambda path: read.append(path.name) or original(path))
     folder, cache = tmp_path / "clips", tmp_path / "cache"
     paths = [write(folder / f"normal_id_00_{number}.wav", noise(seed=number)) for number in range(3)]
     first = check(folder, cache_directory=cache)
@@ -523,7 +563,7 @@ def test_a_file_is_read_whole_once(tmp_path, monkeypatch):
     assert check(folder, cache_directory=cache) == first
     assert sorted(read[3:]) == sorted(read[:3])  # written just now: they may be again, within the same tick
     assert not cache.exists()
-    monkeypatch.setattr(clips, "SETTLED", 0)
+    monkeypatch.setattr(profile, "SETTLED", 0)
     assert check(folder, cache_directory=cache) == first
     del read[:]
     assert check(folder, cache_directory=cache) == first
@@ -778,6 +818,75 @@ def test_wrong_arguments_exit_with_2(argv, message, capsys):
 )
 def test_training_data_of_the_arguments(argv, training_data):
     assert common.parse_arguments(common.argument_parser("test"), argv).training_data == training_data
+
+
+def test_paths_as_people_write_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for name in ("-a.wav", "b.wav", "u\u0308.wav"):
+        write(Path(name))
+    assert with_paths(["-a.wav", "-", "-b", "b.wav"]) == ["./-a.wav", "-", "-b", "b.wav"]
+    assert common.user_path("~/b.wav") == tmp_path / "b.wav"
+    assert expanded("~/b.wav") == [tmp_path / "b.wav"]
+    assert expanded("[bu]*.wav") == [Path("b.wav"), Path("u\u0308.wav")]
+    assert expanded("\u00fc.wav") == [Path("u\u0308.wav")]
+    assert expanded("c*.wav") == [Path("c*.wav")]
+    (tmp_path / "c[1].wav").touch()
+    assert expanded("c[1].wav") == [Path("c[1].wav")]
+
+
+@pytest.mark.parametrize("number", common.ADVICE)
+def test_each_error_of_the_file_system_has_its_advice(tmp_path, number):
+    code = f"import common\ndef main():\n    raise OSError({number}, 'what it is', 'x.keras')\ncommon.run_main(main)"
+    done = run_python(code, tmp_path)
+    assert done.returncode == 1
+    assert f"'x.keras'\n{common.ADVICE[number]}, or name another in the YAML" in done.stderr
+
+
+@pytest.mark.parametrize("error", ["OSError('sndfile library not found')", "AttributeError('_snd')"])
+def test_a_missing_sound_library_is_told_once(tmp_path, error):
+    (tmp_path / "soundfile.py").write_text(f"raise {error}")
+    (tmp_path / "clips").mkdir()
+    for name in "ab":
+        (tmp_path / "clips" / f"{name}.wav").write_bytes(b"RIFF")
+    code = (
+        "import common, pathlib, sys\n"
+        "sys.path.insert(0, '.')\n"
+        "from audio.clips import check_clips\n"
+        "folders = [('fan', pathlib.Path('clips'))]\n"
+        "common.run_main(lambda: check_clips(folders, min_samples=1, normal_only=True, names='any'))"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 1
+    assert "sound cannot be loaded" in done.stderr
+    assert "apt-get install libsndfile1" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_packages_and_a_home_folder_that_cannot_be_written_do_no_harm(tmp_path):
+    code = (
+        "import common, os, tempfile\n"
+        "make = os.makedirs\n"
+        "def closed(path, *arguments, **options):\n"
+        "    if not os.fspath(path).startswith(tempfile.gettempdir()):\n"
+        "        raise PermissionError(13, 'Permission denied', path)\n"
+        "    make(path, *arguments, **options)\n"
+        "os.makedirs = closed\n"
+        "common.run_main(lambda: print(common.mel_filters(16000, 1024, 64).shape))"
+    )
+    done = run_python(code, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(64, 513)\n", "")
+
+
+def test_environment_is_as_before_afterwards(monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", "mine")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    with pytest.raises(KeyError), common.environment(KERAS_HOME=None, KERAS_BACKEND="tensorflow"):
+        assert ("KERAS_HOME" in os.environ, os.environ["KERAS_BACKEND"]) == (False, "tensorflow")
+        raise KeyError
+    assert os.environ["KERAS_HOME"] == "mine"
+    assert "KERAS_BACKEND" not in os.environ
 
 
 def test_version(capsys):

@@ -13,6 +13,7 @@ import yaml
 from conftest import SHIPPED, merge
 
 import common
+from audio import clips
 from storage.files import write_text
 
 ROOT = Path(common.__file__).parent
@@ -151,6 +152,11 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_table_of_folders_is_that_of_the_errors():
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert "".join(f"| `{name}` | {what} |\n" for name, what in clips.FOLDERS.items()) in text
 
 
 def test_readme_is_read_in_ten_minutes():

@@ -260,18 +260,8 @@ def test_a_clip_that_changes_after_the_check_is_named(folder, cache, shape, rate
 
 def test_a_clip_too_loud_for_its_energies_is_named(folder, cache):
     soundfile.write(folder / "normal_id_00_1.wav", np.linspace(-1e30, 1e30, LENGTHS[1]), RATE, subtype="FLOAT")
-    with pytest.raises(common.UserError, match=r"normal_id_00_1.wav: log-mel energies .* not finite; .* to 1e\+30"):
+    with pytest.raises(common.UserError, match=r"normal_id_00_1.wav: its samples reach to 1,0{3}"):
         log_mels(checked(folder), cache)
-
-
-def test_overdriven_clips_are_named_once(folder, cache, caplog):
-    t = np.arange(LENGTHS[1]) / RATE
-    soundfile.write(folder / "normal_id_00_1.wav", np.clip(3 * np.sin(2 * np.pi * 440 * t), -0.9, 0.9), RATE)
-    clips = checked(folder)
-    log_mels(clips, cache)
-    (message,) = [record.getMessage() for record in caplog.records if "overdriven" in record.getMessage()]
-    assert message.startswith("1 clips are overdriven, over half of their samples stand at the highest or lowest value")
-    assert message.endswith("normal_id_00_1.wav")
 
 
 def test_an_interrupted_pass_leaves_no_file(folder, cache):

@@ -29,6 +29,21 @@ def test_keras_comes_lean_and_silent_and_what_was_hidden_can_be_imported_afterwa
     assert run.stderr == ""
 
 
+def test_settings_of_keras_for_other_programs_have_no_say(tmp_path, monkeypatch):
+    settings = '{"floatx": "float16", "image_data_format": "channels_first", "backend": "jax", "epsilon": 1}'
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(settings)
+    for name, value in {"HOME": tmp_path, "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    run = python(
+        "import os\nfrom training import run\n"
+        "from keras import config\n"
+        "print(config.backend(), config.floatx(), config.image_data_format(), config.epsilon())\n"
+        "print(config.max_epochs(), os.environ['KERAS_BACKEND'])\n"
+    )
+    assert run.stdout == "tensorflow float32 channels_last 1e-07\nNone jax\n"
+
+
 def test_packages_that_are_loaded_stay():
     import scipy
 

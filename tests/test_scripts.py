@@ -312,7 +312,7 @@ def test_a_machine_type_without_training_clips(yaml_file, own_data):
     assert lines[:1] == ["Machine types without clips:"]
     assert lines[1] == f"  fan: no wav file in {own_data / 'dev_data' / 'fan' / 'train'}"
     assert "--machine-type" in lines[2]
-    assert len(lines) == 3
+    assert "Folders that count:" in lines[2]
 
 
 def test_dev_eval_wants_each_machine_type_in_both(yaml_file, own_data):

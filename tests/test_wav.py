@@ -35,7 +35,7 @@ def test_wav_files_of_every_kind_that_miss_sound_are_named(tmp_path, options):
     path = tmp_path / "clip.wav"
     content = wav_bytes(**options)
     path.write_bytes(content)
-    assert check(path) == (8000, RATE)
+    assert check(path) == (8000, RATE, 1)
     path.write_bytes(content[:-301])
     with pytest.raises(ERRORS, match=r"truncated: 301 bytes of sound are missing"):
         check(tmp_path / "clip.wav")
@@ -52,7 +52,7 @@ def test_other_files_under_the_name_of_a_wav_file_are_named(tmp_path, kind):
 @pytest.mark.parametrize("length", range(1, 80, 3))
 def test_a_file_that_ends_in_its_header_is_named(tmp_path, length):
     (tmp_path / "clip.wav").write_bytes(wav_bytes(format="RF64")[:length])
-    with pytest.raises(ERRORS, match=r"(Error opening|no sound in it)"):
+    with pytest.raises(ERRORS, match=r"(Error opening|no sound in it|not a wav file)"):
         check(tmp_path / "clip.wav")
 
 
@@ -96,7 +96,7 @@ LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b
 def test_headers_that_recorders_write_are_read(tmp_path, riff, sound, before):
     content = wav_bytes()
     (tmp_path / "clip.wav").write_bytes(with_header(content, riff, sound, before))
-    assert check(tmp_path / "clip.wav") == (8000, RATE)
+    assert check(tmp_path / "clip.wav") == (8000, RATE, 1)
     waveform, _ = load_wav(tmp_path / "clip.wav")
     np.testing.assert_array_equal(waveform, soundfile.read(io.BytesIO(content), dtype="float32")[0])
 
@@ -106,7 +106,7 @@ def test_a_chunk_without_padding_hides_no_truncation(tmp_path):
     content = with_header(wav_bytes(), 16036, 16000, b"note" + struct.pack("<I", 5) + b"hello")
     path.write_bytes(content)
     with path.open("rb") as stream:
-        assert wav._sound_bytes(stream, len(content)) == (16000, 16000)
+        assert wav._sound_bytes(stream, len(content)) == (16000, 16000, False)
 
 
 def test_a_recording_that_was_not_closed_is_named(tmp_path):
@@ -115,16 +115,58 @@ def test_a_recording_that_was_not_closed_is_named(tmp_path):
         check(tmp_path / "clip.wav")
 
 
-def test_a_clip_of_one_value_is_named(tmp_path):
-    (tmp_path / "clip.wav").write_bytes(wav_bytes(np.full(8000, 0.25)))
-    with pytest.raises(ERRORS, match=r"constant: every sample is 0.25, as from a dead microphone"):
-        check(tmp_path / "clip.wav")
+@pytest.mark.parametrize(
+    ("declared", "behind", "message"),
+    [
+        (
+            16000,
+            2**32,
+            r"declares 16,000 bytes of sound, and 4,294,967,296 more follow: .* 4 GiB. Make it RF64.*ffmpeg",
+        ),
+        (8000, b"", r"declares 8,000 bytes of sound, and 8,000 more follow: its recorder did not close it"),
+        (16000, 2**21, "2,097,152 more follow"),
+    ],
+    ids=["wrapped", "not closed", "many zeros"],
+)
+def test_headers_that_promise_less_than_there_is_are_named(tmp_path, declared, behind, message):
+    path = tmp_path / "clip.wav"
+    content = with_header(wav_bytes(), 36 + declared, declared)
+    path.write_bytes(content)
+    if behind:
+        os.truncate(path, len(content) + behind)  # a sparse file
+    with pytest.raises(ERRORS, match=message):
+        check(path)
+
+
+ID3 = b"id3 " + struct.pack("<I", 10) + b"ID3\x03\0\0\0\0\0\0"
 
 
 @pytest.mark.parametrize(
-    ("level", "highest", "clipped"), [(0.9, 1, False), (1.2, 1, False), (2, 1, True), (2, 0.3, True), (2, 0.01, False)]
+    "behind",
+    [LIST, ID3, LIST + ID3, b"ID3\x03" + bytes(40), b"TAG" + bytes(125), bytes(4096), LIST + bytes(500), b"\0"],
 )
-def test_overdriven(level, highest, clipped):
-    tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
-    waveform = np.round(2**15 * highest * np.clip(level * tone, -1, 0.8)).astype(np.float32) * np.float32(2**-15)
-    assert wav.is_clipped(waveform) is clipped
+def test_what_programs_write_behind_the_sound_is_no_fault(tmp_path, behind):
+    (tmp_path / "clip.wav").write_bytes(wav_bytes() + behind)
+    assert check(tmp_path / "clip.wav") == (8000, RATE, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a pointer of Git LFS; .* git lfs pull",
+        ),
+        (b"\n<!DOCTYPE HTML><title>403</title>", "a web page.* download it again"),
+        (b"ID3\x03" + bytes(500), "MP3; convert it to wav: ffmpeg"),
+        (b"\0\0\0\x18ftypM4A " + bytes(500), "an MP4 or M4A file; convert"),
+        (b"\x1a\x45\xdf\xa3" + bytes(500), "a Matroska or WebM file; convert"),
+        (b"PK\x03\x04" + bytes(500), "an archive; unpack it"),
+        (b"time,value\n0,1\n", "text"),
+    ],
+    ids=["lfs", "html", "mp3", "m4a", "webm", "zip", "text"],
+)
+def test_what_stands_in_a_wav_files_place_is_told(tmp_path, content, message):
+    (tmp_path / "clip.wav").write_bytes(content)
+    with pytest.raises(ERRORS, match=f"not a wav file but {message}"):
+        check(tmp_path / "clip.wav")

@@ -20,19 +20,28 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from common import environment
+
 UNUSED = ("sklearn", "matplotlib", "PIL", "scipy")  # Keras loads them for wrappers, galleries and images
+KERAS = {  # what it reads when it is imported
+    "KERAS_BACKEND": "tensorflow",
+    "KERAS_HOME": os.devnull,  # where there is no keras.json: types of numbers, order of channels
+    "KERAS_MAX_EPOCHS": None,
+    "KERAS_MAX_STEPS_PER_EPOCH": None,
+}
 
 
 @contextlib.contextmanager
 def lean_import() -> Iterator[None]:
     """Import Keras and TensorFlow without the packages that are not used here, and without a word.
 
-    Packages that are loaded already stay, and all of them can be imported afterwards.
+    The user's own settings of Keras, which are for other programs, have no say. Packages that are loaded already stay,
+    and all of them can be imported afterwards.
     """
     hidden = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))
     try:
-        with quiet():
+        with environment(**KERAS), quiet():
             yield
     finally:
         for name in hidden:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from audio import features
+from audio import features, likeness
 from audio.clips import Clip, by_machine_type, fingerprint
 from audio.features import Cache
 from common import UserError
@@ -116,9 +117,10 @@ class Run:
             raise UserError(
                 f"{folder / missing[0]}: no finished model; train it first, with the same --config: {command}"
             )
-        changes = differences(
-            record["configuration"], model_records.configuration(system, self.config), "configuration."
-        )
+        configuration = model_records.configuration(system, self.config)
+        if "channel" in configuration and record["configuration"].get("channel") is None:
+            configuration["channel"] = None  # trained on clips of one channel, which any of a recording's is like
+        changes = differences(record["configuration"], configuration, "configuration.")
         if changes:
             raise UserError(
                 f"{folder / next(iter(record.get('files') or [name]))} was trained with another configuration than the "
@@ -160,6 +162,11 @@ def start_weights(system: System) -> dict[str, str]:
     return {"weights": records.file_digest(Path(path))}
 
 
+def _channel(clips: Sequence[Clip]) -> int | str | None:
+    """The channel that clips are of, None where each has one alone."""
+    return next((clip.channel for clip in clips if clip.channel is not None), None)
+
+
 class Job:
     """One network to be trained: what decides it, where its files go, how far it is.
 
@@ -176,12 +183,15 @@ class Job:
         self.record = {
             "system": system.name,
             "training_data": run.training_data,
-            "configuration": model_records.configuration(system, run.config),
+            "configuration": model_records.configuration(system, run.config) | {"channel": _channel(clips)},
             "clips": len(clips),
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,
             **start_weights(system),
-            "n_samples": {name: max(clip.n_samples for clip in own) for name, own in by_machine_type(clips).items()},
+            "n_samples": {  # of the usual clip
+                name: statistics.median_low([clip.n_samples for clip in own])
+                for name, own in by_machine_type(clips).items()
+            },
         }
 
     def is_done(self) -> bool:
@@ -239,7 +249,9 @@ class Job:
             with write_whole(self.folder / name) as beside:
                 write(beside)
                 files[name] = records.file_digest(beside)
-        records.write(path, {**self.record, **facts, "versions": model_records.versions(), "files": files})
+        usual = {name: likeness.summary(own) for name, own in by_machine_type(self.clips).items()}
+        facts = {**facts, "usual": usual, "versions": model_records.versions(), "files": files}
+        records.write(path, {**self.record, **facts})
         resume_path(self.folder, self.name).unlink(missing_ok=True)
         logger.info("%s: trained on %d clips", path, len(self.clips))
 

@@ -5,6 +5,7 @@ import math
 
 from audio import features
 from audio.clips import Clip
+from common import UserError
 from config import Classifier, DenseL2Softmax, Fusion, Neighbors, System
 from training.classes import check_enough_clips, check_trainable
 
@@ -37,6 +38,13 @@ def workload(system: System, clips: dict[str, list[Clip]]) -> int:
 def _of_network(system: System, clips: dict[str, list[Clip]]) -> int:
     """Progress steps of one classifier's network."""
     all_clips = [clip for train_clips in clips.values() for clip in train_clips]
+    rates = {name: f"{train_clips[0].sample_rate} Hz" for name, train_clips in clips.items()}
+    if len(set(rates.values())) > 1:
+        raise UserError(
+            f"{system.name}: one network hears all machine types, for which it takes one sample rate; there are "
+            f"{', '.join(f'{name} {rate}' for name, rate in rates.items())}. Resample those (ffmpeg -i IN.wav -ar RATE "
+            "OUT.wav), or name a machine type with --machine-type"
+        )
     check_trainable(system.model, all_clips)
     if isinstance(system.model, DenseL2Softmax):
         features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)

@@ -65,13 +65,14 @@ def training_scores(work: Path, system: str = "small"):
 
 
 @pytest.mark.parametrize("system", FAMILIES)
-def test_scores_are_those_of_01_test_to_the_bit(work, tmp_path, test_folder, system):
+def test_scores_are_those_of_01_test(work, tmp_path, test_folder, system):
     expected = official_scores(work, system)
     found = verdicts(work, tmp_path, test_folder, "--system", system)
-    assert {Path(v["recording"]).name: v["score"] for v in found} == expected
+    assert {Path(v["recording"]).name: v["score"] for v in found} == pytest.approx(expected, rel=1e-9)
     assert len(expected) == 8
     one = sorted(test_folder.iterdir())[5]
-    assert verdicts(work, tmp_path, one, "--system", system)[0]["score"] == expected[one.name]
+    alone = verdicts(work, tmp_path, one, "--system", system)[0]["score"]
+    assert alone == pytest.approx(expected[one.name], rel=1e-9)  # a product of one row is rounded otherwise
 
 
 @pytest.mark.parametrize("system", FAMILIES)
@@ -156,7 +157,7 @@ def test_a_channel_of_several(tmp_path, test_folder):
     trained = detection.Trained(N_SAMPLES, RATE)
     checked = detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=1)
     np.testing.assert_array_equal(load_clip(checked[0])[0], waveform)
-    with pytest.raises(common.UserError, match="two: 2 channels; expected one. Set channel in the YAML"):
+    with pytest.raises(common.UserError, match="two: 2 channels; expected one. Set channel: 0"):
         detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=None)
 
 
@@ -269,6 +270,64 @@ def test_recordings_that_cannot_be_judged(work, tmp_path, test_folder):
     assert "stereo.wav: 2 channels" in error
     assert "short.wav: 100 samples" in error
     assert "text.wav: " in error
+
+
+def test_recordings_shorter_than_the_training_clips(work, tmp_path, test_folder, caplog):
+    waveform, _ = common.load_wav(test_folder / "normal_id_00_00000000.wav")
+    for share in (1, 0.8, 0.4):
+        soundfile.write(tmp_path / f"id_00_{share}.wav", waveform[: round(share * N_SAMPLES)], RATE)
+    verdicts(work, tmp_path, tmp_path / "id_00_1.wav")
+    assert "usual" not in caplog.text
+    for system, share in (("small", 0.8), ("small", 0.4), ("near", 0.8), ("all", 0.8)):
+        caplog.clear()
+        verdicts(work, tmp_path, tmp_path / f"id_00_{share}.wav", "--system", system)
+        assert f"1 of 1 recordings are shorter than usual: {share} s; the training clips have 1.0 s" in caplog.text
+    for system in ("near", "dense", "all"):
+        with pytest.raises(
+            common.UserError, match=r"of which \w+ can say nothing:\n.*0.4 s; the training clips have 1"
+        ):
+            run(work, tmp_path / "id_00_0.4.wav", "--system", system)
+
+
+def test_recordings_unlike_the_training_clips_are_scored_as_ever(work, tmp_path, test_folder, caplog):
+    path = Path(shutil.copy(test_folder / "normal_id_00_00000000.wav", tmp_path))
+    before = verdicts(work, tmp_path, path)[0]["score"]
+    assert before == official_scores(work)[path.name]
+    waveform, _ = common.load_wav(path)
+    soundfile.write(path, 0.01 * waveform, RATE)
+    assert verdicts(work, tmp_path, path)[0]["score"] != before
+    assert "1 of 1 recordings are quieter than usual" in caplog.text
+
+
+def test_a_channel_of_a_recording_fits_a_system_trained_on_one(work, tmp_path, test_folder):
+    source = test_folder / "normal_id_00_00000000.wav"
+    waveform, _ = common.load_wav(source)
+    soundfile.write(tmp_path / "id_00_two.wav", np.stack([waveform, 0.5 * waveform], axis=1), RATE)
+    settings = yaml.safe_load((work / "settings.yaml").read_text())
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings | {"channel": 0}))
+    found = verdicts(work, tmp_path, tmp_path / "id_00_two.wav", "--config", tmp_path / "settings.yaml")
+    assert found[0]["score"] == official_scores(work)[source.name]
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_one_long_training_clip_does_not_lengthen_the_windows(dataset, tmp_path, yaml_file, caplog):
+    shutil.copytree(dataset / "dev_data" / "fan", tmp_path / "dev_data" / "fan")
+    folder = tmp_path / "dev_data" / "fan" / "train"
+    clips = [common.load_wav(path)[0] for path in sorted(folder.iterdir())]
+    soundfile.write(folder / "normal_id_00_uncut.wav", np.concatenate(clips), RATE)
+    path = yaml_file({"dev_directory": str(tmp_path / "dev_data")})
+    importlib.import_module("00_train").main(["-d", "--config", str(path)])
+    assert "fan: 1 of 7 training clips are longer than usual: 6.0 s; the training clips have 1.0" in caplog.text
+    found = verdicts(tmp_path, tmp_path, folder / "normal_id_00_uncut.wav")
+    assert [window["duration"] for window in found] == [1] * 6
+
+
+def test_recordings_as_people_name_them(work, tmp_path, test_folder, monkeypatch):
+    for name in ("-id.wav", "id_00_1.wav", "id_00_2.wav"):
+        shutil.copy(test_folder / "normal_id_00_00000000.wav", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    found = verdicts(work, tmp_path, "-id.wav", "id_*.wav", "--machine-id", "id_00")
+    assert [Path(v["recording"]).name for v in found] == ["-id.wav", "id_00_1.wav", "id_00_2.wav"]
 
 
 def test_recordings_that_are_not_there(work, tmp_path):

@@ -17,7 +17,7 @@ from evaluation.folders import Result, folder_names, read_results
 from evaluation.published import published_figures, published_file
 from evaluation.ranking import rank
 from evaluation.truth import read_truth
-from storage.files import write_text
+from storage.files import expanded, write_text
 
 evaluate = importlib.import_module("02_evaluate")
 
@@ -285,11 +285,11 @@ def test_patterns_are_expanded_where_the_shell_does_not(tmp_path, monkeypatch):
         write_folder(tmp_path / "eval" / name, shift=1.0)
     (tmp_path / "eval" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
-    assert evaluate.expanded("eval/*") == [Path("eval/a"), Path("eval/b")]
-    assert evaluate.expanded(str(tmp_path / "ev*" / "?")) == [tmp_path / "eval" / "a", tmp_path / "eval" / "b"]
-    assert evaluate.expanded("eval") == [Path("eval")]
+    assert expanded("eval/*") == [Path("eval/a"), Path("eval/b")]
+    assert expanded(str(tmp_path / "ev*" / "?")) == [tmp_path / "eval" / "a", tmp_path / "eval" / "b"]
+    assert expanded("eval") == [Path("eval")]
     (tmp_path / "odd[1]").mkdir()
-    assert evaluate.expanded("odd[1]") == [Path("odd[1]")]
+    assert expanded("odd[1]") == [Path("odd[1]")]
     with pytest.raises(common.UserError, match=r"none\*: no such folder"):
         evaluate.main(["none*"])
 
