@@ -240,12 +240,21 @@ def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, na
         wanted={clip.machine_id for clip in clips},
     )
     for name in thresholds:
-        if len(trained.of(name)) < decision.MIN_FITTED:
-            logger.warning("%s %s: %d training clips give a rough threshold", machine_type, name, len(trained.of(name)))
+        _warn_of_few(f"{machine_type} {name}", len(trained.of(name)), run.config.decision_quantile)
     return [
         _verdict(names[clip.path], clip, float(score), thresholds[clip.machine_id], trained.of(clip.machine_id))
         for clip, score in zip(clips, scores, strict=True)
     ]
+
+
+def _warn_of_few(name: str, n_clips: int, quantile: float) -> None:
+    """Say what a threshold of few training clips is worth: where twice the false alarms may come."""
+    low, high = decision.expected_false_alarms(n_clips, quantile)
+    if high > 2 * (1 - quantile):
+        logger.warning(
+            "%s: the threshold of %d training clips is rough: %.0f to %.0f %% false alarms are to be expected",
+            *(name, n_clips, 100 * low, 100 * high),
+        )
 
 
 def _verdict(name: str, clip: Clip, score: float, threshold: float, training_scores: np.ndarray) -> Verdict:

@@ -30,13 +30,20 @@ class Memory:
     machine_ids: np.ndarray  # (n_clips,), text
     vectors: np.ndarray  # (n_clips, n_numbers)
     log_probabilities: np.ndarray  # (n_clips,), of each clip's own class; zeros where there are no classes
+    checksums: np.ndarray | None = None  # (n_clips,), of the clips' files: equal ones are copies; None: all differ
 
     ARRAYS: ClassVar[dict] = {
         "names": ("U", 1),
         "machine_ids": ("U", 1),
         "vectors": ("f", 2),
         "log_probabilities": ("f", 1),
+        "checksums": ("i", 1),
     }
+
+    def __post_init__(self):
+        """Clips without checksums all differ."""
+        if self.checksums is None:
+            object.__setattr__(self, "checksums", np.arange(len(self.names)))
 
     @classmethod
     def of(cls, clips: Sequence[Clip], vectors: np.ndarray, log_probabilities: np.ndarray | None = None) -> "Memory":
@@ -46,17 +53,23 @@ class Memory:
             np.array([clip.machine_id for clip in clips]),
             vectors,
             np.zeros(len(clips), np.float32) if log_probabilities is None else log_probabilities,
+            np.array([clip.crc for clip in clips]),
         )
 
     def write(self, path: Path) -> None:
         """Write as npz, without pickles."""
         np.savez(path, **{name: getattr(self, name) for name in self.ARRAYS})
 
+    def sharing(self, detector: Detector, machine_ids: np.ndarray) -> np.ndarray:
+        """Clips with the same word here share a detector, (n,), text."""
+        return machine_ids if detector.lof_per == "machine_id" else np.full(len(machine_ids), "all")
+
     def group(self, detector: Detector, machine_id: str) -> np.ndarray:
-        """Which clips share a detector with those of ``machine_id``; shape (n_clips,), bool."""
-        if detector.lof_per == "machine_type":
-            return np.ones(len(self.names), bool)
-        return self.machine_ids == machine_id
+        """Clips with which those of ``machine_id`` are compared, of copies the first; shape (n_clips,), bool."""
+        own, wanted = (self.sharing(detector, ids) for ids in (self.machine_ids, np.array([machine_id])))
+        members = np.flatnonzero(own == wanted)
+        _, first = np.unique(self.checksums[members], return_index=True)
+        return np.isin(np.arange(len(own)), members[first])
 
     def scores(self, detector: Detector, vectors: np.ndarray, machine_ids: Sequence[str]) -> np.ndarray:
         """Outlier scores of other clips, shape (n,), float64; higher = more anomalous.
@@ -67,22 +80,33 @@ class Memory:
         machine_ids : of each of them
         """
         machine_ids = np.asarray(machine_ids)
-        scores = np.empty(len(vectors))
-        for machine_id in np.unique(machine_ids):
-            members = machine_ids == machine_id
-            train, scale = self._reference(detector, machine_id)
+        scores, sharing = np.empty(len(vectors)), self.sharing(detector, machine_ids)
+        for name in np.unique(sharing):
+            members = sharing == name
+            train, scale = self._reference(detector, machine_ids[members][0])
             scores[members] = detectors.outlier_scores(train, scale(vectors[members]), **settings(detector))
         return scores
 
     def own_scores(self, detector: Detector) -> np.ndarray:
-        """Scores of the training clips, each without itself among those remembered; shape (n_clips,), float64."""
-        scores = np.empty(len(self.vectors))
-        for machine_id in np.unique(self.machine_ids):
-            train, _ = self._reference(detector, machine_id)
-            members = self.machine_ids == machine_id
-            of_group = detectors.leave_one_out_scores(train, **settings(detector))
-            scores[members] = of_group[members[self.group(detector, machine_id)]]
+        """Scores of the training clips, each as if it had never been met; shape (n_clips,), float64.
+
+        Scaling, decorrelation and detector are those of the other clips; copies are left out together. Where the others
+        are no more than the neighbours, as many neighbours are taken as can be.
+        """
+        scores, sharing = np.empty(len(self.vectors)), self.sharing(detector, self.machine_ids)
+        for name in np.unique(sharing):
+            of_group = np.flatnonzero(sharing == name)
+            folds = detectors.folds(self.checksums[of_group])
+            for fold in np.unique(folds):
+                out, rest = of_group[folds == fold], self.of_clips(of_group[folds != fold])
+                n_neighbors = min(detector.n_neighbors, len(detectors.distinct(rest.vectors)) - 1)
+                fitted = dataclasses.replace(detector, n_neighbors=max(1, n_neighbors))
+                scores[out] = rest.scores(fitted, self.vectors[out], self.machine_ids[out])
         return scores
+
+    def of_clips(self, clips: np.ndarray) -> "Memory":
+        """Memory of some of the clips alone."""
+        return Memory(**{name: getattr(self, name)[clips] for name in self.ARRAYS})
 
     def joint_scores(
         self,
@@ -114,8 +138,7 @@ class Memory:
         owns = _own_scores(self, detector, tuple(widths))
         if len(widths) == 1:
             return owns[0]
-        ids = self.machine_ids
-        return combined([fusion.standardised_by_id(own, ids, own, ids) for own in owns], combine)
+        return combined([fusion.standardised_left_out(own, self.machine_ids) for own in owns], combine)
 
     def parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
         """Where each part of the vectors is, and what its detector remembers."""
@@ -172,13 +195,16 @@ def _own_scores(remembered: Memory, detector: Detector, widths: tuple[int, ...])
 def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
     """One score of several standardised log scores, shape (n,); above 0, as the scores of one detector.
 
+    Those beyond half of ``LARGEST`` draw nearer to it and stay in order.
+
     Parameters
     ----------
     standardised : of each detector, (n,)
     rule : ``max`` or ``sum``
     """
     together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
-    return np.exp(np.minimum(together, LARGEST))
+    half = LARGEST / 2
+    return np.exp(np.where(together > half, LARGEST - half**2 / np.maximum(together, half), together))
 
 
 def settings(detector: Detector) -> dict:

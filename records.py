@@ -59,6 +59,7 @@ UNREADABLE = (
     zlib.error,
 )
 WRITTEN = (".keras", ".yaml", ".npz", ".png", ".csv")  # endings of what is written into model and result folders
+LAYOUT = 2  # of the arrays beside a model; those of another layout are made anew
 CHECKSUM = "# SHA-256 of the lines above: "  # begins the last line of a record
 # Keys of a model that decide nothing where another one has this value.
 WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))

@@ -24,6 +24,7 @@ from common import Clip, UserError, by_machine_type, fingerprint, write_whole
 from config import Config, Fit, System
 from features import Cache
 from records import (
+    LAYOUT,
     SHOWN,
     UNREADABLE,
     TrainingScores,
@@ -306,6 +307,7 @@ class Job:
             "training_data": run.training_data,
             "configuration": configuration(system, run.config),
             "clips": len(clips),
+            "layout": LAYOUT,
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,
             **start_weights(system),
