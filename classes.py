@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import detectors
 from common import Clip, UserError, fault_list
 from config import Classifier, Detector, L2Softmax
 
@@ -40,6 +41,16 @@ def stratified_order(classes: Sequence[str], validation_split: float, seed: int)
     return np.concatenate([*train, mixed]), n_train
 
 
+def fold_of_each(clips: Sequence[Clip], n_folds: int) -> np.ndarray:
+    """Which of the folds each clip is in, (n_clips,); each has its part of every machine ID, and copies are in one."""
+    machines = np.array([f"{clip.machine_type}/{clip.machine_id}" for clip in clips])
+    checksums, found = np.array([clip.crc for clip in clips]), np.empty(len(clips), int)
+    for number, name in enumerate(np.unique(machines)):
+        members = machines == name
+        found[members] = (detectors.folds(checksums[members], n_folds) + number) % n_folds
+    return found
+
+
 def alpha_lower_bound(n_classes: int, probability: float) -> float:
     """Smallest alpha that allows a softmax ``probability`` of the right class (Ranjan et al. 2017, eq. 8)."""
     if n_classes <= 2:
@@ -49,9 +60,11 @@ def alpha_lower_bound(n_classes: int, probability: float) -> float:
 
 def check_enough_clips(model: Detector, clips: Sequence[Clip]) -> None:
     """Raise UserError unless each detector gets more clips than it looks for neighbours."""
-    groups = collections.Counter(
-        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
-    )
+    recordings = {  # of copies, one
+        (clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else ""), clip.crc)
+        for clip in clips
+    }
+    groups = collections.Counter(sorted(group for group, _ in recordings))
     few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
     if few:
         raise fault_list(

@@ -216,6 +216,8 @@ class DenseL2Softmax(Classifier):
     exchange: float = key(low=0, high=1)  # share of the examples whose lower bands are those of another clip
     noise: float = key(low=0, default=0.0)  # added to each number in training [its deviation]
     min_steps: int = key(low=0)  # training steps; with few clips there are more epochs than fit.epochs
+    max_passes: int = key(low=1, default=150)  # over a clip, for the sake of min_steps
+    folds: int = key(low=1, high=100, default=5)  # at most, each left out of a training, to be scored as new; 1: none
 
 
 @dataclass(frozen=True, kw_only=True)

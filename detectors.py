@@ -64,17 +64,18 @@ def distinct(vectors: np.ndarray) -> np.ndarray:
     return vectors[np.sort(first)]  # np.unique sorts by value; here the order of the clips stays
 
 
-def folds(recordings: np.ndarray) -> np.ndarray:
-    """Which training clips are left out together, (n_clips,), numbers from 0.
-
-    Each recording with its copies alone, or many recordings in ten folds; independent of the order of the clips.
+def folds(recordings: np.ndarray, n_folds: int | None = None) -> np.ndarray:
+    """Which training clips are left out together, (n_clips,), numbers from 0; independent of the order of the clips.
 
     Parameters
     ----------
     recordings : ndarray, shape (n_clips,), checksums: equal ones are of the same recording
+    n_folds : None: each recording with its copies alone, or many recordings in ten folds
     """
     found, places = np.unique(recordings, return_inverse=True)
-    return places.reshape(-1) if len(found) <= ALONE else places.reshape(-1) % FOLDS
+    if n_folds is None and len(found) > ALONE:
+        n_folds = FOLDS
+    return places.reshape(-1) % (n_folds or len(found))
 
 
 # ---- scores ----

@@ -52,15 +52,6 @@ def standardised_by_id(scores: np.ndarray, machine_ids: np.ndarray, own: np.ndar
     return found
 
 
-def standardised_left_out(own: np.ndarray, machine_ids: np.ndarray) -> np.ndarray:
-    """The training clips' own scores, each standardised by those of the other training clips of its machine ID."""
-    found = np.zeros(len(own))  # what a clip that is alone has
-    for members in (np.flatnonzero(machine_ids == machine_id) for machine_id in np.unique(machine_ids)):
-        for clip in members if len(members) > 1 else ():
-            found[clip] = standardised(own[[clip]], own[members[members != clip]])[0]
-    return found
-
-
 # ---- the functions that the scripts call ----
 
 
@@ -112,26 +103,31 @@ def anomaly_scores(run: training.Run, system: System, machine_type: str, clips: 
     """Scores of the clips of a machine type, shape (n_clips,), float64; higher = more anomalous."""
     scores = [member.module.anomaly_scores(run, member, machine_type, clips) for member in system.members]
     machine_ids = np.array([clip.machine_id for clip in clips])
-    owns = _training_scores(run, system, machine_type).values()
-    parts = [
-        standardised_by_id(part, machine_ids, own.scores, own.machine_ids)
-        for part, own in zip(scores, owns, strict=True)
-    ]
-    return _weighted(system, parts)
+    return _by_machine_id(system, scores, machine_ids, _training_scores(run, system, machine_type))
 
 
 def training_scores(run: training.Run, system: System, machine_type: str) -> records.TrainingScores:
     """Scores of the training clips of a machine type."""
     of_members = _training_scores(run, system, machine_type)
     first = next(iter(of_members.values()))
-    parts = [standardised_left_out(own.scores, own.machine_ids) for own in of_members.values()]
-    return records.TrainingScores(first.names, first.machine_ids, _weighted(system, parts))
+    scores = [own.scores for own in of_members.values()]
+    return records.TrainingScores(
+        first.names, first.machine_ids, _by_machine_id(system, scores, first.machine_ids, of_members)
+    )
 
 
 def _training_scores(run: training.Run, system: System, machine_type: str) -> dict[str, records.TrainingScores]:
     return {member.name: member.module.training_scores(run, member, machine_type) for member in system.members}
 
 
-def _weighted(system: System, parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Sum of the members' standardised log scores."""
-    return sum(weight * part for weight, part in zip(system.model.members.values(), parts, strict=True))
+def _by_machine_id(
+    system: System,
+    scores: Sequence[np.ndarray],
+    machine_ids: np.ndarray,
+    of_members: dict[str, records.TrainingScores],
+) -> np.ndarray:
+    """The members' ``scores`` as one, each standardised by the training clips of the clip's machine ID."""
+    members = zip(scores, of_members.values(), system.model.members.values(), strict=True)
+    return sum(
+        weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids) for part, own, weight in members
+    )

@@ -101,16 +101,24 @@ class Descriptors:
     bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
     exchange : float, share of the examples whose lower bands are exchanged
     noise : ndarray, shape (n_numbers,), deviation of the noise that is added to each number
+    n_classes : int, where there are more than the labels say
     """
 
     def __init__(
-        self, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, *, exchange: float, noise: np.ndarray
+        self,
+        vectors: np.ndarray,
+        labels: np.ndarray,
+        bands: np.ndarray,
+        *,
+        exchange: float,
+        noise: np.ndarray,
+        n_classes: int = 0,
     ):
         self.vectors, self.bands, self.exchange = tf.constant(vectors), tf.constant(bands, tf.float32), exchange
         self.noise = tf.constant(noise, tf.float32) if np.any(noise) else None
         self.by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
         self.places = tf.argsort(self.by_class)  # where a clip is in it
-        self.counts = tf.constant(np.bincount(labels), tf.int32)
+        self.counts = tf.constant(np.bincount(labels, minlength=n_classes), tf.int32)
         self.firsts = tf.cumsum(self.counts, exclusive=True)
 
     def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:

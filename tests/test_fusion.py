@@ -26,12 +26,6 @@ def test_scores_equal_but_for_rounding():
     assert np.allclose(fusion.standardised(np.array([1.0, 4.0]), own), [-np.log(2), np.log(2)])
 
 
-def test_a_training_clip_is_standardised_by_the_others_of_its_machine():
-    own, ids = np.exp([1.0, 2.0, 4.0, 9.0]), np.array(["id_00"] * 3 + ["id_02"])
-    expected = [(1 - 3) / 1, (2 - 2.5) / 1.5, (4 - 1.5) / 0.5, 0]
-    assert np.allclose(fusion.standardised_left_out(own, ids), expected)
-
-
 def test_the_unit_of_a_members_scores_is_irrelevant():
     rng = np.random.default_rng(0)
     own, new = rng.gamma(3, size=50), rng.gamma(3, size=7)

@@ -135,6 +135,23 @@ def test_copies_are_known_by_their_checksums(memory, score):
     assert copies.faults(detector(n_neighbors=30), ["id_00"])
 
 
+def test_networks_score_the_clips_that_they_were_not_trained_on(memory):
+    """Each fold by its own network's vectors, among the others of the same network."""
+    folds, rng = np.arange(60) % 3, np.random.default_rng(3)
+    unheard = rng.normal(size=(3, 60, 8))
+    held_out = dataclasses.replace(memory, folds=folds, unheard=unheard)
+    found, one = held_out.own_scores(detector(score="density")), detector(score="density")
+    for fold in range(3):
+        others = dataclasses.replace(memory, vectors=unheard[fold]).of_clips(np.flatnonzero(folds != fold))
+        out = folds == fold
+        assert np.allclose(found[out], others.scores(one, unheard[fold][out], memory.machine_ids[out]))
+    assert np.allclose(
+        held_out.scores(one, memory.vectors[:5], ["id_00"] * 5), memory.scores(one, memory.vectors[:5], ["id_00"] * 5)
+    )
+    parts = [part.unheard for _, part in held_out.parts([3, 5])]
+    assert np.array_equal(np.concatenate(parts, axis=2), unheard)
+
+
 def test_own_scores_of_too_few_clips(memory):
     with pytest.raises(common.UserError, match="n_neighbors: 1; there are 1 training clips"):
         memory.of_clips(np.arange(2)).own_scores(detector(n_neighbors=1))
@@ -160,8 +177,7 @@ def test_scores_of_parts_are_combined_by_hand(memory):
         found = memory.joint_scores(PER_ID, new, ids, widths=[3, 5], combine=rule)
         assert np.allclose(found, np.exp(by_hand))
         owns = [dataclasses.replace(memory, vectors=memory.vectors[:, p]).own_scores(PER_ID) for p in parts]
-        others = np.arange(30) != 7
-        logs_of_7 = [(np.log(o[7]) - np.log(o[:30][others]).mean()) / np.log(o[:30][others]).std() for o in owns]
+        logs_of_7 = [(np.log(o[7]) - np.log(o[:30]).mean()) / np.log(o[:30]).std() for o in owns]
         own = memory.joint_own_scores(PER_ID, widths=[3, 5], combine=rule)
         assert own.shape == (60,) and np.isclose(own[7], np.exp((max if rule == "max" else np.mean)(logs_of_7)))
     one = memory.joint_scores(PER_ID, new, ids, widths=[8], combine="max")
