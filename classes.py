@@ -60,11 +60,9 @@ def alpha_lower_bound(n_classes: int, probability: float) -> float:
 
 def check_enough_clips(model: Detector, clips: Sequence[Clip]) -> None:
     """Raise UserError unless each detector gets more clips than it looks for neighbours."""
-    recordings = {  # of copies, one
-        (clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else ""), clip.crc)
-        for clip in clips
-    }
-    groups = collections.Counter(sorted(group for group, _ in recordings))
+    groups = collections.Counter(
+        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
+    )
     few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
     if few:
         raise fault_list(

@@ -7,7 +7,7 @@ import numpy as np
 
 METHODS = ("gamma", "empirical")
 MIN_FITTED = 20  # scores; the distribution has three parameters, and its fit to fewer is a matter of chance
-DEVIATIONS = 1  # of the number of scores below a quantile, by which a fitted threshold may be away among the scores
+DEVIATIONS = 0.5  # of the number of scores below a quantile, by which a fitted threshold may be away among the scores
 DECIMALS = 9  # of standardised scores
 CONFIDENCE = (0.05, 0.95)  # shares of thresholds with fewer false alarms than the least and the most to be expected
 
@@ -38,8 +38,8 @@ def threshold(scores: np.ndarray, *, quantile: float, method: str) -> float:
     Gamma: the official baselines since 2021: ``scipy.stats.gamma`` with shape, location and scale fitted by maximum
     likelihood, its quantile 0.9, and ``score > threshold`` is anomalous; here it is fitted to the scores less their
     mean, over their deviation, since the fit would depend on their unit. The likelihood has no upper bound, and the fit
-    at times ends far from the scores: beyond the scores whose ranks are a deviation away from the empirical quantile's,
-    and for fewer than twenty scores or equal ones, the empirical quantile takes its place.
+    at times ends far from the scores: beyond the scores whose ranks are half a deviation away from the empirical
+    quantile's (with thirty scores 2.7 points of false alarms), and for fewer than twenty scores or equal ones, the empirical quantile takes its place.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():

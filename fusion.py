@@ -4,6 +4,7 @@ Systems differ in the unit and the spread of their scores, and fail on different
 own: it trains its members where they are not trained, and scores with what they have learnt.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,9 +82,10 @@ def _check_same_clips(
     """Raise UserError unless the members know the same training clips, and some of each test clip's machine ID."""
     (first, known), *others = of_members.items()
     for name, own in others:
-        if own.names != known.names:
+        if own.names != known.names or not np.array_equal(own.checksums, known.checksums):
             raise UserError(
-                f"{system.name}: {machine_type}: its members {first} and {name} were trained on different clips; "
+                f"{system.name}: {machine_type}: its members {first} and {name} were trained on different clips"
+                f"{' of the same names' if own.names == known.names else ''}; "
                 f"train them anew: python 00_train.py --system {system.name}"
             )
     unknown = sorted({clip.machine_id for clip in clips} - set(known.machine_ids.tolist()))
@@ -111,9 +113,7 @@ def training_scores(run: training.Run, system: System, machine_type: str) -> rec
     of_members = _training_scores(run, system, machine_type)
     first = next(iter(of_members.values()))
     scores = [own.scores for own in of_members.values()]
-    return records.TrainingScores(
-        first.names, first.machine_ids, _by_machine_id(system, scores, first.machine_ids, of_members)
-    )
+    return dataclasses.replace(first, scores=_by_machine_id(system, scores, first.machine_ids, of_members))
 
 
 def _training_scores(run: training.Run, system: System, machine_type: str) -> dict[str, records.TrainingScores]:

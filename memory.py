@@ -160,6 +160,10 @@ class Memory:
         ids = self.machine_ids
         return combined([fusion.standardised_by_id(own, ids, own, ids) for own in owns], combine)
 
+    def training_scores(self, scores: np.ndarray) -> records.TrainingScores:
+        """These scores as those of the clips that are remembered."""
+        return records.TrainingScores(tuple(self.names.tolist()), self.machine_ids, scores, self.checksums)
+
     def parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
         """Where each part of the vectors is, and what its detector remembers."""
         for start, width in zip(np.cumsum([0, *widths]), widths, strict=False):

@@ -384,7 +384,7 @@ def own_scores(system: System, remembered: Memory) -> records.TrainingScores:
         scores = -remembered.log_probabilities.astype(np.float64)
     else:
         scores = remembered.joint_own_scores(system.model, **parts(system))
-    return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+    return remembered.training_scores(scores)
 
 
 def parts(system: System) -> dict:

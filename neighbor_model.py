@@ -74,7 +74,7 @@ def training_scores(run: training.Run, system: System, machine_type: str) -> rec
 def own_scores(system: System, remembered: Memory) -> records.TrainingScores:
     """Scores of the clips that are remembered, each as if it were not."""
     scores = remembered.joint_own_scores(system.model, **groups(system))
-    return records.TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+    return remembered.training_scores(scores)
 
 
 def groups(system: System) -> dict:

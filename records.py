@@ -394,6 +394,7 @@ class TrainingScores:
     names: tuple[str, ...]  # of the clips' files
     machine_ids: np.ndarray  # (n_clips,), text
     scores: np.ndarray  # (n_clips,), float64
+    checksums: np.ndarray | None = None  # (n_clips,), of the clips' files
 
     def of(self, machine_id: str) -> np.ndarray:
         """Scores of the clips of one machine ID, shape (n,)."""

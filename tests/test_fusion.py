@@ -111,6 +111,22 @@ def test_a_member_that_differs_is_named(yaml_file, tmp_path):
         run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
 
 
+def test_members_of_other_clips_under_the_same_names_are_refused(yaml_file, tmp_path):
+    path = str(yaml_file({"systems": SYSTEMS}))
+    run_script("00_train", "-d", "--config", path, "--system", "near", "--system", "small", "--machine-type", "fan")
+    import config
+
+    folder = config.load_config(tmp_path / "settings.yaml").dev_directory / "fan/train"
+    first, second = sorted(folder.glob("*.wav"))[:2]
+    first.write_bytes(second.read_bytes())
+    run_script("00_train", "-d", "--config", path, "--system", "near", "--machine-type", "fan")
+    settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    settings["systems"]["both"]["model"]["members"] = {"near": 1, "small": 1}
+    common.write_text(tmp_path / "settings.yaml", yaml.safe_dump(settings))
+    with pytest.raises(common.UserError, match="near and small were trained on different clips of the same names"):
+        run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
+
+
 @pytest.mark.parametrize(
     ("members", "words"),
     [
