@@ -37,9 +37,10 @@ def threshold(scores: np.ndarray, *, quantile: float, method: str) -> float:
 
     Gamma: the official baselines since 2021: ``scipy.stats.gamma`` with shape, location and scale fitted by maximum
     likelihood, its quantile 0.9, and ``score > threshold`` is anomalous; here it is fitted to the scores less their
-    mean, over their deviation, since the fit would depend on their unit. The likelihood has no upper bound, and the fit
-    at times ends far from the scores: beyond the scores whose ranks are half a deviation away from the empirical
-    quantile's (with thirty scores 2.7 points of false alarms), and for fewer than twenty scores or equal ones, the empirical quantile takes its place.
+    mean, over their deviation, since the fit would depend on their unit. The likelihood has no upper bound, and the
+    fit at times ends far from the scores: beyond those whose ranks are half a deviation away from the empirical
+    quantile's (2.7 points of false alarms with thirty scores), for fewer than twenty scores and for equal ones, the
+    empirical quantile takes its place.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():

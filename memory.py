@@ -110,8 +110,10 @@ class Memory:
             of_group = np.flatnonzero(sharing == name)
             folds = self.folds[of_group] if len(self.unheard) else detectors.folds(self.checksums[of_group])
             for fold in np.unique(folds):
-                vectors = self.unheard[fold] if len(self.unheard) else self.vectors
                 out, rest = of_group[folds == fold], of_group[folds != fold]
+                vectors = self.unheard[fold] if len(self.unheard) else self.vectors
+                if len(detectors.distinct(vectors[rest])) < 2:  # a network that tells nothing apart
+                    vectors = self.vectors
                 n_neighbors = min(detector.n_neighbors, len(detectors.distinct(vectors[rest])) - 1)
                 fitted = dataclasses.replace(detector, n_neighbors=max(1, n_neighbors))
                 others = dataclasses.replace(self, vectors=vectors).of_clips(rest)

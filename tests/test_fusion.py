@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 import common
@@ -117,8 +118,9 @@ def test_members_of_other_clips_under_the_same_names_are_refused(yaml_file, tmp_
     import config
 
     folder = config.load_config(tmp_path / "settings.yaml").dev_directory / "fan/train"
-    first, second = sorted(folder.glob("*.wav"))[:2]
-    first.write_bytes(second.read_bytes())
+    first = min(folder.glob("*.wav"))
+    waveform, sample_rate = soundfile.read(first)
+    soundfile.write(first, waveform[::-1], sample_rate)
     run_script("00_train", "-d", "--config", path, "--system", "near", "--machine-type", "fan")
     settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
     settings["systems"]["both"]["model"]["members"] = {"near": 1, "small": 1}
