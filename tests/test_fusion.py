@@ -39,8 +39,16 @@ NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_neares
 NEAR["combine"] = "max"
 DENSE = {
     **{"classes": "machine_id", "alpha": 16, "mixup": 1.0, "mixup_share": 0.5},
-    **{"network_per": "all", "networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.5, "min_steps": 5},
-    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"},
+    **{
+        "network_per": "all",
+        "networks": 2,
+        "units": [16, 8],
+        "embedding": 4,
+        "exchange": 0.5,
+        "min_steps": 5,
+        "folds": 3,
+    },
+    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean", "min_steps": 5, "folds": 3},
 }
 COMPILE = {"loss": "categorical_crossentropy", "optimizer": "adamw", "learning_rate": 1.0e-3}
 SYSTEMS = {
