@@ -196,6 +196,8 @@ class DenseL2Softmax(Classifier):
     embedding: whole(2)  # numbers of an embedding
     exchange: number(ge=0, le=1)  # share of the examples whose lower bands are those of another clip
     min_steps: whole(0)  # training steps; with few clips there are more epochs than fit.epochs
+    max_passes: whole(1) = 150  # over a clip, for the sake of min_steps
+    folds: whole(1, 100) = 5  # at most, each left out of a training, to be scored as new; 1: none
     noise: number(ge=0) = 0.0  # added to each number in training [its deviation]
 
 

@@ -4,6 +4,7 @@ Systems differ in the unit and the spread of their scores, and fail on different
 own: it trains its members where they are not trained, and scores with what they have learnt.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,9 +46,10 @@ def _check_same_clips(
     """Raise UserError unless the members know the same training clips, and some of each test clip's machine ID."""
     (first, known), *others = of_members.items()
     for name, own in others:
-        if own.names != known.names:
+        if own.names != known.names or not np.array_equal(own.checksums, known.checksums):
             raise UserError(
-                f"{system.name}: {machine_type}: its members {first} and {name} were trained on different clips; "
+                f"{system.name}: {machine_type}: its members {first} and {name} were trained on different clips"
+                f"{' of the same names' if own.names == known.names else ''}; "
                 f"train them anew: python 00_train.py --system {system.name}"
             )
     unknown = sorted({clip.machine_id for clip in clips} - set(known.machine_ids.tolist()))
@@ -74,7 +76,7 @@ def training_scores(run: Run, system: System, machine_type: str) -> TrainingScor
     """Scores of the training clips of a machine type."""
     of_members = _training_scores(run, system, machine_type)
     first = next(iter(of_members.values()))
-    return TrainingScores(first.names, first.machine_ids, _own_scores(system, of_members))
+    return dataclasses.replace(first, scores=_own_scores(system, of_members))
 
 
 def _own_scores(system: System, of_members: dict[str, TrainingScores]) -> np.ndarray:

@@ -283,7 +283,10 @@ def _train_one(job: Job, trainer: WindowTrainer) -> tuple[dict[str, list[float]]
         steps_per_call=trainer.steps_per_call,
     )
     log_mels = (trainer.log_mel[first:end].numpy() for first, end in itertools.pairwise(offsets))
-    errors = TrainingErrors.of(trainer.autoencoder, job.system, job.clips, job.watch(log_mels))
+    firsts = np.searchsorted(trainer.starts.numpy(), offsets[:-1])
+    errors = TrainingErrors.of(
+        trainer.autoencoder, job.system, job.clips, job.watch(log_mels), held_out=firsts >= n_train
+    )
     trainer.unload()
     return history, errors
 
@@ -368,6 +371,7 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
         "order": "oldest frame first, each n_mels wide",
     }
     score = {"kind": "reconstruction", "aggregate": system.model.aggregate}
+    path = run.checked_file(system, machine_type, scores_path(run.model_folder(system), machine_type).name)
     return [
         Part(
             system,
@@ -376,6 +380,6 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
             machine_type,
             load_finished(run, system, machine_type),
             f"{system.name}_{machine_type}",
-            lambda clips, scores: (score, scores),
+            lambda clips, scores: (score, TrainingErrors.read(path).as_scores(scores).scores),
         )
     ]

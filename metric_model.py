@@ -5,11 +5,13 @@ the embeddings of the normal training clips.
 """
 
 import dataclasses
+import functools
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,11 +29,12 @@ from training import backbone, clip_trainer, distribution, embedding
 from training.classes import class_names, stratified_order
 from training.families import Part
 from training.fit import fit_job
+from training.folds import fold_of_each
 from training.metric_layers import CosineLogits, L2Constraint
-from training.model_records import TrainingScores, check_sample_rate
+from training.model_records import TrainingScores, check_sample_rate, resume_path
 from training.models import load_finished, save_model
 from training.run import Job, Run
-from training.workload import network_name, networks, passes, prolonged
+from training.workload import n_folds, network_name, networks, passes, prolonged
 
 ALPHA_START = 16.0  # of a trained alpha
 UNSEEN = 1e9  # deviation of an input that never changes in training: it stays near zero whatever it does
@@ -134,34 +137,85 @@ def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
 
 def _train_one(job: Job, clips: dict[str, list[Clip]]) -> None:
     """Train one network, or go on where an interrupted run got to."""
-    run, system = job.run, job.system
-    job.system = system = prolonged(system, len(job.clips))
+    job.system = system = prolonged(job.system, len(job.clips))
     keras.utils.clear_session()  # the layers' names count from the start: the same file whatever was built before
     keras.config.set_dtype_policy(system.fit.precision)
-    # With a single type, two systems hear the same clips: as members of a fusion they are to differ.
-    keras.utils.set_random_seed(run.config.seed + (job.name in clips))
     names = class_names(system.model, job.clips)
     classes = sorted(set(names))
     labels = np.searchsorted(classes, names)
-    order, n_train = stratified_order(names, system.fit.validation_split, run.config.seed)
-    prepare = descriptor_training if isinstance(system.model, DenseL2Softmax) else window_training
-    network, source, examples = prepare(job, clips, labels, order)
-    with run.strategy.scope():
-        trainer = clip_trainer.make_trainer(network, system, source, labels[order], run.config.seed)
-    distribution.synchronise(network, distribution.is_distributed(run.strategy))
-    validation = None
-    if n_train < len(job.clips):
-        validation = tf.data.Dataset.range(n_train, len(job.clips)).batch(system.fit.batch_size)
-    history = fit_job(network, trainer, job, n_train=n_train, validation=validation, steps_taken=trainer.steps_taken)
-    distribution.synchronise(network, False)  # the file says nothing of how it was trained
-    clip_trainer.settle_statistics(trainer, n_train=n_train, batch_size=system.fit.batch_size, seed=run.config.seed)
+    # With a single type, two systems hear the same clips: as members of a fusion they are to differ.
+    seed, unheard = job.run.config.seed + (job.name in clips), {}
+    prepare: Prepare = functools.partial(window_training, clips)
+    if isinstance(system.model, DenseL2Softmax):
+        vectors = np.concatenate([job.run.descriptors(system, own) for own in clips.values()])
+        prepare = functools.partial(descriptor_training, vectors)
+    network, history, examples = _fit(job, prepare, labels, np.arange(len(labels)), seed)
     embeddings, log_probabilities = embedding.embed(network, job.watch(examples))
     own = log_probabilities[np.arange(len(labels)), labels]
-    save(job, network, history, memories(clips, embeddings, own), classes)
+    if n_folds(system, len(labels)) > 1:
+        own, unheard = _without_folds(job, prepare, labels, seed)
+    save(job, network, history, memories(clips, embeddings, own, **unheard), classes)
+
+
+# Job, labels of all clips, those to train on in their order, and how many of these come before the ones for validation.
+Prepare = Callable[[Job, np.ndarray, np.ndarray, int], tuple[keras.Model, Any, Iterator[np.ndarray]]]
+
+
+def _fit(
+    job: Job, prepare: Prepare, labels: np.ndarray, heard: np.ndarray, seed: int
+) -> tuple[keras.Model, dict[str, list[float]], Iterator[np.ndarray]]:
+    """Trained network, its history, and each clip's inputs in inference.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (n_clips,), classes of all clips
+    heard : ndarray, shape (len(job.clips),), those that the network is trained on
+    """
+    run, fit = job.run, job.system.fit
+    keras.utils.set_random_seed(seed % 2**32)
+    order, n_train = stratified_order(labels[heard], fit.validation_split, run.config.seed)
+    order = heard[order]
+    network, source, examples = prepare(job, labels, order, n_train)
+    with run.strategy.scope():
+        trainer = clip_trainer.make_trainer(network, job.system, source, labels[order], run.config.seed)
+    distribution.synchronise(network, distribution.is_distributed(run.strategy))
+    validation = None
+    if n_train < len(order):
+        validation = tf.data.Dataset.range(n_train, len(order)).batch(fit.batch_size)
+    history = fit_job(network, trainer, job, n_train=n_train, validation=validation, steps_taken=trainer.steps_taken)
+    distribution.synchronise(network, False)  # the file says nothing of how it was trained
+    clip_trainer.settle_statistics(trainer, n_train=n_train, batch_size=fit.batch_size, seed=run.config.seed)
+    return network, history, examples
+
+
+def _without_folds(
+    job: Job, prepare: Prepare, labels: np.ndarray, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What networks make of clips that they were not trained on, each of one fold of the clips.
+
+    Returns
+    -------
+    ndarray, shape (n_clips,) : logarithm of the probability of each clip's own class
+    dict : ``folds`` and ``unheard`` of a Memory; of the clips that a network was trained on as well
+    """
+    folds = fold_of_each(job.clips, n_folds(job.system, len(labels)))
+    own, unheard, parts = np.empty(len(labels)), [], []
+    for fold in range(folds.max() + 1):
+        heard, out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        clips = [job.clips[index] for index in heard]
+        part = Job(job.run, job.system, f"{job.name}_without_{fold}", clips)
+        network, _, examples = _fit(part, prepare, labels, heard, seed + 2 + fold)
+        embeddings, log_probabilities = embedding.embed(network, examples)
+        own[out] = log_probabilities[out, labels[out]]
+        unheard.append(embeddings)
+        parts.append(part)
+    for part in parts if job.is_chief else ():
+        resume_path(part.folder, part.name).unlink(missing_ok=True)
+    return own, {"folds": folds, "unheard": np.stack(unheard)}
 
 
 def window_training(
-    job: Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
+    clips: dict[str, list[Clip]], job: Job, labels: np.ndarray, order: np.ndarray, n_train: int
 ) -> tuple[keras.Model, clip_trainer.LogMelWindows, Iterator[np.ndarray]]:
     """Network with its start weights, the windows to train it on, and each clip's inputs in inference."""
     feature = job.system.feature
@@ -188,18 +242,22 @@ def window_training(
 
 
 def descriptor_training(
-    job: Job, clips: dict[str, list[Clip]], labels: np.ndarray, order: np.ndarray
+    vectors: np.ndarray, job: Job, labels: np.ndarray, order: np.ndarray, n_train: int
 ) -> tuple[keras.Model, clip_trainer.Descriptors, Iterator[np.ndarray]]:
     """The same on descriptors."""
-    vectors = np.concatenate([job.run.descriptors(job.system, own) for own in clips.values()])
     bands = features.band_positions(job.system.descriptor, job.system.feature)
     with job.run.strategy.scope():
-        network, source = descriptor_network(job.system.model, vectors, labels, bands, order)
+        network, source = descriptor_network(job.system.model, vectors, labels, bands, order, n_train)
     return network, source, iter(vectors[:, None])
 
 
 def descriptor_network(
-    model: DenseL2Softmax, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, order: np.ndarray
+    model: DenseL2Softmax,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    bands: np.ndarray,
+    order: np.ndarray,
+    n_train: int | None = None,
 ) -> tuple[keras.Model, clip_trainer.Descriptors]:
     """Network with its start weights, and the descriptors to train it on.
 
@@ -210,22 +268,30 @@ def descriptor_network(
     vectors : ndarray, shape (n_clips, n_numbers)
     labels : ndarray, shape (n_clips,), their classes
     bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
-    order : ndarray, shape (n_clips,), the clips in the order of the indices by which they are trained on
+    order : ndarray, shape (n_heard,), those of the clips that are used, in the order of the indices in training
+    n_train : how many of them are trained on; None: all
     """
-    mean, deviation = outliers.standardisation(vectors)
-    n_classes = (int(labels.max()) + 1) * (2 if model.exchange else 1)
-    network = build_dense(model, n_classes=n_classes, mean=mean, deviation=deviation)
+    mean, deviation = outliers.standardisation(vectors[order])
+    n_classes = int(labels.max()) + 1
+    network = build_dense(model, n_classes=n_classes * (2 if model.exchange else 1), mean=mean, deviation=deviation)
     noise = model.noise * np.where(np.isfinite(deviation), deviation, 0)
-    source = clip_trainer.Descriptors(vectors[order], labels[order], bands, exchange=model.exchange, noise=noise)
-    return network, source
+    keys = {"exchange": model.exchange, "noise": noise, "n_classes": n_classes}
+    return network, clip_trainer.Descriptors(vectors[order], labels[order][:n_train], bands, **keys)
 
 
-def memories(clips: dict[str, list[Clip]], embeddings: np.ndarray, log_probabilities: np.ndarray) -> dict[str, Memory]:
+def memories(
+    clips: dict[str, list[Clip]],
+    embeddings: np.ndarray,
+    log_probabilities: np.ndarray,
+    folds: np.ndarray | None = None,
+    unheard: np.ndarray | None = None,
+) -> dict[str, Memory]:
     """What the detectors of each machine type remember, out of that of all clips in turn."""
     found, start = {}, 0
     for machine_type, own in clips.items():
         part = slice(start, start + len(own))
-        found[machine_type] = Memory.of(own, embeddings[part], log_probabilities[part])
+        by_others = {} if unheard is None else {"folds": folds[part], "unheard": unheard[:, part]}
+        found[machine_type] = Memory.of(own, embeddings[part], log_probabilities[part], **by_others)
         start += len(own)
     return found
 
@@ -320,7 +386,7 @@ def own_scores(system: System, remembered: Memory) -> TrainingScores:
         scores = -remembered.log_probabilities.astype(np.float64)
     else:
         scores = remembered.joint_own_scores(system.model, **widths(system))
-    return TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+    return remembered.training_scores(scores)
 
 
 def widths(system: System) -> dict:

@@ -78,7 +78,7 @@ def training_scores(run: Run, system: System, machine_type: str) -> TrainingScor
 def own_scores(system: System, remembered: Memory) -> TrainingScores:
     """Scores of the clips that are remembered, each as if it were not."""
     scores = remembered.joint_own_scores(system.model, **groups(system))
-    return TrainingScores(tuple(remembered.names.tolist()), remembered.machine_ids, scores)
+    return remembered.training_scores(scores)
 
 
 def groups(system: System) -> dict:

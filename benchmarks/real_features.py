@@ -38,6 +38,7 @@ from training import workload
 ARRAY = re.compile(r"(train|test|labels)_(.+)_(id_\d+)")
 SYSTEMS = (Neighbors, DenseL2Softmax)
 FUSION = "fusion"
+FOLD_SEED = 100  # of the networks that are trained without a fold; more than there are machine types
 SEEDS_APART = 1000  # more than there are networks of one system: no two start from the same weights
 
 Key = tuple[str, str]  # machine type, machine ID
@@ -51,6 +52,7 @@ class Features:
     test: Mapping[Key, np.ndarray]
     labels: Mapping[Key, np.ndarray]  # (n_clips,), 0 or 1
     bands: np.ndarray | None  # (n_numbers,), which band a number is of, from 0 to 1; None where there are none
+    widths: tuple[int, ...] = ()  # numbers of each part that has a detector of its own without a network; (): all one
 
     @property
     def tested(self) -> list[str]:
@@ -148,6 +150,7 @@ def scores_of_type(
     machine_type: str,
     train: Mapping[Key, np.ndarray],
     test: Mapping[Key, np.ndarray],
+    held_out: Mapping[str, Mapping[Key, np.ndarray]] | None = None,
     **parts,
 ) -> Scores:
     """Scores by the model's detectors, which remember the training clips' vectors.
@@ -155,11 +158,15 @@ def scores_of_type(
     Parameters
     ----------
     train, test : vectors of the clips, (n_clips, n_numbers); descriptors or embeddings
+    held_out : ``folds`` and ``unheard`` of a Memory, the latter's clips first, (n_clips, n_folds, n_numbers)
     parts : see ``Memory.joint_scores``
     """
     train_ids, train_vectors = joined(machine_type, train)
     test_ids, test_vectors = joined(machine_type, test)
-    remembered = Memory(train_ids, train_ids, train_vectors, np.zeros(len(train_ids)))
+    by_others = {name: joined(machine_type, of_keys)[1] for name, of_keys in (held_out or {}).items()}
+    if by_others:
+        by_others["unheard"] = by_others["unheard"].swapaxes(0, 1)
+    remembered = Memory(train_ids, train_ids, train_vectors, np.zeros(len(train_ids)), **by_others)
     faults = remembered.faults(model, test_ids)
     if faults:
         raise fault_list(f"{machine_type}: test clips that cannot be scored", faults, "Lower model.n_neighbors")
@@ -179,7 +186,8 @@ def joined(machine_type: str, clips: Mapping[Key, np.ndarray]) -> tuple[np.ndarr
 
 def neighbor_scores(features: Features, system: System) -> dict[str, Scores]:
     """Scores of a system without a network, by machine type."""
-    parts = {"widths": [next(iter(features.train.values())).shape[1]], "combine": system.model.combine}
+    widths = features.widths or [next(iter(features.train.values())).shape[1]]
+    parts = {"widths": widths, "combine": system.model.combine}
     return {
         machine_type: scores_of_type(system.model, machine_type, features.train, features.test, **parts)
         for machine_type in features.tested
@@ -198,50 +206,79 @@ def classifier_scores(features: Features, system: System, seed: int) -> dict[str
         keys = sorted(key for key in features.train if key[0] in machine_types)
         if len(keys) == 1:
             continue
-        train, test = embeddings(features, system, keys, seed=seed + number)
+        train, test, held_out = embeddings(features, system, keys, seed=seed + number)
         for machine_type in sorted(set(machine_types) & set(features.tested)):
             parts = metric_model.widths(system)
-            found[machine_type] = scores_of_type(system.model, machine_type, train, test, **parts)
+            found[machine_type] = scores_of_type(system.model, machine_type, train, test, held_out, **parts)
     return found
 
 
 def embeddings(
     features: Features, system: System, keys: Sequence[Key], *, seed: int
-) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray]]:
-    """Embeddings of the training and the test clips of these machine IDs, by a network trained to tell them apart."""
+) -> tuple[dict[Key, np.ndarray], dict[Key, np.ndarray], dict[str, dict[Key, np.ndarray]]]:
+    """Embeddings of the training and the test clips of these machine IDs, by a network trained to tell them apart.
+
+    The third are ``folds`` and ``unheard`` of a Memory, as of :func:`scores_of_type`.
+    """
+    import embedding
+
+    counts = [len(features.train[key]) for key in keys]
+    vectors = np.concatenate([features.train[key] for key in keys])
+    labels = np.repeat(np.arange(len(keys)), counts)
+    n_folds = workload.n_folds(system, len(labels))
+    system = workload.prolonged(system, len(labels))
+    network = trained(features, system, vectors, labels, np.arange(len(labels)), seed=seed)
+    test = {key: features.test[key] for key in keys if key in features.test}
+    found, _ = embedding.embed(network, iter(np.concatenate([vectors, *test.values()])[:, None]))
+    ends = np.cumsum([*counts, *map(len, test.values())])
+    parts = np.split(found, ends[:-1])
+    folds = np.concatenate([(np.arange(count) + number) % n_folds for number, count in enumerate(counts)])
+    unheard = []
+    for fold in range(n_folds if n_folds > 1 else 0):
+        network = trained(
+            features, system, vectors, labels, np.flatnonzero(folds != fold), seed=seed + FOLD_SEED + fold
+        )
+        unheard.append(embedding.embed(network, iter(vectors[:, None]))[0])
+    held_out = {"folds": folds, "unheard": np.stack(unheard, axis=1)} if unheard else {}
+    return (
+        dict(zip(keys, parts, strict=False)),
+        dict(zip(test, parts[len(keys) :], strict=True)),
+        {
+            name: dict(zip(keys, np.split(of_all, ends[: len(keys) - 1]), strict=True))
+            for name, of_all in held_out.items()
+        },
+    )
+
+
+def trained(
+    features: Features, system: System, vectors: np.ndarray, labels: np.ndarray, heard: np.ndarray, *, seed: int
+):
+    """Network trained on those clips that are ``heard``."""
     import keras
 
     import metric_model
-    from training import clip_trainer, embedding
+    from training import clip_trainer
     from training.fit import epoch_batches
     from training.optimizers import schedule
 
-    vectors = np.concatenate([features.train[key] for key in keys])
-    labels = np.repeat(np.arange(len(keys)), [len(features.train[key]) for key in keys])
+    fit = system.fit
     if features.bands is None:
         system = dataclasses.replace(system, model=dataclasses.replace(system.model, exchange=0.0))
-    system = workload.prolonged(system, len(vectors))
-    fit = system.fit
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     bands = np.zeros(vectors.shape[1]) if features.bands is None else features.bands
-    network, source = metric_model.descriptor_network(system.model, vectors, labels, bands, np.arange(len(labels)))
-    trainer = clip_trainer.make_trainer(network, system, source, labels, seed)
+    network, source = metric_model.descriptor_network(system.model, vectors, labels, bands, heard)
+    trainer = clip_trainer.make_trainer(network, system, source, labels[heard], seed)
     trainer.fit(
-        epoch_batches(len(labels), seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle),
-        steps_per_epoch=math.ceil(len(labels) / fit.batch_size),
+        epoch_batches(len(heard), seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle),
+        steps_per_epoch=math.ceil(len(heard) / fit.batch_size),
         epochs=fit.epochs,
         callbacks=schedule(fit),
         shuffle=False,  # the batches are
         verbose=0,
     )
-    clip_trainer.settle_statistics(trainer, n_train=len(labels), batch_size=fit.batch_size, seed=seed)
-    test = {key: features.test[key] for key in keys if key in features.test}
-    every = np.concatenate([vectors, *test.values()])
-    found, _ = embedding.embed(network, iter(every[:, None]))
-    ends = np.cumsum([len(features.train[key]) for key in keys] + [len(part) for part in test.values()])
-    parts = np.split(found, ends[:-1])
-    return dict(zip(keys, parts, strict=False)), dict(zip(test, parts[len(keys) :], strict=True))
+    clip_trainer.settle_statistics(trainer, n_train=len(heard), batch_size=fit.batch_size, seed=seed)
+    return network
 
 
 def fused(members: Mapping[str, Mapping[str, Scores]], weights: Mapping[str, float]) -> dict[str, Scores]:
@@ -253,8 +290,12 @@ def fused(members: Mapping[str, Mapping[str, Scores]], weights: Mapping[str, flo
             weights[name] * standardised_by_id(one.test, one.test_ids, one.train, one.train_ids)
             for name, one in own.items()
         ]
+        owns = [
+            weights[name] * standardised_by_id(one.train, one.train_ids, one.train, one.train_ids)
+            for name, one in own.items()
+        ]
         any_member = next(iter(own.values()))
-        found[machine_type] = dataclasses.replace(any_member, test=sum(parts))
+        found[machine_type] = dataclasses.replace(any_member, test=sum(parts), train=sum(owns))
     return found
 
 

@@ -230,8 +230,7 @@ def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, na
     scores = module.anomaly_scores(run, system, machine_type, clips)
     thresholds = decision.of_training(trained, run.config, {clip.machine_id for clip in clips})
     for name in thresholds:
-        if len(trained.of(name)) < decision.MIN_FITTED:
-            logger.warning("%s %s: %d training clips give a rough threshold", machine_type, name, len(trained.of(name)))
+        _warn_of_few(f"{machine_type} {name}", len(trained.of(name)), run.config.decision_quantile)
     return [
         Verdict(
             names[clip.path],
@@ -246,6 +245,14 @@ def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, na
         )
         for clip, score in zip(clips, scores.tolist(), strict=True)
     ]
+
+
+def _warn_of_few(name: str, n_clips: int, quantile: float) -> None:
+    """Say what a threshold of few training clips is worth: where twice the false alarms may come."""
+    low, high = decision.expected_false_alarms(n_clips, quantile)
+    if high > 2 * (1 - quantile):
+        text = "%s: the threshold of %d training clips is rough: %.0f to %.0f %% false alarms are to be expected"
+        logger.warning(text, name, n_clips, 100 * low, 100 * high)
 
 
 # ---- output ----

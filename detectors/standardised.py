@@ -3,6 +3,7 @@
 import numpy as np
 
 FLOOR = 1e-3  # of the least training score
+ROUNDING = 1e-6  # deviation of log scores that are equal but for rounding
 
 
 def log_statistics(training_scores: np.ndarray) -> tuple[float, float, float]:
@@ -15,7 +16,7 @@ def log_statistics(training_scores: np.ndarray) -> tuple[float, float, float]:
     least = FLOOR * positive.min() if positive.size else np.finfo(np.float64).tiny
     logs = np.log(np.maximum(training_scores, least))
     deviation = logs.std()
-    return float(least), float(logs.mean()), float(deviation if deviation > 0 else 1.0)
+    return float(least), float(logs.mean()), float(deviation if deviation > ROUNDING else 1.0)
 
 
 def standardised(scores: np.ndarray, training_scores: np.ndarray) -> np.ndarray:

@@ -94,7 +94,8 @@ def detector_score(inputs, outputs, system, machine_id):
             logs.append(standardised(scores[-1], of_id(part["log"], machine_id)))
     if not logs:
         return scores[0]
-    return np.exp(min({"max": np.max, "mean": np.mean}[score["combine"]](logs), score["largest_log"]))
+    together, half = {"max": np.max, "mean": np.mean}[score["combine"]](logs), score["largest_log"] / 2
+    return np.exp(together if together <= half else 2 * half - half**2 / together)  # where exp would have no number
 
 
 def outlier_score(vector, train, score):

@@ -1,4 +1,4 @@
-"""detectors.py: scores by hand, equal to scikit-learn; left-out scores equal to detectors fitted without the clip."""
+"""detectors.py: scores by hand, equal to scikit-learn; which clips are left out together."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from sklearn.neighbors import LocalOutlierFactor
 
 import common
 from detectors import outliers
+from training.folds import ALONE, folds
 
 SCORES = ("lof", "knn", "density")
 
@@ -18,12 +19,6 @@ def scores(train, test, score="lof", n_neighbors=1, metric="euclidean", **option
         n_neighbors=n_neighbors,
         metric=metric,
         **options,
-    )
-
-
-def left_out(train, score="lof", n_neighbors=1, metric="euclidean", **options):
-    return outliers.leave_one_out_scores(
-        np.asarray(train, float), score=score, n_neighbors=n_neighbors, metric=metric, **options
     )
 
 
@@ -51,18 +46,6 @@ def test_density_by_hand():
     assert np.allclose(scores(train, test, "density", n_neighbors=2, n_nearest=2), expected)
 
 
-def test_density_left_out_by_hand():
-    # 1, 2, 4 and 8 with one neighbour. Without 1: distances to the nearest other 2, 2, 4; ratios 1/2, 3/2, 7/4.
-    # Without 2: 3, 3, 4; 1/3, 2/3, 6/4. Without 4: 1, 1, 6; 3, 2, 4/6. Without 8: 1, 1, 2; 7, 6, 4/2.
-    expected = np.array([[1 / 2 + 3 / 2, 1 / 3 + 2 / 3, 2 + 4 / 6, 6 + 4 / 2]]) / 2
-    assert np.allclose(left_out([[1], [2], [4], [8]], "density", n_nearest=2), expected)
-
-
-def test_lof_left_out_by_hand():
-    # 10 left out of 1, 2, 4, 10: the last case of the three points above.
-    assert np.isclose(left_out([[1], [2], [4], [10]])[-1], 3)
-
-
 # ---- laws ----
 
 
@@ -77,24 +60,12 @@ def test_lof_equals_scikit_learn_and_all_scores_rise_with_distance():
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "cosine"])
-@pytest.mark.parametrize("n_neighbors", [1, 4, 20])
-def test_left_out_equals_a_detector_without_the_clip(score, metric, n_neighbors, monkeypatch):
-    monkeypatch.setattr(outliers, "BLOCK_NUMBERS", 700)  # several blocks, and a short one at the end
-    train = np.random.default_rng(n_neighbors).normal(size=(45, 6))
-    others = [np.delete(train, i, axis=0) for i in range(len(train))]
-    expected = [scores(others[i], train[i : i + 1], score, n_neighbors, metric)[0] for i in range(len(train))]
-    assert np.allclose(left_out(train, score, n_neighbors, metric), expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize("score", SCORES)
 def test_order_of_clips_and_size_of_blocks_are_irrelevant(score, monkeypatch):
     rng = np.random.default_rng(0)
     train, test, order = rng.normal(size=(50, 6)), rng.normal(size=(20, 6)), rng.permutation(50)
-    expected, expected_left_out = scores(train, test, score, 4), left_out(train, score, 4)
+    expected = scores(train, test, score, 4)
     monkeypatch.setattr(outliers, "BLOCK_NUMBERS", 1)
     assert np.allclose(scores(train[order], test[::-1], score, 4)[::-1], expected)
-    assert np.allclose(left_out(train[order], score, 4), expected_left_out[order])
 
 
 @pytest.mark.parametrize("score", ["lof", "density"])
@@ -116,8 +87,6 @@ def test_many_exact_duplicates_change_nothing(score):
     found = scores(copies, test, score, n_neighbors=10)
     assert np.all(np.isfinite(found)) and np.all(np.diff(found) > 0)
     assert np.allclose(found, scores(train, test, score, n_neighbors=10))
-    alone = left_out(train, score, n_neighbors=10)
-    assert np.allclose(left_out(copies, score, n_neighbors=10), [*alone, *[alone[0]] * 40, *[alone[1]] * 40])
 
 
 def test_scikit_learn_explodes_on_duplicates():
@@ -139,10 +108,6 @@ def test_distinct_vectors_stay_in_order():
 def test_too_few_distinct_vectors(score):
     with pytest.raises(common.UserError, match="n_neighbors: 3; there are 3 training clips with different embeddings"):
         scores([[1], [2], [4], [4], [4]], [[3]], score, n_neighbors=3)
-    with pytest.raises(common.UserError, match="n_neighbors: 3; there are 3 training clips with different embeddings"):
-        left_out([[1], [2], [4], [4], [4]], score, n_neighbors=3)
-    with pytest.raises(common.UserError, match="n_neighbors: 1; there are 2 training clips"):
-        left_out([[1], [2], [2]], score, n_neighbors=1)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -150,12 +115,15 @@ def test_one_vector_more_than_neighbours_will_do(score):
     train = np.random.default_rng(0).normal(size=(6, 3))
     assert np.isfinite(scores(train, train + 1, score, n_neighbors=5)).all()
     assert np.isfinite(scores(train[:2], train + 1, score)).all()
-    for few in (train, train[:4]):  # fewer than `n_nearest`, too
-        n = len(few) - 1  # of the others
-        others = [np.delete(few, i, axis=0) for i in range(len(few))]
-        expected = [scores(others[i], few[i : i + 1], score, n_neighbors=n - 1)[0] for i in range(len(few))]
-        for n_neighbors in (n, n - 1):
-            assert np.allclose(left_out(few, score, n_neighbors=n_neighbors), expected)
+
+
+def test_a_few_recordings_are_left_out_alone_and_many_in_folds():
+    assert folds(np.array([30, 10, 30, 20])).tolist() == [2, 0, 2, 1]  # copies together
+    many = np.random.default_rng(0).integers(2**32, size=ALONE + 5)
+    found = folds(np.concatenate([many, many[:7]]))
+    assert np.array_equal(found[-7:], found[:7])
+    assert set(np.bincount(found[:-7])) == {5, 6}
+    assert np.array_equal(folds(many[::-1])[::-1], folds(many))
 
 
 # ---- standardisation ----
@@ -174,6 +142,12 @@ def test_what_never_changes_is_not_heard():
     assert np.all(np.abs(away) < 1)
     for unit in (1e-4, 1e4):  # what is flat is so beside the others
         assert np.array_equal(np.isinf(outliers.standardisation(unit * train)[1]), [False] * 5 + [True])
+
+
+def test_rounding_noise_where_most_dimensions_never_change():
+    rng = np.random.default_rng(0)
+    train = np.hstack([rng.normal(size=(40, 3)), -100 + 1e-7 * rng.normal(size=(40, 57))])
+    assert np.array_equal(np.isinf(outliers.standardisation(train)[1]), [False] * 3 + [True] * 57)
 
 
 def test_all_dimensions_constant():

@@ -4,6 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 import common
@@ -24,6 +25,11 @@ def test_standardised_log_scores_by_hand():
     assert np.isfinite(standardised(np.array([0.0, 1.0]), np.zeros(3))).all()
 
 
+def test_scores_equal_but_for_rounding():
+    own = 2.0 + 1e-15 * np.arange(10)
+    assert np.allclose(standardised(np.array([1.0, 4.0]), own), [-np.log(2), np.log(2)])
+
+
 def test_the_unit_of_a_members_scores_is_irrelevant():
     rng = np.random.default_rng(0)
     own, new = rng.gamma(3, size=50), rng.gamma(3, size=7)
@@ -36,8 +42,16 @@ NEAR = {"score": "density", "lof_per": "machine_id", "n_neighbors": 1, "n_neares
 NEAR["combine"] = "max"
 DENSE = {
     **{"classes": "machine_id", "alpha": 16, "mixup": 1.0, "mixup_share": 0.5},
-    **{"network_per": "all", "networks": 2, "units": [16, 8], "embedding": 4, "exchange": 0.5, "min_steps": 5},
-    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean"},
+    **{
+        "network_per": "all",
+        "networks": 2,
+        "units": [16, 8],
+        "embedding": 4,
+        "exchange": 0.5,
+        "min_steps": 5,
+        "folds": 3,
+    },
+    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean", "min_steps": 5, "folds": 3},
 }
 COMPILE = {"loss": "categorical_crossentropy", "optimizer": "adamw", "learning_rate": 1.0e-3}
 SYSTEMS = {
@@ -106,6 +120,23 @@ def test_a_member_that_differs_is_named(yaml_file, tmp_path):
     changed["systems"]["dense"]["model"]["alpha"] = 12
     write_text(tmp_path / "settings.yaml", yaml.safe_dump(changed))
     with pytest.raises(common.UserError, match=r"both: member dense: (.|\n)*model.alpha: 16.0 -> 12.0"):
+        run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
+
+
+def test_members_of_other_clips_under_the_same_names_are_refused(yaml_file, tmp_path):
+    path = str(yaml_file({"systems": SYSTEMS}))
+    run_script("00_train", "-d", "--config", path, "--system", "near", "--system", "small", "--machine-type", "fan")
+    import config
+
+    folder = config.load_config(tmp_path / "settings.yaml").dev_directory / "fan/train"
+    first = min(folder.glob("*.wav"))
+    waveform, sample_rate = soundfile.read(first)
+    soundfile.write(first, waveform[::-1], sample_rate)
+    run_script("00_train", "-d", "--config", path, "--system", "near", "--machine-type", "fan")
+    settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    settings["systems"]["both"]["model"]["members"] = {"near": 1, "small": 1}
+    write_text(tmp_path / "settings.yaml", yaml.safe_dump(settings))
+    with pytest.raises(common.UserError, match="near and small were trained on different clips of the same names"):
         run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
 
 

@@ -325,6 +325,26 @@ def test_training_scores_are_the_scores_of_the_training_clips(start, train_clips
         np.testing.assert_allclose(stored.scores, keras_model.anomaly_scores(run, one, "fan", clips), rtol=1e-6)
 
 
+def test_errors_of_clips_trained_on_are_enlarged_by_what_held_out_ones_have_more():
+    ids = np.array(["id_00"] * 3 + ["id_02"] * 4)
+    errors = np.array([1.0, 2, 3, 1, 4, 8, 2])
+    held_out = np.array([0, 0, 0, 0, 0, 1, 1], bool)  # id_02: geometric means 4 and 2
+    assert np.allclose(keras_model.corrected(errors, ids, held_out), [2, 4, 6, 2, 8, 8, 2])
+    assert np.allclose(keras_model.corrected(errors, ids, held_out & False), errors)
+    assert np.allclose(keras_model.corrected(errors[::-1], ids, held_out), errors[::-1])  # smaller ones, by chance
+    alone = np.array([0, 0, 0, 1, 1, 1, 1], bool)  # of id_02 no clip was trained on
+    assert np.allclose(keras_model.corrected(errors, ids, alone), errors)
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_clips_of_the_validation_split_are_known_as_held_out(start, train_clips):
+    run, system = start({"fit": {"epochs": 1, "validation_split": 0.4}})
+    keras_model.train(run, system, {"fan": train_clips["fan"]})
+    stored = np.load(run.model_folder(system) / "scores_fan.npz")
+    assert stored["held_out"].tolist() == [0, 0, 0, 0, 1, 1]  # of 6 clips, 2.4 are held out
+    assert stored["checksums"].tolist() == [clip.crc for clip in train_clips["fan"]]
+
+
 @pytest.mark.usefixtures("without_xla")
 def test_the_deviation_of_one_vector_is_refused(start, train_clips):
     run, system = start({"feature": {"frames": 32}, "fit": {"epochs": 1}})  # as many as a clip has

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+import common
 import config
 from detectors import outliers
 from detectors.memory import Memory, combined
+from training.folds import folds
 
 PER_ID = config.Neighbors(
     score="density", lof_per="machine_id", n_neighbors=4, n_nearest=3, metric="manhattan", combine="max"
@@ -62,7 +64,6 @@ def test_decorrelation(memory):
     found = memory.scores(model, new, ["id_00"] * 5)
     assert np.allclose(found, outliers.outlier_scores(train @ matrix, others @ matrix, **keys))
     assert not np.allclose(found, memory.scores(PER_ID, new, ["id_00"] * 5))
-    assert np.allclose(memory.own_scores(model)[:30], outliers.leave_one_out_scores(train @ matrix, **keys))
 
 
 def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
@@ -84,16 +85,77 @@ def test_a_classifiers_embeddings_are_compared_as_they_are(memory):
     assert np.allclose(memory.scores(model, new, ["id_00"] * 2), nearest)
 
 
-def test_own_scores_leave_each_clip_out(memory):
-    for one in (PER_ID, detector(lof_per="machine_type")):
-        own = memory.own_scores(one)
-        assert own.shape == (60,) and np.isfinite(own).all()
-    rest = np.arange(60) != 7
-    without = Memory(memory.names[rest], memory.machine_ids[rest], memory.vectors[rest], np.zeros(59))
-    alone = without.scores(detector(), memory.vectors[7:8], ["id_00"])
-    scale = memory.vectors[:30].std(axis=0) / np.delete(memory.vectors[:30], 7, axis=0).std(axis=0)
-    assert np.allclose(scale, 1, atol=0.2)  # what is left of a difference: the clip's part in the standardisation
-    assert memory.own_scores(detector())[7] == pytest.approx(alone[0], rel=0.2)
+@pytest.mark.parametrize("score", ["lof", "knn", "density"])
+@pytest.mark.parametrize("keys", [{}, {"decorrelation": 0.5}, {"lof_per": "machine_type"}])
+@pytest.mark.parametrize("n_neighbors", [1, 4, 29])
+def test_own_scores_are_those_without_the_clip(memory, score, keys, n_neighbors):
+    """By brute force: a memory of the other clips alone, whose scaling and decorrelation know nothing of the clip."""
+    few = memory.of_clips(np.arange(15, 45))  # 15 of each ID
+    one = detector(score=score, n_neighbors=n_neighbors, **keys)
+    n_others = 29 if "lof_per" in keys else 14
+    fitted = dataclasses.replace(one, n_neighbors=min(n_neighbors, n_others - 1))
+    expected = [
+        few.of_clips(np.flatnonzero(np.arange(30) != k)).scores(fitted, few.vectors[[k]], few.machine_ids[[k]])[0]
+        for k in range(30)
+    ]
+    assert np.allclose(few.own_scores(one), expected)
+
+
+def test_own_scores_of_many_clips_leave_a_tenth_out(memory):
+    one = detector(lof_per="machine_type", score="density")
+    own = folds(memory.checksums)
+    assert own.max() == 9
+    rest = memory.of_clips(np.flatnonzero(own != 3))
+    expected = rest.scores(one, memory.vectors[own == 3], memory.machine_ids[own == 3])
+    assert np.allclose(memory.own_scores(one)[own == 3], expected)
+
+
+def test_own_scores_are_those_of_new_clips():
+    """Of one distribution, with fewer clips than numbers: a clip that stays in scaling and covariance is too near."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(60, 60))
+    own, new = [], []
+    for _ in range(5):
+        train = Memory(*[np.array(["id_00"] * 15)] * 2, rng.normal(size=(15, 60)) @ mix, np.zeros(15))
+        model = dataclasses.replace(PER_ID, decorrelation=0.15)
+        own.append(train.own_scores(model).mean())
+        new.append(train.scores(model, rng.normal(size=(200, 60)) @ mix, ["id_00"] * 200).mean())
+    assert np.mean(own) == pytest.approx(np.mean(new), rel=0.02)
+
+
+@pytest.mark.parametrize("score", ["lof", "knn", "density"])
+def test_copies_are_known_by_their_checksums(memory, score):
+    """Whatever rounding does to their vectors, they change nothing, and are left out together."""
+    alone = memory.of_clips(np.arange(30))
+    again = np.array([*range(30), *[0] * 20, *[1] * 20])
+    copies = alone.of_clips(again)
+    copies.vectors[30:] += 1e-3 * np.random.default_rng(0).normal(size=(40, 8))
+    one, new = detector(score=score, n_neighbors=5), memory.vectors[:5] + 0.5
+    assert np.allclose(copies.scores(one, new, ["id_00"] * 5), alone.scores(one, new, ["id_00"] * 5))
+    assert np.allclose(copies.own_scores(one), alone.own_scores(one)[again], rtol=1e-2)
+    assert copies.faults(detector(n_neighbors=30), ["id_00"])
+
+
+def test_networks_score_the_clips_that_they_were_not_trained_on(memory):
+    """Each fold by its own network's vectors, among the others of the same network."""
+    folds, rng = np.arange(60) % 3, np.random.default_rng(3)
+    unheard = rng.normal(size=(3, 60, 8))
+    held_out = dataclasses.replace(memory, folds=folds, unheard=unheard)
+    found, one = held_out.own_scores(detector(score="density")), detector(score="density")
+    for fold in range(3):
+        others = dataclasses.replace(memory, vectors=unheard[fold]).of_clips(np.flatnonzero(folds != fold))
+        out = folds == fold
+        assert np.allclose(found[out], others.scores(one, unheard[fold][out], memory.machine_ids[out]))
+    assert np.allclose(
+        held_out.scores(one, memory.vectors[:5], ["id_00"] * 5), memory.scores(one, memory.vectors[:5], ["id_00"] * 5)
+    )
+    parts = [part.unheard for _, part in held_out.parts([3, 5])]
+    assert np.array_equal(np.concatenate(parts, axis=2), unheard)
+
+
+def test_own_scores_of_too_few_clips(memory):
+    with pytest.raises(common.UserError, match="n_neighbors: 1; there are 1 training clips"):
+        memory.of_clips(np.arange(2)).own_scores(detector(n_neighbors=1))
 
 
 def test_clips_that_cannot_be_scored(memory):
@@ -107,32 +169,38 @@ def test_clips_that_cannot_be_scored(memory):
 def test_scores_of_parts_are_combined_by_hand(memory):
     new, ids = memory.vectors[:4] + 1.0, ["id_00"] * 4
     logs = []
-    for part in (slice(0, 3), slice(3, 8)):
+    parts = (slice(0, 3), slice(3, 8))
+    for part in parts:
         alone = dataclasses.replace(memory, vectors=memory.vectors[:, part])
         own = np.log(alone.own_scores(PER_ID)[:30])
         logs.append((np.log(alone.scores(PER_ID, new[:, part], ids)) - own.mean()) / own.std())
     for rule, by_hand in (("max", np.maximum(*logs)), ("sum", (logs[0] + logs[1]) / 2)):
         found = memory.joint_scores(PER_ID, new, ids, widths=[3, 5], combine=rule)
         assert np.allclose(found, np.exp(by_hand))
-        assert memory.joint_own_scores(PER_ID, widths=[3, 5], combine=rule).shape == (60,)
+        owns = [dataclasses.replace(memory, vectors=memory.vectors[:, p]).own_scores(PER_ID) for p in parts]
+        logs_of_7 = [(np.log(o[7]) - np.log(o[:30]).mean()) / np.log(o[:30]).std() for o in owns]
+        own = memory.joint_own_scores(PER_ID, widths=[3, 5], combine=rule)
+        assert own.shape == (60,) and np.isclose(own[7], np.exp((max if rule == "max" else np.mean)(logs_of_7)))
     one = memory.joint_scores(PER_ID, new, ids, widths=[8], combine="max")
     assert np.array_equal(one, memory.scores(PER_ID, new, ids))
     assert np.array_equal(memory.joint_own_scores(PER_ID, widths=[8], combine="max"), memory.own_scores(PER_ID))
 
 
 def test_combined_scores_are_finite():
-    assert np.isfinite(combined([np.array([1e5])], "max")).all()
+    high = combined([np.array([-3.0, 3.0, 349, 351, 1e4, 1e9])], "max")
+    assert np.isfinite(high).all() and (np.diff(high) > 0).all()
+    assert np.allclose(np.log(high[:3]), [-3, 3, 349])
 
 
 def test_training_clips_are_scored_once_in_a_run(memory, monkeypatch):
-    calls, leave_one_out = [], outliers.leave_one_out_scores
+    calls, own_scores = [], Memory.own_scores
 
-    def counted(*arguments, **settings):
-        calls.append(settings)
-        return leave_one_out(*arguments, **settings)
+    def counted(self, detector):
+        calls.append(detector)
+        return own_scores(self, detector)
 
-    monkeypatch.setattr(outliers, "leave_one_out_scores", counted)
+    monkeypatch.setattr(Memory, "own_scores", counted)
     for _ in range(2):
         memory.joint_own_scores(PER_ID, widths=[3, 5], combine="max")
         memory.joint_scores(PER_ID, memory.vectors[:2], ["id_00"] * 2, widths=[3, 5], combine="max")
-    assert len(calls) == 4  # two machine IDs, two parts
+    assert len(calls) == 2  # two parts

@@ -510,7 +510,7 @@ def test_exchanged_examples_are_of_classes_of_their_own():
     source = clip_trainer.Descriptors(vectors, labels, bands, exchange=0.5, noise=np.zeros(10))
     indices = tf.constant(rng.permutation(60))
     inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
-    mixed, found = source.augmented(inputs, classes_of, tf.constant([0, 7], tf.int64))
+    mixed, found = source.augmented(indices, inputs, classes_of, tf.constant([0, 7], tf.int64))
     exchanged = found.numpy() >= 3
     assert 15 < exchanged.sum() < 45
     assert np.array_equal(found.numpy() % 3, classes_of)  # the class of the clip, or the one beside it
@@ -518,16 +518,29 @@ def test_exchanged_examples_are_of_classes_of_their_own():
     assert np.array_equal(np.floor(mixed / 100)[:, 0], np.floor(inputs / 100)[:, 0])  # from a clip of the same class
     differs = np.asarray(mixed != inputs)[exchanged]
     assert np.all(differs[:, :-1] >= differs[:, 1:]) and differs.any()  # the lower bands, up to a cut
-    again, _ = source.augmented(inputs, classes_of, tf.constant([0, 7], tf.int64))
+    again, _ = source.augmented(indices, inputs, classes_of, tf.constant([0, 7], tf.int64))
     assert np.array_equal(mixed, again)
+
+
+def test_a_clip_is_exchanged_with_another_that_is_trained_on_or_not_at_all():
+    labels = np.array([0, 1, 0, 2, 0, 1])  # the class 2 is of one clip; the last two clips are for validation
+    vectors = np.arange(6, dtype=np.float32)[:, None] + np.zeros((6, 4), np.float32)
+    source = clip_trainer.Descriptors(vectors, labels[:4], np.zeros(4), exchange=1.0, noise=np.zeros(4), n_classes=3)
+    indices = tf.constant([0, 1, 2, 3] * 50)
+    inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
+    mixed, found = source.augmented(indices, inputs, classes_of, tf.constant([0, 7], tf.int64))
+    partners = {index: set(np.asarray(mixed)[indices.numpy() == index, 0].tolist()) for index in range(4)}
+    assert partners == {0: {2}, 1: {1}, 2: {0}, 3: {3}}
+    assert np.array_equal(found, np.tile([3, 1, 3, 2], 50))
 
 
 def test_noise_of_each_number():
     vectors, labels = np.zeros((2000, 3), np.float32), np.zeros(2000, int)
     source = clip_trainer.Descriptors(vectors, labels, np.zeros(3), exchange=0.0, noise=np.array([0, 1, 5]))
-    noisy, same = source.augmented(tf.constant(vectors), tf.constant(labels, tf.int32), tf.constant([0, 7], tf.int64))
+    clips = (tf.range(2000), tf.constant(vectors), tf.constant(labels, tf.int32))
+    noisy, same = source.augmented(*clips, tf.constant([0, 7], tf.int64))
     assert np.allclose(np.std(noisy, axis=0), [0, 1, 5], rtol=0.1) and np.array_equal(same, labels)
-    other, _ = source.augmented(tf.constant(vectors), tf.constant(labels, tf.int32), tf.constant([0, 8], tf.int64))
+    other, _ = source.augmented(*clips, tf.constant([0, 8], tf.int64))
     assert not np.any(np.asarray(noisy == other)[:, 1:])
 
 
@@ -553,11 +566,26 @@ def test_few_clips_are_seen_more_often():
         validation_split=0.0,
         verbose=0,
     )
-    system = config.System("dense", dataclasses.replace(DENSE, min_steps=1000), None, fit)
-    assert workload.prolonged(system, 100).fit.epochs == 1000  # a step each
+    system = config.System("dense", dataclasses.replace(DENSE, min_steps=1000, max_passes=150, folds=5), None, fit)
+    assert workload.prolonged(system, 100).fit.epochs == 150  # a step each: they would be learnt by heart
     assert workload.prolonged(system, 1300).fit.epochs == 91  # 11 steps each
     assert workload.prolonged(system, 20000).fit.epochs == 30
-    assert workload.passes(system, 100) == 1002
+    assert workload.n_folds(system, 100) == 5
+    assert workload.n_folds(system, 300) == 3  # 450 steps each
+    assert workload.n_folds(system, 20000) == 2  # 4710
+    assert workload.passes(system, 100) == 2 + 5 * 150
+    without = dataclasses.replace(system, model=dataclasses.replace(system.model, folds=1))
+    assert workload.n_folds(without, 100) == 1 and workload.passes(without, 100) == 152
+
+
+def test_folds_hold_a_part_of_each_machine_and_copies_together():
+    clips = [make_clip(machine_id=f"id_0{k % 3}") for k in range(33)]
+    clips = [dataclasses.replace(clip, crc=(k * 7919) % 101) for k, clip in enumerate(clips)]
+    clips += clips[:5]
+    found = classes.fold_of_each(clips, 5)
+    assert np.array_equal(found[33:], found[:5])
+    for number in range(3):
+        assert set(np.bincount(found[:33][number::3], minlength=5)) == {2, 3}
 
 
 # ---- refusals before training ----

@@ -87,7 +87,7 @@ class LogMelWindows:
         windows = tf.gather(self.log_mel, tf.gather(self.firsts, indices)[:, None] + within)
         return tf.cast(tf.transpose(windows, (0, 2, 1))[..., None], tf.float32)
 
-    def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def augmented(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
         """Inputs and labels as they are."""
         return inputs, labels
 
@@ -98,53 +98,65 @@ class Descriptors:
     Parameters
     ----------
     vectors : ndarray, shape (n_clips, n_numbers), in the order of the clips' indices
-    labels : ndarray, shape (n_clips,), their classes
+    labels : ndarray, shape (n_train,), classes of those to train on, which come first
     bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
     exchange : float, share of the examples whose lower bands are exchanged
     noise : ndarray, shape (n_numbers,), deviation of the noise that is added to each number
+    n_classes : int, where there are more than the labels say
     """
 
     def __init__(
-        self, vectors: np.ndarray, labels: np.ndarray, bands: np.ndarray, *, exchange: float, noise: np.ndarray
+        self,
+        vectors: np.ndarray,
+        labels: np.ndarray,
+        bands: np.ndarray,
+        *,
+        exchange: float,
+        noise: np.ndarray,
+        n_classes: int = 0,
     ):
         self.vectors, self.bands, self.exchange = tf.constant(vectors), tf.constant(bands, tf.float32), exchange
         self.noise = tf.constant(noise, tf.float32) if np.any(noise) else None
         self.by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
-        self.counts = tf.constant(np.bincount(labels), tf.int32)
+        self.places = tf.argsort(self.by_class)  # where a clip is in it
+        self.counts = tf.constant(np.bincount(labels, minlength=n_classes), tf.int32)
         self.firsts = tf.cumsum(self.counts, exclusive=True)
 
     def take(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         """Descriptors (n, n_numbers); there is one of a clip, wherever the place."""
         return tf.gather(self.vectors, indices)
 
-    def augmented(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Inputs with noise, and some of them exchanged."""
-        inputs, labels = self.exchanged(inputs, labels, seed)
+    def augmented(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
+        """Inputs with noise, and some of them exchanged; see :meth:`exchanged`."""
+        inputs, labels = self.exchanged(indices, inputs, labels, seed)
         if self.noise is not None:
             inputs += self.noise * tf.random.stateless_normal(tf.shape(inputs), seed + [0, NOISE_DRAW])
         return inputs, labels
 
-    def exchanged(self, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def exchanged(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
         """Inputs of which some have the lower bands of another clip of their class, and are then of a class beside it.
 
         What belongs together is so learnt without anomalies. Wilkinghoff, Self-supervised learning for anomalous sound
-        detection, ICASSP 2024 (feature exchange), exchanges the inputs of a network's branches.
+        detection, ICASSP 2024 (feature exchange), exchanges the inputs of a network's branches. A clip that is alone in
+        its class stays as it is.
 
         Parameters
         ----------
-        labels : (n,), int32
+        indices, labels : (n,), int32
         """
         if not self.exchange:
             return inputs, labels
         chosen, cut, other = tf.unstack(
             tf.random.stateless_uniform((3, tf.shape(labels)[0]), seed + [0, EXCHANGE_DRAW])
         )
-        counts = tf.gather(self.counts, labels)
-        place = tf.gather(self.firsts, labels) + tf.cast(other * tf.cast(counts, tf.float32), tf.int32)
-        partners = tf.gather(self.vectors, tf.gather(self.by_class, place))
-        yes = chosen < self.exchange
+        counts, firsts = tf.gather(self.counts, labels), tf.gather(self.firsts, labels)
+        further = 1 + tf.cast(other * tf.cast(counts - 1, tf.float32), tf.int32)  # from 1 to counts - 1
+        place = firsts + (tf.gather(self.places, indices) - firsts + further) % counts
+        partners = tf.gather(self.by_class, place)
+        yes = (chosen < self.exchange) & (counts > 1)
         lower = yes[:, None] & (self.bands[None] < cut[:, None])
-        return tf.where(lower, partners, inputs), tf.where(yes, labels + tf.size(self.counts), labels)
+        inputs = tf.where(lower, tf.gather(self.vectors, partners), inputs)
+        return inputs, tf.where(yes, labels + tf.size(self.counts), labels)
 
 
 class ClipTrainer(keras.Model):
@@ -199,7 +211,7 @@ class ClipTrainer(keras.Model):
         """One step; all that is drawn at random follows from the seed and the number of the step."""
         seed = tf.stack([tf.constant(self.seed, tf.int64), self.steps_taken.assign_add(1) - 1])
         places = tf.random.stateless_uniform(tf.shape(indices), seed)
-        inputs, labels = self.source.augmented(*self.examples(indices, places), seed)
+        inputs, labels = self.source.augmented(indices, *self.examples(indices, places), seed)
         labels = self.one_hot(labels)
         if self.mixup:
             inputs, labels = self.mixed(inputs, labels, seed)

@@ -29,6 +29,7 @@ RECORD = {
     "sample_rate": int,
     "versions": dict,
 }
+LAYOUT = 2  # of the arrays beside a model; those of another layout are made anew
 # Keys of a model that decide nothing where another one has this value.
 WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))
 
@@ -140,6 +141,7 @@ class TrainingScores:
     names: tuple[str, ...]  # of the clips' files
     machine_ids: np.ndarray  # (n_clips,), text
     scores: np.ndarray  # (n_clips,), float64
+    checksums: np.ndarray | None = None  # (n_clips,), of the clips' files
 
     def of(self, machine_id: str) -> np.ndarray:
         """Scores of the clips of one machine ID, shape (n,)."""

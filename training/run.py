@@ -185,6 +185,7 @@ class Job:
             "training_data": run.training_data,
             "configuration": model_records.configuration(system, run.config) | {"channel": _channel(clips)},
             "clips": len(clips),
+            "layout": model_records.LAYOUT,
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,
             **start_weights(system),

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -102,12 +103,27 @@ class TrainingErrors:
 
     names: np.ndarray  # (n_clips,), text
     machine_ids: np.ndarray  # (n_clips,), text
+    checksums: np.ndarray  # (n_clips,), of the clips' files
     counts: np.ndarray  # (n_clips,), vectors of each clip
+    held_out: np.ndarray  # (n_clips,), 1 where all vectors of a clip are of the validation split, else 0
     errors: dict[str, np.ndarray]  # aggregate -> (n_clips,), float64
+
+    KINDS: ClassVar[dict] = {
+        "names": ("U", 1),
+        "machine_ids": ("U", 1),
+        "checksums": ("i", 1),
+        "counts": ("i", 1),
+        "held_out": ("i", 1),
+    }
 
     @classmethod
     def of(
-        cls, model: keras.Model, system: System, clips: Sequence[Clip], log_mels: Iterable[np.ndarray]
+        cls,
+        model: keras.Model,
+        system: System,
+        clips: Sequence[Clip],
+        log_mels: Iterable[np.ndarray],
+        held_out: np.ndarray | None = None,
     ) -> "TrainingErrors":
         """Errors of ``clips``, whose log-mel energies [dB] are ``log_mels``, shape (n_frames, n_mels) each."""
         errors, counts = vector_errors(model, log_mels, **vectors_of(system))
@@ -115,22 +131,43 @@ class TrainingErrors:
         return cls(
             np.array([clip.name for clip in clips]),
             np.array([clip.machine_id for clip in clips]),
+            np.array([clip.crc for clip in clips]),
             counts,
+            np.zeros(len(clips), int) if held_out is None else held_out.astype(int),
             {how: aggregated(errors, counts, how) for how in AGGREGATES},
         )
 
     def save(self, path: Path) -> None:
         """Write as npz, without pickles."""
-        np.savez(path, names=self.names, machine_ids=self.machine_ids, counts=self.counts, **self.errors)
+        np.savez(path, **{name: getattr(self, name) for name in self.KINDS}, **self.errors)
 
     @classmethod
     def read(cls, path: Path) -> "TrainingErrors":
         """What :meth:`save` has written."""
-        kinds = {"names": ("U", 1), "machine_ids": ("U", 1), "counts": ("i", 1)}
-        stored = records.read_arrays(path, kinds | dict.fromkeys(AGGREGATES, ("f", 1)))
-        return cls(*(stored.pop(name) for name in kinds), stored)
+        stored = records.read_arrays(path, cls.KINDS | dict.fromkeys(AGGREGATES, ("f", 1)))
+        return cls(*(stored.pop(name) for name in cls.KINDS), stored)
 
     def scores(self, aggregate: str) -> TrainingScores:
-        """Those of one way of aggregating."""
+        """Those of one way of aggregating, of the clips trained on as they would be of new ones."""
         check_counts(self.counts, aggregate)
-        return TrainingScores(tuple(self.names.tolist()), self.machine_ids, self.errors[aggregate])
+        return self.as_scores(self.errors[aggregate])
+
+    def as_scores(self, errors: np.ndarray) -> TrainingScores:
+        """Errors of the clips, (n_clips,), as scores that they would have as new ones."""
+        scores = corrected(errors, self.machine_ids, self.held_out > 0)
+        return TrainingScores(tuple(self.names.tolist()), self.machine_ids, scores, self.checksums)
+
+
+def corrected(errors: np.ndarray, machine_ids: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Errors of which those of clips trained on are enlarged by the ratio that held-out clips have to them.
+
+    The ratio of the geometric means, at least 1, in the machine IDs that have clips of both kinds; 1 where none has.
+    """
+    positive, gaps = errors > 0, []
+    for machine_id in np.unique(machine_ids[held_out]):
+        of_id = positive & (machine_ids == machine_id)
+        new, known = np.log(errors[of_id & held_out]), np.log(errors[of_id & ~held_out])
+        if new.size and known.size:
+            gaps.append((new.mean() - known.mean(), new.size))
+    gap = np.average([gap for gap, _ in gaps], weights=[n for _, n in gaps]) if gaps else 0.0
+    return np.where(held_out, errors, errors * np.exp(max(0.0, gap)))

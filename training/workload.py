@@ -9,6 +9,7 @@ from common import UserError
 from config import Classifier, DenseL2Softmax, Fusion, Neighbors, System
 from training.classes import check_enough_clips, check_trainable
 
+FEW_STEPS = 1000  # of training: so many are cheap whatever min_steps says
 OVER_ALL = "classifier"  # name of the files of a network that is one for all machine types
 
 
@@ -53,17 +54,35 @@ def _of_network(system: System, clips: dict[str, list[Clip]]) -> int:
 
 def passes(system: System, n_clips: int) -> int:
     """How often training goes over each of ``n_clips``: it is read; a network sees it once an epoch, and scores it."""
-    return 2 + prolonged(system, n_clips).fit.epochs if "fit" in system.model.BLOCKS else 1
+    if "fit" not in system.model.BLOCKS:
+        return 1
+    trainings = n_folds(system, n_clips)  # the one on all clips, and n - 1 on each without the fold that it is in
+    return 2 + trainings * prolonged(system, n_clips).fit.epochs
 
 
 def prolonged(system: System, n_clips: int) -> System:
     """The system with the epochs that ``n_clips`` training clips take: networks need steps, and few clips give few."""
-    fit = system.fit
     if not isinstance(system.model, DenseL2Softmax):
         return system
-    per_epoch = math.ceil(n_clips * (1 - fit.validation_split) / fit.batch_size)
-    epochs = max(fit.epochs, math.ceil(system.model.min_steps / per_epoch))
-    return dataclasses.replace(system, fit=dataclasses.replace(fit, epochs=epochs))
+    wanted = min(system.model.max_passes, math.ceil(system.model.min_steps / _steps(system, n_clips)))
+    fit = dataclasses.replace(system.fit, epochs=max(system.fit.epochs, wanted))
+    return dataclasses.replace(system, fit=fit)
+
+
+def _steps(system: System, n_clips: int) -> int:
+    """Training steps of an epoch."""
+    return math.ceil(n_clips * (1 - system.fit.validation_split) / system.fit.batch_size)
+
+
+def n_folds(system: System, n_clips: int) -> int:
+    """Number of trainings of a classifier without a part of the clips, which are scored as new ones; 1: there are none.
+
+    At most ``folds``; two where the training on all clips takes more than ``min_steps``, which doubles the time.
+    """
+    if not isinstance(system.model, DenseL2Softmax) or system.model.folds == 1:
+        return 1
+    steps = prolonged(system, n_clips).fit.epochs * _steps(system, n_clips)
+    return min(system.model.folds, max(2, 1 + max(system.model.min_steps, FEW_STEPS) // steps))
 
 
 # ---- a classifier's networks ----

@@ -104,7 +104,10 @@ def test_a_recording_of_any_name(work, tmp_path, test_folder, caplog):
         run(work, path)
     found = verdicts(work, tmp_path, path, "--machine-id", "id_02")
     assert [(v["machine_id"], v["score"]) for v in found] == [("id_02", official_scores(work)[source.name])]
-    assert "fan id_02: 3 training clips give a rough threshold" in caplog.text
+    assert (
+        "fan id_02: the threshold of 3 training clips is rough: 2 to 63 % false alarms are to be expected"
+        in caplog.text
+    )
 
 
 def test_a_long_recording_window_by_window(work, tmp_path, test_folder, capsys):
