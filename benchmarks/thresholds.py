@@ -26,7 +26,7 @@ from audio import features
 from audio.clips import check_clips
 from config import Neighbors, System
 from detectors import decision
-from evaluation import metrics
+from evaluation import metrics, tables
 
 SAMPLE_RATE, SECONDS = 16000, 2.0
 N_TEST = 100  # normal test clips of each synthetic machine ID, and half as many anomalies

@@ -329,11 +329,11 @@ def test_errors_of_clips_trained_on_are_enlarged_by_what_held_out_ones_have_more
     ids = np.array(["id_00"] * 3 + ["id_02"] * 4)
     errors = np.array([1.0, 2, 3, 1, 4, 8, 2])
     held_out = np.array([0, 0, 0, 0, 0, 1, 1], bool)  # id_02: geometric means 4 and 2
-    assert np.allclose(keras_model.corrected(errors, ids, held_out), [2, 4, 6, 2, 8, 8, 2])
-    assert np.allclose(keras_model.corrected(errors, ids, held_out & False), errors)
-    assert np.allclose(keras_model.corrected(errors[::-1], ids, held_out), errors[::-1])  # smaller ones, by chance
+    assert np.allclose(vector_errors.corrected(errors, ids, held_out), [2, 4, 6, 2, 8, 8, 2])
+    assert np.allclose(vector_errors.corrected(errors, ids, held_out & False), errors)
+    assert np.allclose(vector_errors.corrected(errors[::-1], ids, held_out), errors[::-1])  # smaller ones, by chance
     alone = np.array([0, 0, 0, 1, 1, 1, 1], bool)  # of id_02 no clip was trained on
-    assert np.allclose(keras_model.corrected(errors, ids, alone), errors)
+    assert np.allclose(vector_errors.corrected(errors, ids, alone), errors)
 
 
 @pytest.mark.usefixtures("without_xla")
