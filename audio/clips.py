@@ -260,6 +260,9 @@ def _clip_jobs(
             jobs += [(source, path, known) for path in paths]
         if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
             logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
+            if unknown := _with_clips(folder) - {source.shown for source in sources}:
+                text = "%s: the clips in %s are left out; call these folders normal, anomaly or abnormal"
+                logger.warning(text, folder, ", ".join(sorted(unknown)))
     if empty:
         raise fault_list(
             "Machine types without clips",
@@ -269,12 +272,17 @@ def _clip_jobs(
     return jobs
 
 
+def _with_clips(folder: Path) -> set[str]:
+    """Names of the folders in a folder that hold wav files."""
+    return {entry.name for entry in folder.iterdir() if wav_paths(entry)}
+
+
 def _instead(folder: Path, names: str, normal_only: bool) -> str:
     """What a folder without wav files holds, and what to do about it."""
     others = not_taken(folder, [])
     if not others:
         return ""
-    within = sorted(entry.name for entry in folder.iterdir() if wav_paths(entry))
+    within = sorted(_with_clips(folder))
     if within and normal_only:
         return f" but {others}; put the normal clips into train itself: mv {folder / within[0]}/*.wav {folder}"
     if any(name.lower() in FOLDER_LABELS for name in within):

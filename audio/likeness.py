@@ -15,6 +15,7 @@ from audio.clips import Clip
 PERCENTILES = (5, 50, 95)  # that training keeps of each measure
 FEW, LONG = 3, 60  # clips, and [s]: recordings that nobody has cut
 NAMED = 3  # clips in a line of a warning
+OFFSET = 0.001  # of the mean: four times as much is a step at a clip's ends that descriptors hear
 TOO_SHORT = 0.5  # of the training clips' length: up to it a descriptor tells the length, not the machine
 
 
@@ -50,6 +51,15 @@ MEASURES = {
         "are quieter than usual",
         "are louder than usual",
         "Record with the same gain, at the same distance",
+    ),
+    "offset": Measure(
+        lambda clip: clip.profile.offset,
+        "{:.1%} of full scale",
+        lambda low, median: low - max(OFFSET, median - low),
+        lambda high, median: high + max(OFFSET, high - median),
+        "have a mean that is lower than usual (DC offset)",
+        "have a mean that is higher than usual (DC offset)",
+        "Record with the same device, or shift it: ffmpeg -i IN.wav -af dcshift=0.01 OUT.wav (-0.01: down by 1 %)",
     ),
     "cutoff": Measure(
         lambda clip: clip.profile.cutoff / 1000,

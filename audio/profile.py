@@ -15,13 +15,14 @@ import numpy as np
 from common import one_channel, read_samples, soundfile_library
 from storage.files import write_text
 
-VERSION = 1  # of what is measured: raise it when values change
+VERSION = 2  # of what is measured: raise it when values change
 SETTLED = 2_000_000_000  # [ns] a file changed less than this ago may change again within its time stamp's resolution
 BLOCK = 1024  # [samples] of a spectrum, and of a gap
 AT_ONCE = 256 * BLOCK  # [samples] that are read: a recording may be longer than the memory
 HIGHEST = 8  # times full scale: 18 dB over it are nobody's gain
 HEARD = 1e-8  # power of a bin of the spectrum, of the clip's: what is below is no sound but the filter of a converter
 QUANTISED = 1e-12  # power of a bin: that of 16 bits with dither is half of it
+AROUND = 17  # [bins] of which most are heard where there is sound: a tone alone may be the image of a low one, mirrored
 CLIPPED = 0.1  # lowest peak of what was overdriven: a very quiet clip has few values
 
 
@@ -31,6 +32,7 @@ class Profile:
 
     sound: int  # checksum of the samples, whatever the header, 64 bits
     level: float  # [dB] root mean square about the mean; 0: full scale
+    offset: float  # mean of the samples
     cutoff: float  # [Hz] the highest frequency at which there is sound
     clipped: float  # share of samples at the highest or lowest value
     silent: float  # share of blocks of equal samples
@@ -67,10 +69,13 @@ def measure(path: Path, channel: int | str | None) -> Profile:
     mean = sums[1] / sums[0]
     n_extreme = sum(count for value, count in extremes if value in (low, high))
     power = sums[2] / sums[0] - mean**2
-    heard = np.flatnonzero(2 * spectrum[3:] / max(n_blocks, 1) > max(HEARD * power, QUANTISED))  # the first: the mean
+    is_heard = 2 * spectrum[3:] / max(n_blocks, 1) > max(HEARD * power, QUANTISED)  # the first: the mean
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(is_heard, AROUND // 2, mode="edge"), AROUND)
+    heard = np.flatnonzero(around.sum(axis=1) > AROUND // 2)
     return Profile(
         sound=checks[0] << 32 | checks[1],
         level=round(float(10 * np.log10(max(power, 1e-20))), 2),
+        offset=round(float(mean), 6),
         cutoff=(int(heard[-1]) + 3) * sample_rate / BLOCK if len(heard) else sample_rate / 2,
         clipped=round(n_extreme / sums[0], 6) if max(-low, high) >= CLIPPED else 0.0,
         silent=round(n_silent / max(n_blocks, 1), 6),

@@ -23,6 +23,7 @@ from training.model_records import read_record
 from training.workload import network_name
 
 STANDARD_INPUT = "-"
+AS_LONG = 1.1  # of the training clips' length: what is not longer is heard as one, as by 01_test.py
 ENDINGS = (".csv", ".json")
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ def _files(argument: str) -> list[Path]:
     found = []
     for path in expanded(argument):
         if not path.exists():
-            raise UserError(f"{argument}: no such file or folder (looked for {path.resolve()})")
+            found_as = "" if path == Path(argument) else f"{path}: "
+            raise UserError(f"{argument}: {found_as}no such file or folder (looked for {path.resolve()})")
         found += wav_paths(path) if path.is_dir() else [path]
     if not found:
         raise UserError(f"{argument}: no wav file in this folder")
@@ -164,11 +166,11 @@ def check_recordings(
 
 
 def windows(clip: Clip, n_samples: int) -> list[Clip]:
-    """A recording longer than ``n_samples`` as parts of that length, one after the other; the last ends where it ends.
+    """A recording longer than about ``n_samples`` as parts of that length, one after the other.
 
-    The last one overlaps the one before where the length is no multiple.
+    The last one ends where the recording ends, and overlaps the one before where the length is no multiple.
     """
-    if clip.n_samples <= n_samples:
+    if clip.n_samples <= AS_LONG * n_samples:
         return [clip]
     starts = [*range(0, clip.n_samples - n_samples, n_samples), clip.n_samples - n_samples]
     return [dataclasses.replace(clip, first=start, n_samples=n_samples) for start in starts]

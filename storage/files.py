@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written beside their place, then renamed."""
 
+import argparse
 import contextlib
 import functools
 import os
@@ -109,7 +110,10 @@ def expanded(text: str) -> list[Path]:
     A pattern such as ``recordings/*.wav`` is left to the program by the Windows shell; a name may be in the other
     Unicode form, as Macs write it.
     """
-    path = user_path(text)
+    try:
+        path = user_path(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(str(error)) from error
     if path.exists():
         return [path]
     for form in ("NFC", "NFD"):

@@ -8,6 +8,7 @@ import yaml
 
 MAX_KEYS = 10_000  # of one block
 MAX_SHOWN = 80  # characters of a key in a message
+DOUBLE = "while scanning a double-quoted scalar"  # PyYAML's words
 
 
 def read_yaml(path: Path, *, aliases: bool = True) -> Any:
@@ -23,14 +24,18 @@ def read_yaml(path: Path, *, aliases: bool = True) -> Any:
     OSError : if it cannot be read.
     ValueError : if it is no YAML, in words that fit on a screen.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not in UTF-8 ({error}); save it so") from error
     try:
         return yaml.load(text, Loader=_HandwrittenLoader if aliases else _PlainLoader)
     except RecursionError:
         raise ValueError("its brackets or blocks are nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
         # PyYAML lets all of these through, such as OverflowError for a date, IndexError for an empty !!int
-        raise ValueError(str(error)[:500]) from error
+        advice = "\nIn double quotes a backslash begins a code: take single ones, or /" if DOUBLE in str(error) else ""
+        raise ValueError(str(error)[:500] + advice) from error
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -112,7 +112,7 @@ def test_mel_filters_are_librosas(sample_rate, n_fft, n_mels):
 def test_mel_bands_without_a_bin_are_told(caplog):
     common.mel_filters.cache_clear()
     common.mel_filters(16_000, 256, 128)
-    assert re.search(r"no bin of the spectrum falls into \d+ of the 128 mel bands .* raise n_fft or lower", caplog.text)
+    assert re.search(r"\d+ of 128 mel bands hear no bin of the spectrum .* raise n_fft or lower", caplog.text)
     caplog.clear()
     common.mel_filters(16_000, 1024, 128)
     assert not caplog.text
@@ -295,6 +295,10 @@ def test_folders_label_test_clips(tmp_path, caplog, anomalous):
     assert {parse_clip_name(clip.name) for clip in clips} == {("id_00", 0), ("id_00", 1)}
     assert f"{tmp_path / 'normal'}: 1 wav files taken, not 1 .flac file" in caplog.text
     assert re.search(rf"{anomalous}.* taken, not 1 .wav file, 1 folder", caplog.text)
+    assert "are left out" not in caplog.text
+    write(tmp_path / "defect" / "0.wav")
+    check(tmp_path, names="any", normal_only=False)
+    assert "the clips in defect are left out; call these folders normal, anomaly or abnormal" in caplog.text
 
 
 def test_test_clips_without_folders_have_no_labels(tmp_path):

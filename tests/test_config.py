@@ -165,6 +165,7 @@ def test_a_missing_key_is_named(yaml_file, where):
         ("a: 1\na: 2\n", "key a stands there twice"),
         ("a: [1, 2\n", "not readable as YAML"),
         ("a:\t1\n\tb: 2\n", "not readable as YAML"),
+        ('a: "C:\\Users\\me"\n', "In double quotes a backslash begins a code: take single ones"),
         ("a: 2020-99-99\n", "not readable as YAML"),  # YAML takes it for a date
         ("a: !!python/object/apply:os.getcwd []\n", "not readable as YAML"),
         ("just text\n", "the file: 'just text'; expected keys with values"),
@@ -191,7 +192,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"--config: no file nowhere.yaml \(looked for .*"):
         config.load_config(Path("nowhere.yaml"))
     (tmp_path / "latin.yaml").write_bytes("dev_directory: Gerät".encode("latin-1"))
-    with pytest.raises(UserError, match="latin.yaml: not readable as YAML"):
+    with pytest.raises(UserError, match="latin.yaml: not readable as YAML: not in UTF-8"):
         config.load_config(tmp_path / "latin.yaml")
 
 

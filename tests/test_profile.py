@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 
 from audio import likeness, profile
@@ -30,7 +31,8 @@ def tone(frequency, amplitude=0.5):
 def test_level_of_a_tone_whatever_its_mean(tmp_path):
     expected = 20 * np.log10(0.5 / np.sqrt(2))
     assert measured(tmp_path, tone(440)).level == pytest.approx(expected, abs=0.01)
-    assert measured(tmp_path, tone(440) + 0.25).level == pytest.approx(expected, abs=0.01)
+    shifted = measured(tmp_path, tone(440) + 0.25)
+    assert [shifted.level, shifted.offset] == pytest.approx([expected, 0.25], abs=0.01)
 
 
 def test_the_highest_frequency_with_sound(tmp_path):
@@ -41,6 +43,8 @@ def test_the_highest_frequency_with_sound(tmp_path):
     for options in ({}, {"subtype": "FLOAT"}):
         assert measured(tmp_path, low, **options).cutoff == pytest.approx(4000, abs=80)
         assert measured(tmp_path, 0.01 * low, **options).cutoff == pytest.approx(4000, abs=80)
+    hum = tone(120, 0.3) + scipy.signal.resample_poly(noise()[:RATE], 2, 1)  # a short filter leaves images, 60 dB down
+    assert measured(tmp_path, hum + 0.001 * tone(8000 - 120, 0.3)).cutoff < 4700
 
 
 def test_overdriven_gaps_and_dead_channels(tmp_path):
@@ -86,7 +90,15 @@ def test_floats_may_go_beyond_full_scale(tmp_path):
 
 
 def clip(name="x.wav", seconds=4.0, **values):
-    usual = {"sound": hash(name) % 2**64, "level": -30.0, "cutoff": 8000.0, "clipped": 0.0, "silent": 0.0, "dead": 0}
+    usual = {
+        "sound": hash(name) % 2**64,
+        "level": -30.0,
+        "offset": 0.0,
+        "cutoff": 8000.0,
+        "clipped": 0.0,
+        "silent": 0.0,
+        "dead": 0,
+    }
     facts = (round(seconds * RATE), RATE, 1, 1, 1)
     return Clip(Path(name), "fan", "id_00", 0, *facts, profile=profile.Profile(**usual | values))
 
@@ -102,6 +114,11 @@ USUAL = likeness.summary([clip(f"{number}.wav", level=-30 + number / 10) for num
         ({"level": -10}, ["louder than usual: -10 dB; the training clips have -30 to -27 dB"]),
         ({"level": -50}, ["quieter than usual: -50 dB"]),
         ({"cutoff": 4000}, ["lack the highest frequencies", "4.0 kHz; the training clips have 8.0 kHz"]),
+        (
+            {"offset": 0.003},
+            ["higher than usual (DC offset): 0.3% of full scale; the training clips have 0.0%"],
+        ),
+        ({"offset": -0.003}, ["lower than usual (DC offset): -0.3% of full scale", "dcshift=0.01"]),
         ({"clipped": 0.2}, ["overdriven", "20% of the samples; the training clips have 0% of the samples"]),
         ({"silent": 0.5}, ["gaps without any sound: 50% of the time"]),
         ({"dead": 1}, ["have dead channels"]),
