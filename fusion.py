@@ -37,11 +37,11 @@ def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
     if faults:
         raise UserError("\n".join(faults))
     for machine_type, test_clips in clips.items():
-        _check_same_clips(system, machine_type, _training_scores(run, system, machine_type), test_clips)
+        _check_same_clips(run, system, machine_type, _training_scores(run, system, machine_type), test_clips)
 
 
 def _check_same_clips(
-    system: System, machine_type: str, of_members: dict[str, TrainingScores], clips: Sequence[Clip]
+    run: Run, system: System, machine_type: str, of_members: dict[str, TrainingScores], clips: Sequence[Clip]
 ) -> None:
     """Raise UserError unless the members know the same training clips, and some of each test clip's machine ID."""
     (first, known), *others = of_members.items()
@@ -50,7 +50,7 @@ def _check_same_clips(
             raise UserError(
                 f"{system.name}: {machine_type}: its members {first} and {name} were trained on different clips"
                 f"{' of the same names' if own.names == known.names else ''}; "
-                f"train them anew: python 00_train.py --system {system.name}"
+                f"train them anew: {run.train_command(system)}"
             )
     unknown = sorted({clip.machine_id for clip in clips} - set(known.machine_ids.tolist()))
     if unknown:

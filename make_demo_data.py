@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import soundfile
 import yaml
 from tqdm import tqdm
 
@@ -139,6 +138,7 @@ def write_dataset(directory: Path, options: Options) -> int:
     UserError : if ``directory`` holds another dataset, or a demo dataset with other options, or cannot be written.
     """
     files, truth = layout(options)
+    soundfile = common.soundfile_library()
     try:
         claim(directory, options)
         missing = [(path, clip) for path, clip in files if not (directory / path).is_file()]

@@ -849,19 +849,22 @@ def test_each_error_of_the_file_system_has_its_advice(tmp_path, number):
 
 
 @pytest.mark.parametrize("error", ["OSError('sndfile library not found')", "AttributeError('_snd')"])
-def test_a_missing_sound_library_is_told_once(tmp_path, error):
+@pytest.mark.parametrize(
+    "main",
+    [
+        "from audio.clips import check_clips\n"
+        "folders = [('fan', pathlib.Path('clips'))]\n"
+        "main = lambda: check_clips(folders, min_samples=1, normal_only=True, names='any')\n",
+        "import make_demo_data\nmain = lambda: make_demo_data.main(['--directory', 'demo'])\n",
+    ],
+    ids=["clips", "demo"],
+)
+def test_a_missing_sound_library_is_told_once(tmp_path, error, main):
     (tmp_path / "soundfile.py").write_text(f"raise {error}")
     (tmp_path / "clips").mkdir()
     for name in "ab":
         (tmp_path / "clips" / f"{name}.wav").write_bytes(b"RIFF")
-    code = (
-        "import common, pathlib, sys\n"
-        "sys.path.insert(0, '.')\n"
-        "from audio.clips import check_clips\n"
-        "folders = [('fan', pathlib.Path('clips'))]\n"
-        "common.run_main(lambda: check_clips(folders, min_samples=1, normal_only=True, names='any'))"
-    )
-    done = run_python(code, tmp_path)
+    done = run_python(f"import common, pathlib, sys\nsys.path.insert(0, '.')\n{main}common.run_main(main)", tmp_path)
     assert done.returncode == 1
     assert "sound cannot be loaded" in done.stderr
     assert "apt-get install libsndfile1" in done.stderr

@@ -136,7 +136,9 @@ def test_members_of_other_clips_under_the_same_names_are_refused(yaml_file, tmp_
     settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
     settings["systems"]["both"]["model"]["members"] = {"near": 1, "small": 1}
     write_text(tmp_path / "settings.yaml", yaml.safe_dump(settings))
-    with pytest.raises(common.UserError, match="near and small were trained on different clips of the same names"):
+    with pytest.raises(
+        common.UserError, match="near and small were trained on different clips of the same names.*train.py -d --system"
+    ):
         run_script("01_test", "-d", "--config", path, "--system", "both", "--machine-type", "fan")
 
 

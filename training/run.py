@@ -98,6 +98,11 @@ class Run:
         """Folder of a system's score CSVs."""
         return self.config.result_folder(self.training_data, system_name)
 
+    def train_command(self, system: System) -> str:
+        """What trains a system, for an error."""
+        options = {"dev": "-d", "eval": "-e", "dev+eval": "-e --training-data dev+eval"}[self.training_data]
+        return f"python 00_train.py {options} --system {system.name}"
+
     def require_trained(self, system: System, name: str) -> dict:
         """Record of the finished model that the YAML describes; its files are there and as they were written.
 
@@ -106,10 +111,7 @@ class Run:
         UserError : if there is no finished model, a file of it is missing or another, or it was trained with another
             configuration.
         """
-        folder = self.model_folder(system)
-        command = f"python 00_train.py {'-d' if self.training_data == 'dev' else '-e'} --system {system.name}"
-        if self.training_data == "dev+eval":
-            command += " --training-data dev+eval"
+        folder, command = self.model_folder(system), self.train_command(system)
         record = read_record(folder, name)
         files = [name for name in (record or {}).get("files", {}) if not (folder / name).exists()]
         missing = [model_path(folder, name).name] if record is None else files
