@@ -41,7 +41,7 @@ MEASURES = {
         lambda high, median: min(1.1 * high, 2 * median),
         "are shorter than usual",
         "are longer than usual",
-        "Bring all to one length: ffmpeg -i IN.wav -f segment -segment_time {usual:.3g} %03d.wav",
+        "Record for as long, or cut all to one length: ffmpeg -i IN.wav -f segment -segment_time {usual:.3g} %03d.wav",
     ),
     "level": Measure(
         lambda clip: clip.profile.level,
@@ -53,7 +53,7 @@ MEASURES = {
         "Record with the same gain, at the same distance",
     ),
     "offset": Measure(
-        lambda clip: clip.profile.offset,
+        lambda clip: round(clip.profile.offset, 3) + 0.0,  # no -0
         "{:.1%} of full scale",
         lambda low, median: low - max(OFFSET, median - low),
         lambda high, median: high + max(OFFSET, high - median),

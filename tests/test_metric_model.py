@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 import logging
 import math
 import sys
@@ -50,8 +51,11 @@ def build(model=MODEL, *, n_mels=N_MELS, frames=FRAMES, n_classes=3, seed=0) -> 
     )
 
 
+CHECKSUMS = itertools.count()
+
+
 def make_clip(path="normal_id_00_0.wav", machine_type="fan", machine_id="id_00", label=0) -> Clip:
-    return Clip(path, machine_type, machine_id, label, 16000, 16000, 32044, 0, 0)
+    return Clip(path, machine_type, machine_id, label, 16000, 16000, 32044, 0, next(CHECKSUMS))
 
 
 def striped_log_mels(
@@ -609,6 +613,9 @@ def test_fewer_clips_than_neighbours_is_refused():
     with pytest.raises(common.UserError, match=r"n_neighbors: 4(.|\n)*pump/id_00: 3 training clips\n(.|\n)*Lower"):
         classes.check_trainable(model_with(lof_per="machine_id"), clips)
     classes.check_trainable(model_with(lof_per="machine_id", score="softmax"), clips)
+    copies = [dataclasses.replace(clip, crc=1) for clip in clips]
+    with pytest.raises(common.UserError, match=r"n_neighbors: 4(.|\n)*copies aside:\n  fan: 1 training clips\n"):
+        classes.check_trainable(MODEL, copies)
 
 
 def test_alpha_below_the_bound_is_warned_of(caplog):

@@ -49,14 +49,16 @@ def alpha_lower_bound(n_classes: int, probability: float) -> float:
 
 
 def check_enough_clips(model: Detector, clips: Sequence[Clip]) -> None:
-    """Raise UserError unless each detector gets more clips than it looks for neighbours."""
-    groups = collections.Counter(
-        clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else "") for clip in clips
-    )
-    few = [f"{name}: {count} training clips" for name, count in groups.items() if count <= model.n_neighbors]
+    """Raise UserError unless each detector gets more clips than it looks for neighbours; copies count as one."""
+    different = {
+        (clip.machine_type + (f"/{clip.machine_id}" if model.lof_per == "machine_id" else ""), clip.crc)
+        for clip in clips
+    }
+    groups = collections.Counter(name for name, _ in different)
+    few = [f"{name}: {count} training clips" for name, count in sorted(groups.items()) if count <= model.n_neighbors]
     if few:
         raise fault_list(
-            f"model.n_neighbors: {model.n_neighbors}, and no more training clips than that",
+            f"model.n_neighbors: {model.n_neighbors}, and no more training clips than that, copies aside",
             few,
             "Lower model.n_neighbors, add training clips, or set model.lof_per: machine_type"
             + (" or model.score: softmax" if isinstance(model, Classifier) else ""),
