@@ -13,6 +13,7 @@ from common import soundfile_library
 
 FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
 UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
+REPAIR = "Repair it: ffmpeg -ignore_length 1 -i IN.wav -c copy -rf64 auto OUT.wav"
 PADDING = 2**20  # [bytes] of zeros that may stand behind the sound: recorders fill the blocks of their cards
 BEGINNINGS = (  # of what people have in a wav file's place, in lower case, and what to do about it
     (rb"version https://git-lfs", "a pointer of Git LFS; fetch the file itself: git lfs pull"),
@@ -79,14 +80,17 @@ def _require_whole(sound, declared: int | None, found: int, is_sound: bool) -> N
         raise ValueError(f"truncated: {declared - found} bytes of sound are missing")
     if declared == 0 < found and not sound.frames:
         raise ValueError(
-            f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. Repair it "
-            "with a sound editor"
+            f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. {REPAIR}"
         )
     if is_sound and declared:
         raise ValueError(
             f"its header declares {declared:,} bytes of sound, and {found - declared:,} more follow: "
-            + ("a wav file's lengths end at 4 GiB" if found >= 2**32 else "its recorder did not close it")
-            + ". Make it RF64, whose lengths do not: ffmpeg -ignore_length 1 -i IN.wav -c copy -rf64 auto OUT.wav"
+            + (
+                "a wav file's lengths end at 4 GiB, those of RF64 do not"
+                if found >= 2**32
+                else "its recorder did not close it"
+            )
+            + f". {REPAIR}"
         )
 
 
