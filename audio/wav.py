@@ -83,14 +83,10 @@ def _require_whole(sound, declared: int | None, found: int, is_sound: bool) -> N
             f"its recorder did not close it: the header says 0 bytes of sound, and {found} bytes follow. {REPAIR}"
         )
     if is_sound and declared:
+        long = "a wav file's lengths end at 4 GiB, those of RF64 do not"
         raise ValueError(
             f"its header declares {declared:,} bytes of sound, and {found - declared:,} more follow: "
-            + (
-                "a wav file's lengths end at 4 GiB, those of RF64 do not"
-                if found >= 2**32
-                else "its recorder did not close it"
-            )
-            + f". {REPAIR}"
+            f"{long if found >= 2**32 else 'its recorder did not close it'}. {REPAIR}"
         )
 
 
