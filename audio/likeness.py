@@ -97,6 +97,15 @@ MEASURES = {
         "have dead channels, in which all samples are equal",
         "Connect the microphone, or set channel in the YAML to one that is alive",
     ),
+    "mixed": Measure(
+        lambda clip: clip.profile.mixed,
+        "{:.0f}",
+        lambda low, median: low,
+        lambda high, median: high,
+        "are the mean of fewer channels",
+        "are the mean of more channels",
+        "Record with as many microphones, or train with channel: 0, one of them",
+    ),
 }
 
 

@@ -37,6 +37,7 @@ class Profile:
     clipped: float  # share of samples at the highest or lowest value
     silent: float  # share of blocks of equal samples
     dead: int  # channels of the file of equal samples
+    mixed: int  # channels of which the waveform is the mean
 
 
 def measure(path: Path, channel: int | str | None) -> Profile:
@@ -80,6 +81,7 @@ def measure(path: Path, channel: int | str | None) -> Profile:
         clipped=round(n_extreme / sums[0], 6) if max(-low, high) >= CLIPPED else 0.0,
         silent=round(n_silent / max(n_blocks, 1), 6),
         dead=int(np.sum(~np.asarray(alive))),
+        mixed=np.size(first) if channel == "mean" else 1,
     )
 
 

@@ -56,6 +56,8 @@ def test_overdriven_gaps_and_dead_channels(tmp_path):
     assert measured(tmp_path, gap).silent == 0.25
     stereo = np.stack([noise(), np.zeros(2 * RATE)], axis=1)
     assert [measured(tmp_path, stereo, channel).dead for channel in (0, "mean")] == [1, 1]
+    assert [measured(tmp_path, stereo, channel).mixed for channel in (0, "mean")] == [1, 2]
+    assert measured(tmp_path, gap, "mean").mixed == 1
     with pytest.raises(ValueError, match="silent: every sample is zero"):
         measured(tmp_path, stereo, 1)
 
@@ -98,6 +100,7 @@ def clip(name="x.wav", seconds=4.0, **values):
         "clipped": 0.0,
         "silent": 0.0,
         "dead": 0,
+        "mixed": 1,
     }
     facts = (round(seconds * RATE), RATE, 1, 1, 1)
     return Clip(Path(name), "fan", "id_00", 0, *facts, profile=profile.Profile(**usual | values))
@@ -122,6 +125,7 @@ USUAL = likeness.summary([clip(f"{number}.wav", level=-30 + number / 10) for num
         ({"clipped": 0.2}, ["overdriven", "20% of the samples; the training clips have 0% of the samples"]),
         ({"silent": 0.5}, ["gaps without any sound: 50% of the time"]),
         ({"dead": 1}, ["have dead channels"]),
+        ({"mixed": 4}, ["are the mean of more channels: 4; the training clips have 1"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

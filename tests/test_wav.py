@@ -121,7 +121,7 @@ def test_a_recording_that_was_not_closed_is_named(tmp_path):
         (
             16000,
             2**32,
-            r"declares 16,000 bytes of sound, and 4,294,967,296 more follow: .* 4 GiB, those of RF64 do not. Repair it: ffmpeg",
+            r"declares 16,000 bytes of sound, and 4,294,967,296 more follow: .* 4 GiB, those of RF64 do not. Repair it",
         ),
         (8000, b"", r"declares 8,000 bytes of sound, and 8,000 more follow: its recorder did not close it"),
         (16000, 2**21, "2,097,152 more follow"),
