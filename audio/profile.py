@@ -122,7 +122,8 @@ class KnownFiles:
     """
 
     def __init__(self, folder: Path, channel: int | str | None, directory: Path | None):
-        facts = f"{VERSION} {channel} {folder.resolve()}"
+        measures = [field.name for field in dataclasses.fields(Profile)]
+        facts = f"{VERSION} {measures} {channel} {folder.resolve()}"
         digest = hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()
         self.channel = channel
         self.path = directory / f"checksums_{digest[:32]}.json" if directory else None

@@ -9,6 +9,7 @@ import soundfile
 from conftest import FAMILIES
 
 import common
+from audio import likeness
 
 RATE = 16_000  # [Hz]
 
@@ -47,6 +48,17 @@ def test_test_clips_unlike_the_training_clips_and_copies_of_these_are_named(fan,
     assert "fan: 1 of 8 test clips are louder than usual: -8 dB; the training clips have -20 dB" in caplog.text
     assert "fan: 1 of 8 test clips are shorter than usual: 0.4 s; the training clips have 1.0 s" in caplog.text
     assert set(before) < set(scores.read_text().splitlines())
+
+
+def test_models_of_a_version_that_measured_less_are_scored_without_a_word(
+    fan, tmp_path, yaml_file, caplog, monkeypatch
+):
+    write(fan / "test" / "normal" / "loud.wav", 20, level=0.4)
+    with monkeypatch.context() as patch:
+        patch.delitem(likeness.MEASURES, "offset")
+        call("00_train", yaml_file, tmp_path)
+    call("01_test", yaml_file, tmp_path)
+    assert "louder than usual" not in caplog.text
 
 
 def test_training_clips_are_compared_with_one_another(fan, tmp_path, yaml_file, caplog):

@@ -25,8 +25,9 @@ def usual_clips(run: "Run", system: System, machine_type: str) -> dict | None:
     """
     for path in family_of(system).made_by(run, system, machine_type):
         record = read_record(path.parent, path.stem.removeprefix("record_")) if path.suffix == ".yaml" else None
-        if record and machine_type in record.get("usual", {}):
-            return record["usual"][machine_type]
+        usual = (record or {}).get("usual", {}).get(machine_type, {})
+        if likeness.MEASURES.keys() <= usual.keys():
+            return usual
     return None
 
 
