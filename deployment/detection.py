@@ -23,7 +23,6 @@ from training.model_records import read_record
 from training.workload import network_name
 
 STANDARD_INPUT = "-"
-ENDINGS = (".csv", ".json")
 
 logger = logging.getLogger(__name__)
 
