@@ -9,29 +9,8 @@ import logging
 from collections.abc import Sequence
 
 import common
-import config
-from audio.clips import Clip, by_machine_type, check_clips, official_order, select_machine_types
-from evaluation import embedding_figure, result_record, results
-from training.families import family_of
-from training.usual import unlike_training
 
 logger = logging.getLogger(__name__)
-
-
-def checked_clips(settings: config.Config, args, systems: Sequence[config.System]) -> dict[str, list[Clip]]:
-    """Machine type -> its test clips in the official order, every one of them checked."""
-    directory = settings.directory(args.split)
-    types = select_machine_types(directory, f"{args.split}_directory", args.machine_type)
-    clips = check_clips(
-        [(machine_type, directory / machine_type / "test") for machine_type in types],
-        min_samples=max(system.min_samples for system in systems),
-        normal_only=False,
-        names=settings.names,
-        channel=settings.channel,
-        cache_directory=settings.cache_directory,
-    )
-    grouped = by_machine_type(clips)
-    return {machine_type: official_order(test_clips) for machine_type, test_clips in grouped.items()}
 
 
 def parse_arguments(argv: Sequence[str] | None):
@@ -55,50 +34,26 @@ def parse_arguments(argv: Sequence[str] | None):
     return args
 
 
-def report(settings: config.Config, args, systems: Sequence[config.System], clips: dict[str, list[Clip]]) -> None:
-    """Say what has become of the clips, system by system.
-
-    Raises
-    ------
-    UserError : naming the faults of all result folders at once.
-    """
-    faults = []
-    for system in systems:
-        folder = settings.result_folder(args.training_data, system.name)
-        if args.split == "eval" or args.scores_only:
-            print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
-        if args.scores_only:
-            continue
-        try:
-            if args.split == "dev":
-                results.report(folder, list(clips), settings, system)
-            else:
-                results.check(folder, settings, system)
-        except common.UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise common.UserError("\n".join(faults))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then score; CSVs go to <result_directory>/<training data>/<system>/."""
     args = parse_arguments(argv)
-    settings = config.load_config(args.config)
+    from config import OfficialModel, System, load_config  # what takes time to import comes after --help
+    from evaluation import embedding_figure, result_record, results
+    from training import dataset
+    from training.families import family_of
+    from training.usual import unlike_training
+
+    settings = load_config(args.config)
     systems = settings.select(args.system)
     if args.official_model:
-        official = config.OfficialModel(args.official_model)
-        systems = [config.System("official", official, settings.feature, settings.fit)]
-    clips = checked_clips(settings, args, systems)
+        systems = [System("official", OfficialModel(args.official_model), settings.feature, settings.fit)]
+    clips = dataset.test_clips(settings, args.split, systems, args.machine_type)
     if not args.machine_type:
         for system in systems:
             folder = settings.result_folder(args.training_data, system.name)
             result_record.require_only(folder, list(clips), settings.directory(args.split))
 
-    from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
-        Run,
-        enough_memory,
-        progress_bar,
-    )
+    from training.run import Run, enough_memory, progress_bar  # TensorFlow: after all that can be wrong was checked
 
     passes = sum(len(system.members) or 1 for system in systems)  # over the clips
     with progress_bar(sum(map(len, clips.values())) * passes, settings.fit.verbose) as bar:
@@ -112,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for machine_type, test_clips in clips.items():
                 with enough_memory(system):
                     results.score(run, system, machine_type, test_clips)
-    report(settings, args, systems, clips)
+    results.report_all(run, systems, clips, args.split, scores_only=args.scores_only)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def parse_arguments(argv):
     args = parser.parse_args(argv)
     if args.max_fpr is not None and not 0 < args.max_fpr <= 1:
         parser.error(f"--max-fpr {args.max_fpr}: expected a rate above 0 and at most 1")
-    args.folders = [folder for text in args.folders for folder in expanded(text)]
+    found = {text: [path for path in expanded(text) if path.is_dir()] for text in args.folders}
+    args.folders = [folder for text in args.folders for folder in found[text] or [Path(text)]]
     if args.config is None and DEFAULT_CONFIG.is_file():
         args.config = DEFAULT_CONFIG
     return args

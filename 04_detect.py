@@ -9,10 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import common
-import config
-from deployment import detection
 from storage.files import with_paths
-from training.usual import require_alike
 
 DESCRIPTION = """Say of each recording whether the machine sounds normal, by a system that 00_train.py has trained.
 
@@ -28,6 +25,7 @@ EXAMPLES = """examples:
 
 exit code: 0 whatever the verdict (with --fail-on-anomaly 3 if there is an anomaly), 1 for an error"""
 ANOMALY_EXIT_CODE = 3
+ENDINGS = (".csv", ".json")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,8 +72,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY_EXIT_CODE} if a recording is anomalous"
     )
     args = parser.parse_args(with_paths(argv))
-    if args.output and args.output.suffix not in detection.ENDINGS:
-        parser.error(f"--output {args.output}: expected a name that ends in {' or '.join(detection.ENDINGS)}")
+    if args.output and args.output.suffix not in ENDINGS:
+        parser.error(f"--output {args.output}: expected a name that ends in {' or '.join(ENDINGS)}")
     if args.plot and args.plot.suffix != ".png":
         parser.error(f"--plot {args.plot}: expected a name that ends in .png")
     return args
@@ -84,7 +82,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then judge; the verdicts go to standard output."""
     args = parse_arguments(argv)
-    settings = dataclasses.replace(config.load_config(args.config), cache_directory=None)  # nothing is heard twice
+    from config import load_config  # what takes time to import comes after --help
+    from deployment import detection
+    from training.usual import require_alike
+
+    settings = dataclasses.replace(load_config(args.config), cache_directory=None)  # nothing is heard twice
     system, *others = settings.select([args.system] if args.system else None)
     if others:
         raise common.UserError(f"--system: name one of {', '.join(one.name for one in (system, *others))}")
@@ -99,10 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         windows = [window for clip in clips for window in detection.windows(clip, trained.n_samples)]
 
-        from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
-            Run,
-            progress_bar,
-        )
+        from training.run import Run, progress_bar  # TensorFlow: after all that can be wrong was checked
 
         bar = stack.enter_context(progress_bar(len(windows), settings.fit.verbose))
         run = Run(settings, args.training_data, bar)

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import common
-import config
-from audio.clips import by_machine_type, check_clips, select_machine_types, test_clip_names
 from deployment import runtimes
-from training.families import family_of
 
 DESCRIPTION = """Write the networks of a trained system in the format of another runtime, and for each machine type a
 JSON with all that a score takes beside: features, windows, detector, thresholds. The clips of the test folder (where
@@ -58,42 +55,37 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def clips_of(settings: config.Config, splits: Sequence[str], types: Sequence[str], folder: str, system) -> dict:
-    """Machine type -> its clips in the ``train`` or ``test`` folders of some datasets, every one of them checked."""
-    clips = check_clips(
-        [(name, settings.directory(split) / name / folder) for split in splits for name in types],
-        min_samples=system.min_samples,
-        normal_only=folder == "train",
-        names=settings.names,
-        channel=settings.channel,
-        cache_directory=settings.cache_directory,
-    )
-    return by_machine_type(clips)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then export."""
     args = parse_arguments(argv)
     runtimes.require_packages(args.format)
-    settings = config.load_config(args.config)
+    from audio.clips import select_machine_types, test_clip_names  # what takes time to import comes after --help
+    from config import load_config
+    from training.dataset import checked_clips
+    from training.families import family_of
+
+    settings = load_config(args.config)
     (system,) = settings.select([args.system])
     splits = args.training_data.split("+")
-    split = splits[-1]
-    types = select_machine_types(settings.directory(split), f"{split}_directory", args.machine_type)
-    test_folders = {name: settings.directory(split) / name / "test" for name in types}
-    tested = [name for name in types if test_clip_names(name, test_folders[name], names=settings.names)]
-    untested = sorted({*types} - {*tested})
-    clips = clips_of(settings, [split], tested, "test", system) if tested else {}
-    if untested:
+    directory = settings.directory(splits[-1])
+    types = select_machine_types(directory, f"{splits[-1]}_directory", args.machine_type)
+    heard = {  # machine type -> the folder whose clips are scored again
+        name: "test" if test_clip_names(name, directory / name / "test", names=settings.names) else "train"
+        for name in types
+    }
+    if untested := [name for name in types if heard[name] == "train"]:
         logger.info("no test clips of %s: training clips are scored again", ", ".join(untested))
-        clips |= clips_of(settings, [split], untested, "train", system)
-    train_clips = clips_of(settings, splits, types, "train", system) if args.int8 else None
+    clips = {}
+    for kind in sorted({*heard.values()}):
+        folders = [(name, directory / name / kind) for name in types if heard[name] == kind]
+        clips |= checked_clips(settings, folders, [system], normal_only=kind == "train")
+    train_clips = None
+    if args.int8:
+        folders = [(name, settings.directory(split) / name / "train") for split in splits for name in types]
+        train_clips = checked_clips(settings, folders, [system], normal_only=True)
     folder = args.output / args.training_data / (args.format + ("_int8" if args.int8 else ""))
 
-    from training.run import (  # TensorFlow takes seconds to import: after all that can be wrong has been checked
-        Run,
-        progress_bar,
-    )
+    from training.run import Run, progress_bar  # TensorFlow: after all that can be wrong was checked
 
     passes = 3 if system.members else 2  # a fusion's members are scored once more for it
     n_heard = passes * sum(map(len, clips.values())) + sum(map(len, (train_clips or {}).values()))

@@ -221,12 +221,7 @@ def load_wav(
 
 
 def soundfile_library():
-    """The module that reads sound.
-
-    Raises
-    ------
-    UserError : if it cannot be loaded.
-    """
+    """The module that reads sound; UserError says what to install where it cannot be loaded."""
     try:
         import soundfile
     except (ImportError, OSError, AttributeError) as error:
@@ -291,8 +286,7 @@ def log_mel_energies(
     sample_rate : int [Hz]
     n_fft, hop_length : int [samples]
     power : float, exponent of the magnitude spectrum: 1 for magnitudes, 2 for energies
-    pad_mode : str, what stands before and behind the clip: ``constant``: zeros, as librosa since 0.9; ``reflect``: its
-        reflection, as the librosa of 2020, by which the official baseline's published scores were made
+    pad_mode : what stands around the clip; ``constant``: zeros, as librosa since 0.9, ``reflect``: as that of 2020
 
     Returns
     -------
@@ -345,11 +339,6 @@ def _mel_energies(
             energy[:n] **= power / 2
         mel[start : start + n] = (filters @ energy[:n].T).T
     return mel
-
-
-def n_frames(n_samples: int, hop_length: int) -> int:
-    """Number of frames of a clip of ``n_samples`` samples."""
-    return 1 + n_samples // hop_length
 
 
 def stack_frames(log_mel: np.ndarray, *, frames: int) -> np.ndarray:

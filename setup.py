@@ -20,7 +20,7 @@ setup(
     python_requires=">=3.10,<3.14",
     py_modules=sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "setup"),
     packages=find_packages(exclude=["tests*", "benchmarks*", "docs*", "examples*"]),
-    package_data={"": ["*.yaml"]},
+    package_data={"": ["*.yaml", "*.css"]},
     install_requires=[
         "tensorflow>=2.20,<2.23",
         "keras>=3.12,<4",

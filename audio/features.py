@@ -25,13 +25,18 @@ import numpy as np
 from audio.clips import Clip, load_clip
 from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
 from audio.settings import Descriptor, Feature, Modulation
-from common import UserError, log_mel_energies, n_frames
+from common import UserError, log_mel_energies
 from storage.files import path_beside, remove_leftovers_once
 
 VERSION = 2  # of the code that computes features, here and where they are computed: raise it when values change
 CACHE_FILES = "*_" + 32 * "[0-9a-f]" + "*.npy"  # ours; the user may keep others in the folder
 
 logger = logging.getLogger(__name__)
+
+
+def n_frames(n_samples: int, hop_length: int) -> int:
+    """Number of frames of a clip of ``n_samples`` samples."""
+    return 1 + n_samples // hop_length
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _each_once(group: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, config=KEYS)
 class Descriptor:
-    """Numbers that describe a whole clip (descriptors.py), for the systems that do not look at log-mel frames.
+    """Numbers that describe a whole clip (see descriptors.py), for the systems that do not look at log-mel frames.
 
     ``statistics`` are of the log-mel energies of the system's ``feature`` block.
     """

@@ -220,7 +220,7 @@ def embeddings(
 
     The third are ``folds`` and ``unheard`` of a Memory, as of :func:`scores_of_type`.
     """
-    import embedding
+    from training import embedding
 
     counts = [len(features.train[key]) for key in keys]
     vectors = np.concatenate([features.train[key] for key in keys])

@@ -24,7 +24,6 @@ from training.workload import network_name
 
 STANDARD_INPUT = "-"
 AS_LONG = 1.1  # of the training clips' length: what is not longer is heard as one, as by 01_test.py
-ENDINGS = (".csv", ".json")
 
 logger = logging.getLogger(__name__)
 

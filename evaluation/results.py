@@ -1,7 +1,7 @@
 """The result folder of a system: its CSVs written, checked against the models and clips of now, and summed up."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import common
@@ -51,7 +51,7 @@ def check(folder: Path, settings: Config, system: System) -> list[result_record.
 
     Raises
     ------
-    UserError : if something in it is not of the models of this YAML, or of other clips than there are now.
+    common.UserError : if something in it is not of the models of this YAML, or of other clips than there are now.
 
     Notes
     -----
@@ -87,3 +87,28 @@ def report(folder: Path, machine_types: Sequence[str], settings: Config, system:
         if everything:
             score_files.write_result(folder / settings.result_file, everything)
         written = records
+
+
+def report_all(
+    run, systems: Sequence[System], clips: Mapping[str, Sequence[Clip]], split: str, *, scores_only: bool
+) -> None:
+    """Say what has become of the clips, system by system.
+
+    Raises
+    ------
+    common.UserError : naming the faults of all result folders at once.
+    """
+    faults = []
+    for system in systems:
+        folder = run.result_folder(system.name)
+        if split == "eval" or scores_only:
+            print(f"{system.name}: anomaly scores of {sum(map(len, clips.values()))} clips -> {folder}")
+        try:
+            if not scores_only and split == "dev":
+                report(folder, list(clips), run.config, system)
+            elif not scores_only:
+                check(folder, run.config, system)
+        except common.UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise common.UserError("\n".join(faults))

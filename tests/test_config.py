@@ -8,8 +8,9 @@ import yaml
 from conftest import SHIPPED
 
 import config
+from audio.features import n_frames
 from audio.settings import Feature
-from common import UserError, n_frames
+from common import UserError
 
 SMALL = {"model": {"type": "dense_ae", "units": [4]}}
 

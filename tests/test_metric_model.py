@@ -19,6 +19,7 @@ import metric_model
 from audio.clips import Clip
 from training import backbone, classes, clip_trainer, embedding, metric_layers, workload
 from training.fit import TrainingState, epoch_batches
+from training.folds import fold_of_each
 from training.models import load_model
 from training.optimizers import FusedAdam
 
@@ -325,7 +326,7 @@ def test_weights_that_do_not_fit(tmp_path):
         build(model_with(weights=str(tmp_path / "none.h5")))
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(path)
-    with pytest.raises(common.UserError, match="(?s)other.weights.h5: .*or a file of weights of a Keras MobileNetV2"):
+    with pytest.raises(common.UserError, match="(?s)other.weights.h5: .*or a file of weights of a MobileNetV2"):
         build(model_with(weights=str(path)))
     (tmp_path / "text.h5").write_text("not weights", encoding="utf-8")
     with pytest.raises(common.UserError, match="text.h5: .*signature"):
@@ -586,7 +587,7 @@ def test_folds_hold_a_part_of_each_machine_and_copies_together():
     clips = [make_clip(machine_id=f"id_0{k % 3}") for k in range(33)]
     clips = [dataclasses.replace(clip, crc=(k * 7919) % 101) for k, clip in enumerate(clips)]
     clips += clips[:5]
-    found = classes.fold_of_each(clips, 5)
+    found = fold_of_each(clips, 5)
     assert np.array_equal(found[33:], found[:5])
     for number in range(3):
         assert set(np.bincount(found[:33][number::3], minlength=5)) == {2, 3}
@@ -731,7 +732,7 @@ def test_resumed_training_gives_the_same_score_files(settings_file, tmp_path, mo
 
 
 def test_scripts_refuse_what_cannot_be_trained(settings_file, monkeypatch):
-    monkeypatch.setitem(sys.modules, "training", None)  # said before TensorFlow is loaded
+    monkeypatch.setitem(sys.modules, "training.run", None)  # said before TensorFlow is loaded
     path = settings_file()
     with pytest.raises(common.UserError, match="one class, fan"):
         run_script("00_train", "-d", "--config", path, "--machine-type", "fan")

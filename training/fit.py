@@ -85,6 +85,7 @@ def fit_job(
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
         batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
+        callbacks = [state, *schedule(fit)]  # made outside of the scope, in which a rate would be one of each replica
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
@@ -94,7 +95,7 @@ def fit_job(
                 validation_data=validation and distribution.whole_batches(strategy, untuned(validation.repeat())),
                 validation_steps=validation and len(validation),
                 shuffle=False,  # the batches are
-                callbacks=[state, *schedule(fit)],
+                callbacks=callbacks,
                 verbose=0,
             )
     _finish(model, trainee, job)

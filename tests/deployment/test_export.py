@@ -269,10 +269,11 @@ def test_calibration_takes_as_many_inputs_of_each_clip(monkeypatch):
     assert [of_clip.tolist() for of_clip in inputs] == [[c, c + 5, c + 10, c + 15] for c in range(0, 320, 32)]
 
 
-def test_integers_have_thresholds_and_vectors_of_their_own(families, tmp_path, monkeypatch):
-    """Both are what the training clips give by the written network."""
-    monkeypatch.setattr(comparison, "INT8_CORRELATION", 0.5)  # of a network that has learnt as good as nothing
-    monkeypatch.setattr(comparison, "INT8_CHANGED", 0.5)
+def test_integers_have_vectors_and_thresholds_of_their_own(families, tmp_path, monkeypatch):
+    """Both are what the training clips give by the written network; thresholds of held-out clips stay."""
+    monkeypatch.setattr(comparison, "INT8_CORRELATION", -1)  # of a network that has learnt as good as nothing
+    monkeypatch.setattr(comparison, "INT8_CHANGED", 1)
+    monkeypatch.setattr(comparison, "INT8_AUC_LOSS", 1)
     folder = run(families, tmp_path, "dense", "litert", "--int8")
     system = json_scores.example.read(folder / "dense_fan.json")
     stored = np.load(next((families / "model" / "dev" / "dense").glob("embeddings_fan.npz")))
@@ -283,7 +284,10 @@ def test_integers_have_thresholds_and_vectors_of_their_own(families, tmp_path, m
         assert np.abs(vectors - expected).max() > 1e-4  # the network's own
         np.testing.assert_allclose(vectors / step, np.round(vectors / step), atol=1e-3)
     floats = read(run(families, tmp_path, "dense", "saved_model"), "dense_fan")["thresholds"]
-    assert all(system["thresholds"][name] != floats[name] for name in ("id_00", "id_02"))
+    assert system["thresholds"] == floats  # of networks that had not heard the clips
+    small = [run(families, tmp_path, "small", *words) for words in (("litert", "--int8"), ("saved_model",))]
+    ours, floats = (read(folder, "small_fan")["thresholds"] for folder in small)
+    assert all(ours[name] != floats[name] for name in ("id_00", "id_02"))
 
 
 def test_integers_learn_from_the_clips_of_the_training_alone(families, dataset, tmp_path):

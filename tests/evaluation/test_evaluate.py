@@ -285,7 +285,7 @@ def test_patterns_are_expanded_where_the_shell_does_not(tmp_path, monkeypatch):
         write_folder(tmp_path / "eval" / name, shift=1.0)
     (tmp_path / "eval" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
-    assert expanded("eval/*") == [Path("eval/a"), Path("eval/b")]
+    assert evaluate.parse_arguments(["eval/*"]).folders == [Path("eval/a"), Path("eval/b")]
     assert expanded(str(tmp_path / "ev*" / "?")) == [tmp_path / "eval" / "a", tmp_path / "eval" / "b"]
     assert expanded("eval") == [Path("eval")]
     (tmp_path / "odd[1]").mkdir()

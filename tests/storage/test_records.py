@@ -18,7 +18,7 @@ from common import UserError
 from storage import records
 from storage.files import require_writable, write_text
 from storage.records import differences, file_digest, read_arrays, record_path
-from training import model_records
+from training import families, model_records
 from training.model_records import (
     TrainingScores,
     checked_file,
@@ -253,7 +253,7 @@ def test_results_that_cannot_be_written_are_found_before_scoring(trained, monkey
     run, system = trained
     (folder := run.result_folder("small")).parent.mkdir(parents=True)
     folder.write_text("a file")
-    monkeypatch.setattr(importlib.import_module("01_test"), "family_of", None)
+    monkeypatch.setattr(families, "family_of", None)
     with pytest.raises(UserError, match=r"result_directory: .*small is no folder"):
         importlib.import_module("01_test").main(
             ["-d", "--config", str(run.config.model_directory.parent / "settings.yaml")]

@@ -100,7 +100,7 @@ def run_script(arguments: list) -> None:
 
 def start(yaml: Path, devices: int, tf_config: dict | None = None, *, pause: str = "") -> subprocess.Popen:
     """Training of the fan in a process of its own, in the YAML's folder; its output goes to a file there."""
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
     environment = os.environ | {"PYTHONPATH": path, "TF_CONFIG": json.dumps(tf_config or {}), PAUSE: pause}
     with (yaml.parent / "output.txt").open("ab") as output:
         return subprocess.Popen(
