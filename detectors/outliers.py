@@ -44,11 +44,16 @@ def decorrelation(standardised: np.ndarray, *, power: float) -> np.ndarray:
     in which few training vectors happen not to vary, others do.
     """
     n_train, n_dimensions = standardised.shape
-    variances, directions = np.linalg.eigh(standardised.T @ standardised / n_train)
-    mean = variances.mean() or 1.0
+    if n_train < n_dimensions:  # C has few directions that vary, and these are found sooner
+        _, singular, rows = np.linalg.svd(standardised, full_matrices=False)
+        variances, directions = singular**2 / n_train, rows.T
+    else:
+        variances, directions = np.linalg.eigh(standardised.T @ standardised / n_train)
+    mean = variances.sum() / n_dimensions or 1.0
     shrinkage = n_dimensions / (n_train + n_dimensions)
-    variances = (1 - shrinkage) * np.maximum(variances, 0) + shrinkage * mean
-    return (directions * variances ** (-power / 2)) @ directions.T
+    others = (shrinkage * mean) ** (-power / 2)  # in directions that do not vary
+    along = ((1 - shrinkage) * np.maximum(variances, 0) + shrinkage * mean) ** (-power / 2)
+    return others * np.eye(n_dimensions) + (directions * (along - others)) @ directions.T
 
 
 def distinct(vectors: np.ndarray) -> np.ndarray:

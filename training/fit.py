@@ -74,8 +74,6 @@ def fit_job(
     UserError : if the loss is no number, or no step has changed the network.
     """
     strategy, fit = job.run.strategy, job.system.fit
-    with strategy.scope():
-        reset_optimizer(trainee.optimizer, model)
     state = TrainingState(model, trainee, job)
     first_epoch = state.restore()
     job.skip(first_epoch)
@@ -85,7 +83,7 @@ def fit_job(
         if steps_taken is not None:
             steps_taken.assign(first_epoch * n_calls)
         batches = epoch_batches(n_train, seed=seed, batch_size=n_call, shuffle=fit.shuffle, first_epoch=first_epoch)
-        callbacks = [state, *schedule(fit)]  # made outside of the scope, in which a rate would be one of each replica
+        callbacks = [state, *schedule(fit)]  # outside of the scope, in which a rate would be one of each replica
         with strategy.scope(), distribution.lost_worker_is_user_error(strategy):
             trainee.fit(
                 distribution.whole_batches(strategy, batches),
@@ -146,7 +144,9 @@ class TrainingState(keras.callbacks.Callback):
             raise UserError(f"{self.path}: unreadable ({error}); delete it to train anew") from error
 
     def restore(self) -> int:
-        """Bring back the state of an unfinished training of the same record; the number of epochs that are done."""
+        """Bring back the state of an unfinished training of the same record, or the start; how many epochs are done."""
+        with self.job.run.strategy.scope():
+            reset_optimizer(self.trainee.optimizer, self.network)
         content = distribution.from_chief(self.job.run.strategy, self._content() if self.job.is_chief else None)
         if content is None:
             return 0
