@@ -94,7 +94,15 @@ SYSTEMS = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"]
 NEAREST = {"lof_per": "machine_id", "n_neighbors": 1, "n_nearest": 1}
 FIT = {"epochs": 2, "batch_size": 4, "validation_split": 0}
 WINDOWS = {"classes": "machine_id", "width": 0.35, "input_size": None, "score": "knn"}
-DENSE = {"networks": 2, "units": [16, 8], "embedding": 4, "min_steps": 1, "network_per": "all", "score": "knn"}
+DENSE = {
+    "networks": 2,
+    "units": [16, 8],
+    "embedding": 4,
+    "min_steps": 1,
+    "folds": 2,
+    "network_per": "all",
+    "score": "knn",
+}
 FAMILIES = {  # a small system of each model family
     "small": {"model": {"type": "dense_ae", "units": [16, 4, 16]}},
     "windows": merge(

@@ -70,7 +70,14 @@ def tiny_yaml(folder: Path, **changes) -> None:
     systems = {name: settings["systems"][name] for name in names}
     systems["neighbors"]["model"] |= {"n_neighbors": 1, "n_nearest": 1}
     for name in ("dense_l2_softmax", "dense_l2_softmax_type"):
-        systems[name]["model"] |= {"units": [8], "embedding": 4, "min_steps": 1, "n_neighbors": 1, "n_nearest": 1}
+        systems[name]["model"] |= {
+            "units": [8],
+            "embedding": 4,
+            "min_steps": 1,
+            "folds": 1,
+            "n_neighbors": 1,
+            "n_nearest": 1,
+        }
         systems[name]["fit"] |= {"epochs": 1, "batch_size": 4}
     systems |= {"tuned_ae": {"model": SMALL}, "baseline_ae": {"model": SMALL}}
     submissions = {

@@ -409,7 +409,7 @@ def test_a_missing_model_is_named_with_what_to_do(trained, tmp_path):
     (tmp_path / "model" / "dev" / "small" / "model_fan.keras").unlink()
     with pytest.raises(common.UserError, match=r"model_fan.keras: no finished model; .* 00_train.py -d --system small"):
         score.main(["-d", "--config", str(path)])
-    with pytest.raises(common.UserError, match=r"00_train.py -e --system small --training-data dev\+eval"):
+    with pytest.raises(common.UserError, match=r"00_train.py -e --training-data dev\+eval --system small"):
         score.main(["-e", "--training-data", "dev+eval", "--config", str(path)])
     assert not (tmp_path / "result").exists()
 

@@ -58,7 +58,10 @@ SYSTEMS = {
         "feature": {"frames": 40},  # longer than the clips, which are repeated
         **CLASSIFIER,
     },
-    "dense_l2_softmax": {"model": {"type": "dense_l2_softmax", **HEAD, **DENSE, "min_steps": 0}, **CLASSIFIER},
+    "dense_l2_softmax": {
+        "model": {"type": "dense_l2_softmax", **HEAD, **DENSE, "min_steps": 0, "folds": 1},
+        **CLASSIFIER,
+    },
 }
 SETTINGS = {
     "fit": {"epochs": 3, "batch_size": 47, "compile": COMPILE},
