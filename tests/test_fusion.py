@@ -49,9 +49,9 @@ DENSE = {
         "embedding": 4,
         "exchange": 0.5,
         "min_steps": 5,
-        "folds": 2,
+        "folds": 3,
     },
-    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean", "min_steps": 5, "folds": 2},
+    **{"score": "knn", "lof_per": "machine_id", "n_neighbors": 1, "metric": "euclidean", "min_steps": 5, "folds": 3},
 }
 COMPILE = {"loss": "categorical_crossentropy", "optimizer": "adamw", "learning_rate": 1.0e-3}
 SYSTEMS = {
