@@ -110,10 +110,12 @@ class Memory:
         scores, sharing = np.empty(len(self.vectors)), self.sharing(detector, self.machine_ids)
         for name in np.unique(sharing):
             of_group = np.flatnonzero(sharing == name)
-            folds = self.folds[of_group] if len(self.unheard) else folds_of(self.checksums[of_group])
+            # A detector takes two others; where folds leave fewer, the one network scores.
+            by_others = len(self.unheard) > 0 and np.bincount(self.folds[of_group]).max() <= len(of_group) - 2
+            folds = self.folds[of_group] if by_others else folds_of(self.checksums[of_group])
             for fold in np.unique(folds):
                 out, rest = of_group[folds == fold], of_group[folds != fold]
-                vectors = self.unheard[fold] if len(self.unheard) else self.vectors
+                vectors = self.unheard[fold] if by_others else self.vectors
                 if len(outliers.distinct(vectors[rest])) < 2:  # a network that tells nothing apart
                     vectors = self.vectors
                 n_neighbors = min(detector.n_neighbors, len(outliers.distinct(vectors[rest])) - 1)

@@ -99,7 +99,7 @@ DENSE = {
     "units": [16, 8],
     "embedding": 4,
     "min_steps": 1,
-    "folds": 2,
+    "folds": 3,
     "network_per": "all",
     "score": "knn",
 }

@@ -204,3 +204,11 @@ def test_training_clips_are_scored_once_in_a_run(memory, monkeypatch):
         memory.joint_own_scores(PER_ID, widths=[3, 5], combine="max")
         memory.joint_scores(PER_ID, memory.vectors[:2], ["id_00"] * 2, widths=[3, 5], combine="max")
     assert len(calls) == 2  # two parts
+
+
+def test_folds_that_leave_one_clip_give_way_to_leaving_one_out(memory):
+    few = memory.of_clips(np.arange(3))
+    one = detector(lof_per="machine_type", score="knn", n_neighbors=1)
+    folds = {"folds": np.array([0, 0, 1]), "unheard": np.zeros((2, *few.vectors.shape), np.float32)}
+    by_folds = dataclasses.replace(few, **folds)
+    assert np.array_equal(by_folds.own_scores(one), few.own_scores(one))
