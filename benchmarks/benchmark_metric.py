@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from training.optimizers import make_optimizer
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import keras
@@ -27,6 +25,7 @@ import config
 import metric_model
 from detectors import outliers
 from training import clip_trainer, embedding
+from training.optimizers import make_optimizer
 
 N_MELS, FRAMES, N_CLASSES = 64, 313, 6
 
