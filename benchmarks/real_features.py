@@ -23,14 +23,13 @@ from pathlib import Path
 import numpy as np
 from sides import ROOT
 
-from detectors.standardised import standardised_by_id
-
 sys.path.insert(0, str(ROOT))
 
 import config
 from common import UserError, fault_list
 from config import DenseL2Softmax, Neighbors, System
 from detectors.memory import Memory
+from detectors.standardised import standardised_by_id
 from evaluation import metrics
 from evaluation.tables import Table, as_text
 from training import workload
