@@ -296,7 +296,7 @@ def forget() -> None:
     for module in list(sys.modules.values()):
         if str(getattr(module, "__file__", "")).startswith(str(ROOT)):
             for value in vars(module).values():
-                if hasattr(value, "cache_clear"):
+                if hasattr(value, "cache_clear") and not isinstance(value, type):
                     value.cache_clear()
 
 
