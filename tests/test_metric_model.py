@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import types
+import urllib.error
 
 import keras
 import numpy as np
@@ -335,7 +336,10 @@ def test_weights_that_do_not_fit(tmp_path):
 
 def test_imagenet_weights_without_network(monkeypatch):
     def refuse(*_, **__):
-        raise Exception("URL fetch failure")  # noqa: TRY002 as Keras does
+        try:
+            raise urllib.error.URLError("refused")
+        except urllib.error.URLError:
+            raise Exception("URL fetch failure")  # noqa: B904, TRY002 as Keras does
 
     monkeypatch.setattr(sys.modules["keras.src.applications.mobilenet_v2"].file_utils, "get_file", refuse)
     with pytest.raises(common.UserError, match="model.weights: imagenet: URL fetch failure"):

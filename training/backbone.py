@@ -12,6 +12,7 @@ from training.metric_layers import FusedBatchNormalization
 
 # Of the moving statistics of training, which clip_trainer.settle_statistics replaces.
 BATCH_NORM_MOMENTUM = 0.9
+MISFITS = (OSError, ValueError, KeyError, TypeError, UserWarning)  # what Keras raises of a file that does not fit
 MIN_SIZE = 32  # [bands, frames] MobileNetV2 halves its input five times
 
 
@@ -61,7 +62,9 @@ def _original(model: L2Softmax, input_shape: tuple[int, int, int]) -> keras.Mode
             return keras.applications.MobileNetV2(
                 input_shape=input_shape, alpha=model.width, include_top=False, weights=model.weights, pooling="avg"
             )
-        except Exception as error:  # noqa: BLE001 Keras raises no narrower one where it cannot fetch a file
+        except Exception as error:  # noqa: BLE001 Keras raises no narrower one for a URLError; others go on
+            if not isinstance(error, MISFITS) and not isinstance(error.__context__, OSError):
+                raise
             raise UserError(
                 f"model.weights: {model.weights}: {error}\nExpected null, imagenet (for a model.width of 0.35, 0.5, "
                 "0.75, 1.0, 1.3 or 1.4), or a file of weights of a MobileNetV2 of Keras, no top, pooling avg, this wide"
