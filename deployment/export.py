@@ -165,7 +165,7 @@ class Export:
         filters = common.mel_filters(record["sample_rate"], feature.n_fft, feature.n_mels).toarray()
         return facts | {
             "sample_rate": record["sample_rate"],
-            "n_samples": record["n_samples"][part.machine_type],  # of the longest training clip
+            "n_samples": record["n_samples"][part.machine_type],  # the usual length of a training clip
             "channel": settings.channel,
             "feature": {
                 **dataclasses.asdict(feature),

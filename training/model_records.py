@@ -19,7 +19,7 @@ from storage import records
 from storage.records import file_fault, record_path
 
 # What a record holds, beside facts that a model family adds; one without ``files`` and ``n_samples`` (machine type ->
-# length of its longest clip) is of an earlier version.
+# its usual length) is of an earlier version.
 RECORD = {
     "system": str,
     "training_data": str,
