@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     clips = package.clips_of_truth(args.truth) if args.truth else package.clips_of_folder(config.eval_directory)
     built = submission.build(config, authors, report=args.report_pdf, clips=clips)
     package.check(built, clips, "No package written", "Mend the authors file or the results, then run again.")
+    submission.require_clips(config)
     output = args.output or Path(f"{authors.team}.zip")
     package.write_zip(output, built.files)
     logger.info("%s: written; %s", output, package.summary(built))

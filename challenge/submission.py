@@ -76,6 +76,14 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
     return Package(files, [], True)
 
 
+def require_clips(config: Config) -> None:
+    """Raise UserError where evaluation clips, where they are there, have been replaced since they were scored."""
+    for entry in config.submissions.values():
+        folder = config.result_folder(entry.training_data, entry.system)
+        found, _ = result_record.read_all(folder)
+        result_record.require_clips(folder, found, config)
+
+
 def model_facts(directory: Path, system: System) -> tuple[int, int]:
     """Number of parameters and sample rate [Hz] of a system, from the records in its model folder, or its members'.
 
@@ -161,7 +169,7 @@ def dev_results(config: Config, system: System, machine_types: Sequence[str]) ->
     """Development AUC and pAUC [%] of each machine type, from the scores; None where the system was not run on it."""
     folder = config.result_folder("dev", system.name)
     performance = {}
-    result_record.check(folder, config=config, system=system)
+    result_record.require_clips(folder, result_record.check(folder, config=config, system=system), config)
     if any(folder.glob("anomaly_score_*.csv")):
         scores = score_files.read_folder(folder, any_names=config.names == "any", unlabelled=True)
         performance = metrics.evaluate(scores, max_fpr=config.max_fpr, rated_only=True)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 import common
@@ -38,7 +39,12 @@ def clip_names(machine_id, n=N_CLIPS):
 
 
 def write_run(directory, *, clips):
-    """Results, records and a YAML as the other scripts leave them; the path of the YAML."""
+    """Clips, results, records and a YAML as the other scripts leave them; the path of the YAML."""
+    for (machine_type, _), names in clips.items():
+        folder = directory / "eval_data" / machine_type / "test"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).touch()
     for name, scores in {"ToyCar_id_01": (0, 1), "ToyCar_id_02": (2, 2), "fan_id_00": (1, 1)}.items():
         names = [f"{label}_{name[-5:]}_00000000.wav" for label in ("normal", "anomaly")]
         write_text(directory / f"result/dev/tuned_ae/anomaly_score_{name}.csv", score_files.scores_text(names, scores))
@@ -237,12 +243,15 @@ def test_the_same_results_give_the_same_bytes(tmp_path, run):
     assert Path(run[-1]).read_bytes() == first
 
 
-def test_without_truth_the_clips_are_those_of_the_dataset(tmp_path, run, clips):
-    for (machine_type, _), names in clips.items():
-        folder = tmp_path / "eval_data" / machine_type / "test"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (folder / name).touch()
+def test_clips_replaced_since_they_were_scored_are_told(tmp_path, run, clips):
+    for name in clips["fan", "id_01"] + clips["fan", "id_03"]:
+        soundfile.write(tmp_path / "eval_data/fan/test" / name, np.sin(np.arange(16_000)), 16_000)
+    with pytest.raises(common.UserError, match="of clips that have changed in .*/eval_data/fan/test: id_01_00000000"):
+        script.main(run)
+    assert not Path(run[-1]).exists()
+
+
+def test_without_truth_the_clips_are_those_of_the_dataset(tmp_path, run):
     run = run[:4] + run[6:]
     script.main(run)
     assert Path(run[-1]).exists()
@@ -538,12 +547,8 @@ def test_a_demo_package_without_its_truth_is_not_the_official_one(run):
     assert str(caught.value).splitlines()[-1].startswith("If the package is for other clips")
 
 
-def test_a_package_for_other_clips_says_how_to_check_it(tmp_path, run, clips, caplog):
+def test_a_package_for_other_clips_says_how_to_check_it(tmp_path, run, caplog):
     caplog.set_level("INFO")
-    for (machine_type, _), names in clips.items():
-        (tmp_path / "eval_data" / machine_type / "test").mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (tmp_path / "eval_data" / machine_type / "test" / name).touch()
     for options, truth in ((run, run[5]), (run[:4] + run[6:], str(tmp_path / "eval_data"))):
         script.main(options)
         command = caplog.messages[-1].partition("to check it: python 03_submit.py ")[2].split()
