@@ -33,7 +33,7 @@ SHORT_CLASSIFIER_FITS = {  # by type; the dataset is small, so that an epoch has
 }
 SMALL_MODELS = {  # by type
     "l2_softmax": {"input_size": 96, "n_neighbors": 4},
-    "dense_l2_softmax": {"networks": 1, "min_steps": 300},
+    "dense_l2_softmax": {"networks": 1, "min_steps": 300, "folds": 2},
     "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 32},
 }
 DEFAULT_IDS = {"dev": 2, "eval": 1}  # machine IDs per type; the official numbers are 3 or 4 and 3
