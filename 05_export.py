@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then export."""
     args = parse_arguments(argv)
     runtimes.require_packages(args.format)
-    from audio.clips import select_machine_types, test_clip_names  # what takes time to import comes after --help
+    from audio import clips as datasets  # what takes time to import comes after --help
     from config import load_config
     from training.dataset import checked_clips
     from training.families import family_of
@@ -67,18 +67,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = load_config(args.config)
     (system,) = settings.select([args.system])
     splits = args.training_data.split("+")
-    directory = settings.directory(splits[-1])
-    types = select_machine_types(directory, f"{splits[-1]}_directory", args.machine_type)
-    heard = {  # machine type -> the folder whose clips are scored again
-        name: "test" if test_clip_names(name, directory / name / "test", names=settings.names) else "train"
-        for name in types
-    }
-    if untested := [name for name in types if heard[name] == "train"]:
+    directory, year = settings.directory(splits[-1]), settings.challenge
+    types = datasets.select_machine_types(directory, f"{splits[-1]}_directory", args.machine_type, year)
+    tested = {name: datasets.test_clip_paths(directory, name, names=settings.names, year=year) for name in types}
+    if untested := [name for name in types if not tested[name]]:
         logger.info("no test clips of %s: training clips are scored again", ", ".join(untested))
     clips = {}
-    for kind in sorted({*heard.values()}):
-        folders = [(name, directory / name / kind) for name in types if heard[name] == kind]
-        clips |= checked_clips(settings, folders, [system], normal_only=kind == "train")
+    if len(untested) < len(types):
+        folders = [(n, path) for n in types if tested[n] for path in datasets.test_folders(directory, n, year)]
+        clips |= checked_clips(settings, folders, [system], normal_only=False)
+    if untested:
+        folders = [(name, directory / name / "train") for name in untested]
+        clips |= checked_clips(settings, folders, [system], normal_only=True)
     train_clips = None
     if args.int8:
         folders = [(name, settings.directory(split) / name / "train") for split in splits for name in types]

@@ -20,6 +20,7 @@ from common import UserError, fault_list
 from storage import blocks
 from storage.blocks import KEYS, FileName, FilePath, PathText, filled, is_plain_name, nearest, number, read_block, whole
 from storage.strict_yaml import read_yaml
+from years import year as years
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "adagrad", "adadelta", "lion")
 AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
@@ -33,6 +34,12 @@ def _known_system(name: str, info: ValidationInfo) -> str:
         words = f"{blocks.key_text(name)}: {nearest(name, info.context)}"
         raise PydanticCustomError("told", "{words}", {"words": words})
     return name
+
+
+def _known_year(year: int) -> int:
+    if year not in years.known_years():
+        raise PydanticCustomError("expected", f"one of {', '.join(map(str, years.known_years()))}")
+    return year
 
 
 SystemName = Annotated[str, AfterValidator(_known_system)]
@@ -287,10 +294,17 @@ class Config:
     submissions: Annotated[dict[whole(1, 4), Submission], Field(description="a number from 1 to 4 each")]
     names: Literal["official", "any"] = "official"  # of the clips
     channel: whole(0, description="0 is the first channel") | Literal["mean"] | None = None  # null: the clips have one
+    year: Annotated[whole(0), AfterValidator(_known_year)] = years.DEFAULT  # of the challenge, with official names
+    supplemental: StrictBool = False  # whether supplemental clips, of the machine alone, are trained on too
     descriptor: Descriptor | None = None  # only where a system needs it
     distribution: Literal["none", "mirrored", "multi_worker"] = "none"
     decision: Literal["gamma", "empirical"] = "gamma"  # how a threshold follows from training scores
     decision_quantile: number(gt=0, lt=1) = 0.9  # of normal clips
+
+    @property
+    def challenge(self) -> years.Year:
+        """The year's file."""
+        return years.read_year(self.year)
 
     def directory(self, split: str) -> Path:
         """Folder of the ``dev`` or ``eval`` dataset."""
@@ -347,6 +361,10 @@ def _config(block: Any, faults: blocks.Faults) -> Config | None:
     read = {name: _system(name, own[name], block, names, faults) for name in own}
     systems = _with_members({name: system for name, system in read.items() if system}, faults)
     config = read_block(Config, block | {"systems": systems}, faults, context=names)
+    if config and config.names == "any" and config.year != years.DEFAULT:
+        faults["year",] = f"{config.year}; has no effect with names: any; remove it"
+    elif config and config.names == "official" and config.channel is None:
+        config = dataclasses.replace(config, channel=config.challenge.channel)
     for where, words in list(faults.items()):
         if where[:1] == ("systems",) and faults.get(where[2:]) in (words, "missing"):  # of a general block, told there
             del faults[where]

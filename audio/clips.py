@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from audio import wav
+from audio import attributes, wav
 from audio.profile import KnownFiles, Profile, file_crc
 from common import UserError, fault_list, load_wav
+from years.year import DEFAULT, ClipName, Year, every_year, in_words, read_year, that_read
 
-CLIP_NAME = re.compile(r"(?:(normal|anomaly)_)?(id_\d\d)_[^/\\]+\.wav", re.IGNORECASE | re.ASCII)
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
 CLIP_OF_FOLDER = re.compile(rf"({'|'.join(FOLDER_LABELS)})/[^/]+\.wav", re.IGNORECASE | re.ASCII)
@@ -27,28 +27,29 @@ FOLDERS = {  # that count: docs/reference.md has the same table
     "<machine type>/test/normal": "with names: any: normal clips to be scored",
     **{f"<machine type>/test/{name}": "the same, anomalous" for name, label in FOLDER_LABELS.items() if label},
 }
+SUPPLEMENTAL = "supplemental"  # folder of clips of the machine without noise, or of the noise alone
 ANY_ID = "id_00"  # of all clips whose names say nothing
 MANY = 1000  # clips that one waits for
 
 logger = logging.getLogger(__name__)
 
 
-def parse_clip_name(name: str) -> tuple[str, int | None]:
-    """``normal_id_01_00000000.wav`` -> ``("id_01", 0)``; the label is 1 for an anomaly, None where the name has none.
+def parse_clip_name(name: str, year: Year | None = None) -> ClipName:
+    """``normal_id_01_00000000.wav`` -> machine ID ``id_01``, label 0; the label is 1 for an anomaly, None for none.
 
-    A clip that ``names: any`` has taken from a folder is called ``normal/<text>.wav``: ``("id_00", 0)``.
+    A clip that ``names: any`` has taken from a folder is called ``normal/<text>.wav``: ``id_00``, 0.
+
+    Parameters
+    ----------
+    year : of the challenge, whose names these are; None: the YAML's default
 
     Raises
     ------
     ValueError : if the name is not of the official form.
     """
     if match := CLIP_OF_FOLDER.fullmatch(name):
-        return ANY_ID, FOLDER_LABELS[match[1].lower()]
-    match = CLIP_NAME.fullmatch(name)
-    if not match:
-        raise ValueError("name is not of the form [normal_|anomaly_]id_<NN>_<text>.wav")
-    prefix, machine_id = match.groups()
-    return machine_id.lower(), LABELS[prefix.lower()] if prefix else None
+        return ClipName(ANY_ID, FOLDER_LABELS[match[1].lower()])
+    return (year or read_year(DEFAULT)).parse(name)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Clip:
     channel: int | str | None = None  # a number from 0, mean; None: the only one
     profile: Profile | None = None  # of the whole file
     folder: str = ""  # normal, anomaly or abnormal: the folder in place of the name says what the clip is
+    domain: str | None = None  # source or target; None: not told, or of a year without domains
+    attributes: str | None = None  # of the machine and its surroundings, as one text; None: not told
 
     @property
     def name(self) -> str:
@@ -84,22 +87,28 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def machine_types_in(directory: Path, key: str) -> list[str]:
+def machine_types_in(directory: Path, key: str, year: Year | None = None) -> list[str]:
     """Names of the machine-type folders in ``directory``, sorted; files and hidden folders are ignored.
+
+    Parameters
+    ----------
+    key : of the YAML, that names the directory
+    year : of the challenge; None: the YAML's default
 
     Raises
     ------
-    UserError : if there is no such directory, or no machine type in it. ``key`` is the YAML key that names it.
+    UserError : if there is no such directory, or no machine type in it.
     """
     if not directory.is_dir():
         raise UserError(
             f"{key}: no folder {directory} (looked for {directory.resolve()})\n"
             "Put the dataset there, or change the key in the YAML; `python make_demo_data.py` makes a synthetic one."
         )
+    inner = ("train", *(year or read_year(DEFAULT)).test_folders)
     names = sorted(
         entry.name
         for entry in directory.iterdir()
-        if not entry.name.startswith(".") and any((entry / folder).is_dir() for folder in ("train", "test"))
+        if not entry.name.startswith(".") and any((entry / folder).is_dir() for folder in inner)
     )
     unusable = [name for name in names if not is_utf8(name)]
     if unusable:
@@ -120,9 +129,11 @@ def folder_table() -> str:
     )
 
 
-def select_machine_types(directory: Path, key: str, wanted: Sequence[str] | None) -> list[str]:
+def select_machine_types(
+    directory: Path, key: str, wanted: Sequence[str] | None, year: Year | None = None
+) -> list[str]:
     """Machine types of ``directory``, or those of them that the user ``wanted``."""
-    found = machine_types_in(directory, key)
+    found = machine_types_in(directory, key, year)
     alike = {unicodedata.normalize("NFC", name): name for name in found}  # a Mac's file system may have the other form
     wanted = [alike.get(unicodedata.normalize("NFC", name), name) for name in wanted or ()]
     unknown = sorted(set(wanted) - set(found))
@@ -171,10 +182,16 @@ def clip_folders(machine_type: str, folder: Path, *, names: str, normal_only: bo
     ] or [ClipFolder(machine_type, folder, names)]
 
 
-def test_clip_names(machine_type: str, folder: Path, *, names: str) -> set[str]:
-    """Names of the clips of a machine type's test folder, as they stand in the score CSVs."""
-    sources = clip_folders(machine_type, folder, names=names, normal_only=False)
-    return {f"{s.shown}/{path.name}" if s.shown else path.name for s in sources for path in wav_paths(s.path)}
+def test_folders(directory: Path, machine_type: str, year: Year | None = None) -> list[Path]:
+    """Folders of the test clips of a machine type in a dataset's ``directory``."""
+    return [directory / machine_type / name for name in (year or read_year(DEFAULT)).test_folders]
+
+
+def test_clip_paths(directory: Path, machine_type: str, *, names: str, year: Year | None = None) -> dict[str, Path]:
+    """Paths of the test clips of a machine type, by their names in the score CSVs."""
+    folders = test_folders(directory, machine_type, year)
+    sources = [s for folder in folders for s in clip_folders(machine_type, folder, names=names, normal_only=False)]
+    return {f"{s.shown}/{path.name}" if s.shown else path.name: path for s in sources for path in wav_paths(s.path)}
 
 
 def not_taken(folder: Path, taken: Sequence[Path]) -> str:
@@ -191,6 +208,7 @@ def check_clips(
     min_samples: int,
     normal_only: bool,
     names: str = "official",
+    year: Year | None = None,
     channel: int | str | None = None,
     cache_directory: Path | None = None,
 ) -> list[Clip]:
@@ -202,20 +220,23 @@ def check_clips(
     min_samples : int [samples], the shortest clip that gives a feature
     normal_only : True for training clips
     names, channel : the keys of the YAML
+    year : of the challenge; None: the YAML's default
     cache_directory : where the checksums of the files are kept; None: each call reads every file whole
 
     Raises
     ------
     UserError : naming every folder without clips, or every clip that cannot be used, in one message.
     """
-    jobs = _clip_jobs(folders, names=names, normal_only=normal_only, channel=channel, directory=cache_directory)
+    year = year or read_year(DEFAULT)
+    options = {"names": names, "year": year, "normal_only": normal_only}
+    jobs = _clip_jobs(folders, **options, channel=channel, directory=cache_directory)
     n_unknown = sum(path.name not in known.known for _, path, known in jobs)
     if cache_directory and n_unknown > MANY:
         logger.info("%d clips are new: they are read once to know them again", n_unknown)
 
     def check(job: tuple[ClipFolder, Path, KnownFiles]) -> Clip | str:
         try:
-            return _check_clip(*job, min_samples=min_samples, normal_only=normal_only, channel=channel)
+            return _check_clip(*job, year, min_samples=min_samples, normal_only=normal_only, channel=channel)
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
             return f"{job[1]}: {error}"
 
@@ -230,13 +251,14 @@ def check_clips(
         raise fault_list(
             f"{len(faults)} of {len(jobs)} clips cannot be used", faults, "Replace or remove them, then run again."
         )
-    return clips
+    return attributes.filled(clips, year) if year.domains else clips
 
 
 def _clip_jobs(
     folders: Sequence[tuple[str, Path]],
     *,
     names: str,
+    year: Year,
     normal_only: bool,
     channel: int | str | None,
     directory: Path | None,
@@ -250,7 +272,7 @@ def _clip_jobs(
     empty, jobs = [], []
     for machine_type, folder in folders:
         sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
-        found = {source: wav_paths(source.path) for source in sources}
+        found = {source: _wanted(wav_paths(source.path), year) for source in sources}
         if not any(found.values()):
             empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names, normal_only)}")
         for source, paths in found.items():
@@ -272,6 +294,13 @@ def _clip_jobs(
     return jobs
 
 
+def _wanted(paths: list[Path], year: Year) -> list[Path]:
+    """Those of a folder's clips that are used: of the supplemental ones, the machine's without noise."""
+    if not paths or paths[0].parent.name != SUPPLEMENTAL:
+        return paths
+    return [path for path in paths if year.is_supplemental(path.name)]
+
+
 def _with_clips(folder: Path) -> set[str]:
     """Names of the folders in a folder that hold wav files."""
     return {entry.name for entry in folder.iterdir() if wav_paths(entry)}
@@ -281,7 +310,7 @@ def _instead(folder: Path, names: str, normal_only: bool) -> str:
     """What a folder without wav files holds, and what to do about it."""
     others = not_taken(folder, [])
     if not others:
-        return ""
+        return _folders_of_other_years(folder)
     within = sorted(_with_clips(folder))
     if within and normal_only:
         return f" but {others}; put the normal clips into train itself: mv {folder / within[0]}/*.wav {folder}"
@@ -295,10 +324,20 @@ def _instead(folder: Path, names: str, normal_only: bool) -> str:
     return f" but {others}{convert}"
 
 
+def _folders_of_other_years(folder: Path) -> str:
+    """What to set where the clips lie in folders that another year has."""
+    for year in every_year() if not folder.is_dir() else ():
+        there = [name for name in year.test_folders if name != folder.name and (folder.parent / name).is_dir()]
+        if there:
+            return f"; there is {', '.join(there)}, the folders of year: {year.year}, to be set in the YAML"
+    return ""
+
+
 def _check_clip(
     source: ClipFolder,
     path: Path,
     known: KnownFiles,
+    year: Year,
     *,
     min_samples: int,
     normal_only: bool,
@@ -309,18 +348,27 @@ def _check_clip(
         raise ValueError("name is not UTF-8; rename the file, such as with: convmv -f latin1 -t utf8 --notest FILE")
     if re.search(r"[\x00-\x1f]", path.name):
         raise ValueError("name has a control character, which no CSV gives back; rename the file")
-    machine_id, label = ANY_ID, source.label
+    said = ClipName(ANY_ID, source.label)
     if source.names == "official":
-        try:
-            machine_id, label = parse_clip_name(path.name)
-        except ValueError as error:
-            raise ValueError(f"{error}; with names: any in the YAML it may be any") from None
-        if normal_only and label == 1:
+        said = _said_by(path, source.machine_type, year)
+        if normal_only and said.label == 1:
             raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
     clip = check_sound(
-        path, source.machine_type, machine_id, label, min_samples=min_samples, channel=channel, known=known
+        path, source.machine_type, said.machine_id, said.label, min_samples=min_samples, channel=channel, known=known
     )
-    return dataclasses.replace(clip, folder=source.shown)
+    return dataclasses.replace(clip, folder=source.shown, domain=said.domain, attributes=said.attributes)
+
+
+def _said_by(path: Path, machine_type: str, year: Year) -> ClipName:
+    """What the official name of a clip of a machine type says."""
+    if path.parent.name == SUPPLEMENTAL:
+        return year.parse_supplemental(path.name)
+    try:
+        return parse_clip_name(path.name, year)
+    except ValueError as error:
+        others = that_read(path.name, machine_type) or that_read(path.name)
+        of_year = f"; it is one of {in_words(others)}, and the YAML has year: {year.year}" if others else ""
+        raise ValueError(f"{error}{of_year}; with names: any in the YAML it may be any") from None
 
 
 def check_sound(
@@ -378,7 +426,11 @@ def by_machine_type(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
 
 def fingerprint(clips: Sequence[Clip]) -> str:
     """SHA-256 of a clip list: machine types, names, and checksums of the files, whatever the order and the folder."""
-    lines = sorted(f"{clip.machine_type}/{clip.name} {clip.size} {clip.crc} {clip.channel}" for clip in clips)
+    lines = sorted(
+        f"{clip.machine_type}/{clip.name} {clip.size} {clip.crc} {clip.channel}"
+        + (f" {clip.attributes}" if clip.attributes else "")  # which may stand in a file beside the clips
+        for clip in clips
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -21,6 +21,7 @@ from storage.files import expanded, write_text
 from training.families import family_of
 from training.model_records import read_record
 from training.workload import network_name
+from years.year import Year
 
 STANDARD_INPUT = "-"
 AS_LONG = 1.1  # of the training clips' length: what is not longer is heard as one, as by 01_test.py
@@ -179,14 +180,14 @@ def windows(clip: Clip, n_samples: int) -> list[Clip]:
 
 
 def with_machine_ids(
-    clips: Sequence[Clip], trained_ids: Sequence[str], wanted: str | None, names: dict[Path, str], *, official: bool
+    clips: Sequence[Clip], trained_ids: Sequence[str], wanted: str | None, names: dict[Path, str], *, year: Year | None
 ) -> list[Clip]:
     """The clips with the machine ID ``wanted``, else that of their official names, else the only trained one.
 
     Parameters
     ----------
     names : file -> what the recording is called in messages
-    official : False where names say nothing of the machine
+    year : of the challenge, whose names the clips may have; None: names say nothing of the machine
 
     Raises
     ------
@@ -198,9 +199,9 @@ def with_machine_ids(
     found, faults = [], {}
     for clip in clips:
         machine_id = wanted or (trained_ids[0] if len(trained_ids) == 1 else None)
-        if official and not wanted:
+        if year and not wanted:
             with contextlib.suppress(ValueError):  # a name of another kind
-                machine_id = parse_clip_name(clip.path.name)[0]
+                machine_id = parse_clip_name(clip.path.name, year).machine_id
         if machine_id not in trained_ids:
             faults[names[clip.path]] = f"{machine_id}, of which there are no training clips" if machine_id else "no ID"
         found.append(dataclasses.replace(clip, machine_id=machine_id or ""))
@@ -226,7 +227,8 @@ def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, na
     module, machine_type = family_of(system), clips[0].machine_type
     trained = module.training_scores(run, system, machine_type)
     trained_ids = np.unique(trained.machine_ids).tolist()
-    clips = with_machine_ids(clips, trained_ids, machine_id, names, official=run.config.names == "official")
+    year = run.config.challenge if run.config.names == "official" else None
+    clips = with_machine_ids(clips, trained_ids, machine_id, names, year=year)
     module.require(run, system, {machine_type: clips})
     scores = module.anomaly_scores(run, system, machine_type, clips)
     thresholds = decision.of_training(trained, run.config, {clip.machine_id for clip in clips})

@@ -17,6 +17,7 @@ from common import UserError, __version__
 from config import Config, System
 from storage import records
 from storage.records import file_fault, record_path
+from years.year import DEFAULT
 
 # What a record holds, beside facts that a model family adds; one without ``files`` and ``n_samples`` (machine type ->
 # its usual length) is of an earlier version.
@@ -46,6 +47,8 @@ def configuration(system: System, config: Config) -> dict:
     if system.members:
         return settings | {"members": {member.name: configuration(member, config) for member in system.members}}
     settings |= {"feature": dataclasses.asdict(system.feature), "channel": config.channel}
+    if config.year != DEFAULT:
+        settings["year"] = config.year  # whose machine types may have another's names
     if "descriptor" in system.model.BLOCKS:
         settings["descriptor"] = dataclasses.asdict(system.descriptor)
         del settings["feature"]["frames"]  # a descriptor is of the whole clip

@@ -1,0 +1,59 @@
+"""Whether the clips are those of the YAML's year of the challenge: its machine types, sections, domains."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from audio.clips import Clip
+from common import fault_list
+from config import Config
+from years.year import every_year, in_words
+
+logger = logging.getLogger(__name__)
+
+
+def check(settings: Config, splits: Sequence[str], clips: Mapping[str, Sequence[Clip]], *, tested: bool) -> None:
+    """Raise UserError for machine types and sections of another year; warn of sections and domains without clips.
+
+    Machine types that no year knows are one's own, and may have any sections.
+
+    Parameters
+    ----------
+    splits : the datasets that the clips are of, ``dev``, ``eval``
+    clips : machine type -> its clips
+    tested : whether they are test clips
+    """
+    year = settings.challenge
+    if settings.names == "any" or not year.domains:
+        return
+    faults = []
+    for machine_type, own in clips.items():
+        units = {(machine_type, year.unit_of(clip.machine_id, clip.domain or year.domains[0])) for clip in own}
+        if all(year.knows(units, split) for split in splits):
+            for line in _lacking(settings, splits, machine_type, own, tested=tested):
+                logger.warning("%s: %s", machine_type, line)
+            continue
+        others = [other.year for other in every_year() if all(other.knows(units, split) for split in splits)]
+        if others or any(year.units(split, machine_type) for split in splits):
+            there = ", ".join(sorted({clip.machine_id for clip in own}))
+            where = f"; they are of {in_words(others)}" if others else ""
+            faults.append(f"{machine_type}: {there} are no {' and '.join(splits)} clips of {year.year}{where}")
+    if faults:
+        advice = f"The YAML has year: {year.year}; set the year of the clips, or name the folders of that year."
+        raise fault_list("Clips of another year", faults, advice)
+
+
+def _lacking(
+    settings: Config, splits: Sequence[str], machine_type: str, clips: Sequence[Clip], *, tested: bool
+) -> Iterator[str]:
+    """Sections without clips, and domains without clips in a section."""
+    year = settings.challenge
+    known = {(clip.machine_id, clip.domain) for clip in clips}
+    ids = {machine_id for machine_id, _ in known}
+    told = any(domain for _, domain in known)
+    kind = "test" if tested else "training"
+    every = {year.id_of(unit) for split in splits for unit in year.units(split, machine_type)}
+    if missing := sorted(every - ids):
+        yield f"no {kind} clips of {', '.join(missing)}, which the year {year.year} has"
+    for domain in year.domains if told else ():
+        if without := sorted(machine_id for machine_id in ids if (machine_id, domain) not in known):
+            yield f"no {kind} clips of the domain {domain} in {', '.join(without)}"

@@ -1,0 +1,1 @@
+"""The years of the challenge, as data: a YAML file each."""
