@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.machine_type:
         for system in systems:
             folder = settings.result_folder(args.training_data, system.name)
-            result_record.require_only(folder, list(clips), settings.directory(args.split))
+            result_record.require_only(folder, list(clips), settings.directory(args.split), settings.challenge)
 
     from training.run import Run, enough_memory, progress_bar  # TensorFlow: after all that can be wrong was checked
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import common
 from storage.files import expanded
+from years.year import known_years
 
 DEFAULT_CONFIG = Path("baseline.yaml")
 OFFICIAL_RESULT_FILE, OFFICIAL_MAX_FPR = "result.csv", 0.1  # where there is no YAML
@@ -40,8 +41,15 @@ def parse_arguments(argv):
         "--truth",
         type=Path,
         metavar="PATH",
-        help="the labels: the official eval_data_list.csv, or a dataset folder (dev_data) with labelled clip names; "
+        help="the labels: the official eval_data_list.csv, or the folder of an official evaluator with "
+        "ground_truth_data in it, or a dataset folder (dev_data) with labelled clip names; "
         "default: the names in the score files, which cannot tell that a clip is missing",
+    )
+    parser.add_argument(
+        "--year",
+        type=int,
+        metavar="YEAR",
+        help="of the challenge, that the score files are of; default: what made them, or the files' names, say it",
     )
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="result.csv goes to this file; with several DIR, into this folder"
@@ -55,6 +63,8 @@ def parse_arguments(argv):
         "--max-fpr", type=float, metavar="RATE", help="of the pAUC; default: the YAML's, or the challenge's 0.1"
     )
     args = parser.parse_args(argv)
+    if args.year is not None and args.year not in known_years():
+        parser.error(f"--year {args.year}: there is {', '.join(map(str, known_years()))}")
     if args.max_fpr is not None and not 0 < args.max_fpr <= 1:
         parser.error(f"--max-fpr {args.max_fpr}: expected a rate above 0 and at most 1")
     found = {text: [path for path in expanded(text) if path.is_dir()] for text in args.folders}
@@ -69,12 +79,12 @@ def main(argv=None):
     args = parse_arguments(argv)
     from config import load_config
     from evaluation import comparison, folders, ranking, tables
-    from evaluation.truth import read_truth
 
     config = load_config(args.config) if args.config else None
     max_fpr = args.max_fpr or (config.max_fpr if config else OFFICIAL_MAX_FPR)
-    truth = read_truth(args.truth) if args.truth else None
-    results, reference = folders.read_results(args.folders, args.against, truth, max_fpr=max_fpr, config=config)
+    results, reference = folders.read_results(
+        args.folders, args.against, args.truth, max_fpr=max_fpr, config=config, wanted_year=args.year
+    )
     ranked = ranking.rank_results(results) if args.rank else []
     comparisons = comparison.compare_all(results, reference, max_fpr=max_fpr)
     file_name = config.result_file if config else OFFICIAL_RESULT_FILE

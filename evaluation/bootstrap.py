@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from evaluation.rules import IDS, Rule
+
 CONFIDENCE = 0.95
 DECIMALS = 12  # of an average or a difference; further ones are rounding errors
 ROWS_AT_ONCE = 100  # of bootstrap samples; bounds the memory to some MB
@@ -44,7 +46,7 @@ def resampled_areas(
     return auc, (1 + (partial - chance) / (max_fpr - chance)) / 2
 
 
-def bootstrap_differences(
+def bootstrap_figures(
     labels: np.ndarray,
     scores_a: np.ndarray,
     scores_b: np.ndarray,
@@ -52,28 +54,47 @@ def bootstrap_differences(
     max_fpr: float,
     replicates: int,
     rng: np.random.Generator,
+    rule: Rule = IDS,
+    domains: np.ndarray | None = None,
 ) -> np.ndarray:
-    """AUC and pAUC of a minus those of b on bootstrap samples of the clips, shape (replicates, 2).
+    """Figures of a and of b on bootstrap samples of the clips, shape (2, replicates, n_columns).
 
-    Normal and anomalous clips are drawn apart, so that every sample has as many of each (stratified), and both systems
-    are judged on the same samples (paired).
+    Normal and anomalous clips are drawn apart, and those of each domain, so that every sample has as many of each
+    (stratified), and both systems are judged on the same samples (paired).
     """
-    differences = []
+    kinds = labels if domains is None else np.where(labels < 0, -1, labels + 2 * (domains + 1))
+    found = []
     for start in range(0, replicates, ROWS_AT_ONCE):
         n_samples = min(ROWS_AT_ONCE, replicates - start)
         counts = np.zeros((n_samples, len(labels)), np.int32)  # 0 of clips whose label is not known
-        for label in (0, 1):
-            clips = np.flatnonzero(labels == label)
+        for kind in np.unique(kinds[labels >= 0]):
+            clips = np.flatnonzero(kinds == kind)
             drawn = rng.integers(len(clips), size=(n_samples, len(clips)))
             drawn += len(clips) * np.arange(n_samples)[:, None]
             counts[:, clips] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        areas_a = resampled_areas(labels, scores_a, counts, max_fpr=max_fpr)
-        areas_b = resampled_areas(labels, scores_b, counts, max_fpr=max_fpr)
-        differences.append(np.subtract(areas_a, areas_b).T)
-    return np.concatenate(differences)
+        sides = [_figures(rule, labels, scores, domains, counts, max_fpr) for scores in (scores_a, scores_b)]
+        found.append(np.stack(sides).transpose(0, 2, 1))
+    return np.concatenate(found, axis=1)
+
+
+def _figures(
+    rule: Rule, labels: np.ndarray, scores: np.ndarray, domains: np.ndarray | None, counts: np.ndarray, max_fpr: float
+) -> list[np.ndarray]:
+    """Each of the rule's figures of bootstrap samples, shape (n_columns, n_samples)."""
+    areas, found = {}, []
+    for column in rule.columns:
+        chosen = column.clips(labels, domains)
+        if len(np.unique(labels[chosen & (labels >= 0)])) < 2:
+            found.append(np.full(len(counts), np.nan))
+            continue
+        if column.domain not in areas:
+            of_domain = labels[chosen], scores[chosen], counts[:, chosen]
+            areas[column.domain] = resampled_areas(*of_domain, max_fpr=max_fpr)
+        found.append(areas[column.domain][column.partial])
+    return found
 
 
 def interval(differences: np.ndarray) -> np.ndarray:
-    """Percentile interval of bootstrap differences, (replicates, 2) -> (2, 2); an end that is 0 is so to the bit."""
+    """Percentile interval of bootstrap differences, (replicates, n) -> (2, n); an end that is 0 is so to the bit."""
     tail = (1 - CONFIDENCE) / 2
     return np.round(np.quantile(differences, [tail, 1 - tail], axis=0), DECIMALS) + 0.0

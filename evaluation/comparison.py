@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 import common
-from evaluation.bootstrap import bootstrap_differences, interval
+from evaluation.bootstrap import bootstrap_figures, interval
 from evaluation.folders import Result, require_same_clips
-from evaluation.metrics import Key, LabelledScores, averages
+from evaluation.metrics import Key, LabelledScores
 
+OFFICIAL_SCORE = "official score"  # name of the line that has it alone
 REPLICATES = 2000  # bootstrap samples per machine ID
 SEED = 0
 
@@ -19,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class Difference(NamedTuple):
-    """AUC and pAUC of a machine ID, or averages, in two results."""
+    """Figures of a machine ID, such as AUC and pAUC, or averages, in two results."""
 
     name: str  # machine type and ID or "Average"; or mean
-    a: tuple[float, float]  # AUC, pAUC
-    b: tuple[float, float]
-    interval: np.ndarray  # of a - b, shape (2, 2): lower and upper end; AUC and pAUC
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    interval: np.ndarray  # of a - b, shape (2, n_columns): lower and upper end
 
 
 class ScoreDifference(NamedTuple):
@@ -44,6 +45,7 @@ class Comparison(NamedTuple):
     b: str
     differences: list[Difference]
     score_differences: list[ScoreDifference]
+    columns: Sequence[str] = ("AUC", "pAUC")
 
 
 def compare_all(results: Sequence[Result], reference: Result | None, *, max_fpr: float) -> list[Comparison]:
@@ -58,21 +60,26 @@ def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATE
     ------
     UserError : if the two do not cover the same clips.
     """
-    samples: dict[str, dict[str, np.ndarray]] = {}  # machine type -> machine ID -> differences of bootstrap samples
+    samples: dict[str, dict[str, np.ndarray]] = {}  # machine type, ID -> of bootstrap samples
     score_differences = []
     for machine_type, machine_id in common_ids(a, b):
         name = f"{machine_type} {machine_id}"
-        clips, labels, scores_a, scores_b = _paired(*(r.scores[machine_type, machine_id] for r in (a, b)))
+        clips, labels, domains, scores_a, scores_b = _paired(*(r.scores[machine_type, machine_id] for r in (a, b)))
         # Seeded by the ID's name, so that IDs are independent and one ID's interval does not hang on the others.
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        samples.setdefault(machine_type, {})[machine_id] = bootstrap_differences(
-            labels, scores_a, scores_b, max_fpr=max_fpr, replicates=replicates, rng=rng
+        samples.setdefault(machine_type, {})[machine_id] = bootstrap_figures(
+            *(labels, scores_a, scores_b),
+            max_fpr=max_fpr,
+            replicates=replicates,
+            rng=rng,
+            rule=a.rule,
+            domains=domains,
         )
         with np.errstate(over="ignore"):
             worst = int(np.argmax(np.abs(scores_a - scores_b)))
         pair = float(scores_a[worst]), float(scores_b[worst])
         score_differences.append(ScoreDifference(name, rank_correlation(scores_a, scores_b), clips[worst], *pair))
-    return Comparison(a.name, b.name, _differences(a, b, samples), score_differences)
+    return Comparison(a.name, b.name, _differences(a, b, samples), score_differences, a.rule.names)
 
 
 def common_ids(a: Result, b: Result) -> list[Key]:
@@ -98,27 +105,44 @@ def common_ids(a: Result, b: Result) -> list[Key]:
     return both
 
 
-def _paired(a: LabelledScores, b: LabelledScores) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Names, labels, scores in a, scores in b of the same clips, sorted by name: the files' order does not matter."""
-    orders = [np.array(sorted(range(len(side.names)), key=side.names.__getitem__)) for side in (a, b)]
-    return sorted(a.names), a.labels[orders[0]], a.scores[orders[0]], b.scores[orders[1]]
+def _paired(
+    a: LabelledScores, b: LabelledScores
+) -> tuple[list[str], np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
+    """Names, labels, domains, scores in a, in b of the same clips, by name: the files' order does not matter."""
+    first, second = (np.array(sorted(range(len(side.names)), key=side.names.__getitem__)) for side in (a, b))
+    domains = None if a.domains is None else a.domains[first]
+    return sorted(a.names), a.labels[first], domains, a.scores[first], b.scores[second]
 
 
 def _differences(a: Result, b: Result, ids: dict[str, dict[str, np.ndarray]]) -> list[Difference]:
-    """A line per machine ID, one for the average of each type, and one for the mean of the types."""
-    differences = []
-    of_types = []
+    """A line per machine ID, one for the average of each type, and one for all together.
+
+    Parameters
+    ----------
+    ids : machine type -> machine ID -> figures of bootstrap samples, shape (2, replicates, n_columns)
+    """
+    rule, differences = a.rule, []
+    pairs = [
+        {name: {key: r.performance[name][key] for key in of_type} for name, of_type in ids.items()} for r in (a, b)
+    ]
     for machine_type, samples in ids.items():
-        pairs = [{key: r.performance[machine_type][key] for key in samples} for r in (a, b)]
+        own = [pair[machine_type] for pair in pairs]
         differences += [
-            Difference(f"{machine_type} {machine_id}", *(p[machine_id] for p in pairs), interval(of_id))
+            Difference(f"{machine_type} {machine_id}", *(p[machine_id] for p in own), interval(np.subtract(*of_id)))
             for machine_id, of_id in samples.items()
         ]
-        of_types.append((*map(averages, pairs), np.mean(list(samples.values()), axis=0)))
-        differences.append(Difference(f"{machine_type} Average", *of_types[-1][:2], interval(of_types[-1][2])))
+        of_type = rule.mean(list(samples.values()))
+        ends = interval(np.subtract(*of_type))
+        differences.append(Difference(f"{machine_type} {rule.mean_name}", *map(rule.average, own), ends))
     if len(ids) > 1:
-        mean_a, mean_b, of_mean = (np.mean(values, axis=0) for values in zip(*of_types, strict=True))
-        differences.append(Difference("mean", tuple(mean_a), tuple(mean_b), interval(of_mean)))
+        ends = interval(np.subtract(*rule.overall_of(ids)))
+        differences.append(Difference("mean", *map(rule.overall, pairs), ends))
+    if rule.harmonic:
+        together = rule.mean(
+            [figures for of_type in ids.values() for of_id in of_type.values() for figures in np.moveaxis(of_id, -1, 0)]
+        )
+        scores = [(rule.official_score(pair),) for pair in pairs]
+        differences.append(Difference(OFFICIAL_SCORE, *scores, interval(np.subtract(*together)[:, None])))
     return differences
 
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.folders import Result
-from evaluation.metrics import Performance, averages
+from evaluation.metrics import Performance
 from evaluation.published import Published
+from evaluation.rules import IDS, Rule
 from evaluation.tables import machine_types
 from storage.files import write_whole
 
@@ -18,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 # Figures 1 and 2 of Wei & Liu (2020) are of the first group, 3 and 4 of the second.
 REPORT_GROUPS = (("baseline_ae", "tuned_ae"), ("baseline_ae", "tuned_ae", "l2_softmax"))
-METRICS = ("AUC", "pAUC")
 # Okabe and Ito's colours, told apart by colour-blind readers too; line styles and hatches tell apart what repeats one.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 LINE_STYLES = ("-", "--", ":", "-.")
@@ -50,12 +50,13 @@ def write_figures(
     """Draw and write all figures of the results; their files in the order of a report."""
     logger.info("drawing the figures into %s", folder)
     performances = {result.name: result.performance for result in results}
-    drawn = []
+    rule, drawn = results[0].rule, []
     for group in bar_groups([name for name, performance in performances.items() if performance]):
-        for metric, name in enumerate(METRICS):
-            figure = bar_figure(performances, group, metric, published=published)
-            caption, stem = f"{name} per machine type, averaged over machine IDs", f"{name}_all_systems"
-            if group in REPORT_GROUPS:
+        for metric, name in enumerate(rule.names):
+            figure = bar_figure(performances, group, metric, published=published, rule=rule)
+            mean = "harmonic mean of the sections" if rule.harmonic else "averaged over machine IDs"
+            caption, stem = f"{name} per machine type, {mean}", f"{name.replace(' ', '_')}_all_systems"
+            if group in REPORT_GROUPS and rule is IDS:
                 caption += f" (as Figure {1 + 2 * REPORT_GROUPS.index(group) + metric} of Wei and Liu, 2020)"
                 stem = f"{name}_{'_'.join(group)}"
             drawn.append((figure, stem, caption, "bars", ", ".join(group)))
@@ -130,8 +131,15 @@ def legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
     figure.legend([handles[label] for label in labels], labels, **options)
 
 
-def bar_figure(performances: dict[str, Performance], group: Sequence[str], metric: int, *, published: Published | None):
-    """Bars per machine type, one per system of ``group``; ``metric`` 0 is AUC, 1 is pAUC.
+def bar_figure(
+    performances: dict[str, Performance],
+    group: Sequence[str],
+    metric: int,
+    *,
+    published: Published | None,
+    rule: Rule = IDS,
+):
+    """Bars per machine type, one per system of ``group``; ``metric`` is the number of the rule's column.
 
     A system has the colour of its place in ``performances``, the same in all figures.
     """
@@ -141,11 +149,12 @@ def bar_figure(performances: dict[str, Performance], group: Sequence[str], metri
     names = list(dict.fromkeys(name for system in group for name in performances[system]))
     series = []  # (label, colour, hatch, machine type -> height)
     if published:
-        heights = {name: published.machine_types[name][metric] / 100 for name in names}
+        known = published.machine_types
+        heights = {name: known[name][metric] / 100 for name in names if name in known}
         series.append((f"{published.name}, published", "0.75", "", heights))
     for system in group:
         colour, repeat = _style(list(performances).index(system))
-        heights = {name: averages(ids)[metric] for name, ids in performances[system].items()}
+        heights = {name: rule.average(ids)[metric] for name, ids in performances[system].items()}
         series.append((system, colour, HATCHES[repeat], heights))
 
     figure = Figure(figsize=(max(8.5, 1.4 + 0.2 * len(names) * len(series)), 4.0), layout="constrained")
@@ -160,7 +169,7 @@ def bar_figure(performances: dict[str, Performance], group: Sequence[str], metri
         texts = [f"{100 * height:.1f}" for height in heights.values()]
         halo = [withStroke(linewidth=2.5, foreground="white")]  # the line of chance does not cross out the digits
         axes.bar_label(bars, texts, padding=2, fontsize=8, rotation=90 if upright else 0, path_effects=halo)
-    axes.set(ylabel=f"{METRICS[metric]} [%]", ylim=(0, 1.14 if upright else 1.06), yticks=np.arange(0, 1.01, 0.1))
+    axes.set(ylabel=f"{rule.names[metric]} [%]", ylim=(0, 1.14 if upright else 1.06), yticks=np.arange(0, 1.01, 0.1))
     _in_percent(axes.yaxis)
     axes.set_xticks(range(len(names)), [drawable(name) for name in names])
     axes.set_xlim(-0.6, len(names) - 0.4)

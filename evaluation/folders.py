@@ -1,8 +1,9 @@
 """Result folders, evaluated side by side: found, named, read, their result.csv written."""
 
 import functools
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import common
@@ -10,6 +11,9 @@ from config import Config
 from evaluation import result_record, score_files
 from evaluation.metrics import Decisions, Key, LabelledScores, Performance, evaluate, judge
 from evaluation.result_record import Record
+from evaluation.rules import RULES, Rule
+from evaluation.truth import read_truth
+from years.year import DEFAULT, Year, every_year, in_words, read_year
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,27 @@ class Result:
     scores: Mapping[Key, LabelledScores]
     performance: Performance
     records: Sequence[Record] = ()  # of what made the scores; none in a folder that 01_test.py did not write
+    year: Year = field(default_factory=functools.partial(read_year, DEFAULT))
+
+    @property
+    def rule(self) -> Rule:
+        """How the year judges."""
+        return RULES[self.year.rule]
 
     @functools.cached_property
     def decisions(self) -> dict[str, dict[str, Decisions]]:
         """Machine type -> machine ID -> how good the decisions on its clips are, where there are any."""
-        return judge(self.scores)
+        return judge(self.scores, self.year.domains if self.rule.apart else ())
+
+    @property
+    def undefined(self) -> dict[Key, list[str]]:
+        """Figures that the clips of a unit do not give, though they give others."""
+        lacking = {
+            (machine_type, unit): [n for n, figure in zip(self.rule.names, figures, strict=True) if math.isnan(figure)]
+            for machine_type, units in self.performance.items()
+            for unit, figures in units.items()
+        }
+        return {key: names for key, names in lacking.items() if names}
 
     @property
     def unrated(self) -> list[Key]:
@@ -59,13 +79,56 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
+def year_of(folders: Sequence[Path], wanted: int | None, config: Config | None) -> Year:
+    """Year of the challenge that score files are of.
+
+    Parameters
+    ----------
+    wanted : by the user; None: the one that made them, by their records; that of ``config`` if their names are of its
+        form; or the first whose machine types and sections they name
+
+    Raises
+    ------
+    UserError : if they are of several.
+    """
+    if wanted:
+        return read_year(wanted)
+    found = {folder: _years_of(folder) for folder in folders}
+    known = [years for years in found.values() if years]
+    together = set.intersection(*map(set, known)) if known else set()
+    if known and not together:
+        lines = [f"{folder}: {in_words(years)}" for folder, years in found.items() if years]
+        raise common.fault_list("Score files of several years", lines, "Evaluate those of a year at a time.")
+    own = config.year if config else DEFAULT
+    return read_year(own if own in together or not together else min(together))
+
+
+def _years_of(folder: Path) -> list[int]:
+    """Years that a folder's score files may be of; none where their names tell nothing."""
+    records, _ = result_record.read_all(folder)
+    if records:
+        return sorted({record.year for record in records})
+    names = [path.name for path in folder.glob(f"{score_files.SCORES}_*.csv")]
+    keys = {year: [year.parse_file(name, score_files.SCORES) for name in names] for year in every_year()}
+    of_form = [year for year in keys if names and all(keys[year])]
+    return [year.year for year in of_form if year.knows(keys[year])] or [year.year for year in of_form]
+
+
 def read_results(
-    paths: Sequence[Path], against: Path | None, truth: Mapping | None, *, max_fpr: float, config: Config | None = None
+    paths: Sequence[Path],
+    against: Path | None,
+    truth: Path | None,
+    *,
+    max_fpr: float,
+    config: Config | None = None,
+    wanted_year: int | None = None,
 ) -> tuple[list[Result], Result | None]:
     """Evaluate every result folder that ``paths`` name, and the one to compare them with.
 
     Parameters
     ----------
+    truth : see ``truth.read_truth``; None: the labels are in the clips' names
+    wanted_year : see :func:`year_of`
     config : with it, systems are in its order, and scores in its folder must be of the models and clips of now
 
     Raises
@@ -81,10 +144,12 @@ def read_results(
     if reference and reference == wanted:
         raise common.UserError(f"--against {against}: the same folder; nothing to compare")
     folders = result_folders([*paths, against] if against else paths, systems)
+    year = year_of(folders, wanted_year, config)
+    told = read_truth(truth, year) if truth else None
     results, errors = {}, []
     for name, folder in zip(folder_names(folders), folders, strict=True):
         try:
-            results[folder.resolve()] = _read_result(name, folder, truth, max_fpr=max_fpr, config=config)
+            results[folder.resolve()] = _read_result(name, folder, told, year, max_fpr=max_fpr, config=config)
         except score_files.NoLabelsError:  # of one folder says it for all
             raise
         except common.UserError as error:  # to name the faults of all folders at once
@@ -94,7 +159,9 @@ def read_results(
     return [results[folder] for folder in wanted], results[reference[0]] if reference else None
 
 
-def _read_result(name: str, folder: Path, truth: Mapping | None, *, max_fpr: float, config: Config | None) -> Result:
+def _read_result(
+    name: str, folder: Path, truth: Mapping | None, year: Year, *, max_fpr: float, config: Config | None
+) -> Result:
     ours = config and folder.resolve().parent.parent == config.result_directory.resolve()
     records = result_record.check(folder, config=config if ours else None)
     if ours:
@@ -102,8 +169,9 @@ def _read_result(name: str, folder: Path, truth: Mapping | None, *, max_fpr: flo
     any_names = any(record.any_names for record in records)
     # Of one's own machines there may be clips of one kind, or without labels; a challenge's have both.
     partial = not truth and (any_names or any(record.training_data == "dev" for record in records))
-    scores = score_files.read_folder(folder, truth, any_names=any_names, unlabelled=partial)
-    return Result(name, folder, scores, evaluate(scores, max_fpr=max_fpr, rated_only=partial), records)
+    scores = score_files.read_folder(folder, truth, year=year, any_names=any_names, unlabelled=partial)
+    performance = evaluate(scores, max_fpr=max_fpr, rated_only=partial, rule=RULES[year.rule])
+    return Result(name, folder, scores, performance, records, year)
 
 
 def write_results(
@@ -127,7 +195,7 @@ def write_results(
         paths = []
         try:
             if result.performance:
-                score_files.write_result(path, result.performance)
+                score_files.write_result(path, result.performance, result.rule)
                 paths.append(path)
             if result.decisions:
                 paths.append(path.with_name(score_files.decision_result_name(path.name)))

@@ -11,7 +11,6 @@ import common
 from evaluation import figures, tables
 from evaluation.comparison import Comparison
 from evaluation.folders import Result
-from evaluation.metrics import averages
 from evaluation.published import Published, comparable_figures, official_dataset
 from evaluation.ranking import Ranked
 from evaluation.tables import Table
@@ -22,12 +21,16 @@ MARKED = re.compile(r"(?<!\S)(\[[^]]*\]|[\d.]+)\*(?=$| )")  # figures with a sta
 RANKING_NOTE = (
     "Mean of the ranks by AUC / pAUC over the machine types, as in the challenge; a tie: the higher mean pAUC."
 )
+SCORE_NOTE = "By the official score, the harmonic mean of all figures."
 DECISIONS_NOTE = "Of the decisions at the thresholds of 01_test.py. Averages are over what is known."
 DIFFERENCES_NOTE = (
     "AUC and pAUC in %. Intervals (paired, stratified bootstrap over the clips) that leave out 0 are coloured."
 )
+DOMAINS_NOTE = (
+    " AUC source and target: the normal clips of that domain against the anomalies of both; their means are harmonic."
+)
 SCORES_NOTE = "Share of the clips of each kind per score; the outermost bins also hold the 0.5 % beyond them."
-CLIPS = "By their numbers they are {} of DCASE 2020 Challenge Task 2"
+CLIPS = "By their numbers they are {} of DCASE {{year}} Challenge Task 2"
 DATASETS = {
     "dev": CLIPS.format("the official test clips of the development dataset") + ".",
     "eval": CLIPS.format("the official test clips of the evaluation dataset") + ".",
@@ -49,7 +52,7 @@ def write_report(
     max_fpr: float,
 ) -> None:
     """Draw all figures and write the report with them; UserError if they cannot be written."""
-    published = comparable_figures([result.scores for result in results], max_fpr=max_fpr)
+    published = comparable_figures([result.scores for result in results], max_fpr=max_fpr, year=results[0].year)
     official = published[0] if published else None
     try:
         files = figures.write_figures(figure_folder(path), results, max_fpr=max_fpr, published=official)
@@ -71,7 +74,7 @@ def report_html(
     images = {kind: [file for file in files if file.kind == kind] for kind in ("bars", "roc", "scores")}
     sections = {
         "Machine types": _systems_section(results, published) + "".join(map(_figure, images["bars"])),
-        "Ranking": _section(tables.ranking_table(ranking), RANKING_NOTE),
+        "Ranking": _section(tables.ranking_table(ranking), SCORE_NOTE if results[0].rule.harmonic else RANKING_NOTE),
         "Machine IDs": _ids_section(results, published),
         "Decisions": _section(_decisions(results), DECISIONS_NOTE),
         "Differences": "".join(map(_comparison_section, comparisons)),
@@ -94,12 +97,14 @@ def _introduction(results: Sequence[Result], max_fpr: float) -> str:
     """What was scored, what the figures are."""
     n_clips = [sum(len(clips.names) for clips in result.scores.values()) for result in results]
     counts = str(n_clips[0]) if len(set(n_clips)) == 1 else f"{min(n_clips)} to {max(n_clips)}"
-    datasets = {official_dataset(result.scores) for result in results}
+    year = results[0].year
+    datasets = {official_dataset(result.scores, year) for result in results}
+    dataset = DATASETS[datasets.pop() if len(datasets) == 1 else None].format(year=year.year)
     about = (
         "AUC: area under the ROC curve. pAUC: its part up to a false positive rate of "
         f"{100 * max_fpr:g} %, McClish-standardised. 50 % is chance for both."
     )
-    return f"<p>{counts} test clips. {DATASETS[datasets.pop() if len(datasets) == 1 else None]}</p>{_note(about)}"
+    return f"<p>{counts} test clips. {dataset}</p>{_note(about + DOMAINS_NOTE * results[0].rule.apart)}"
 
 
 def _section(table: Table | None, note: str) -> str:
@@ -149,11 +154,12 @@ def _ids_section(results: Sequence[Result], published: Sequence[Published]) -> s
     """AUC and pAUC of every machine ID, systems side by side, and which have none."""
     lines = dict.fromkeys(escape(line) for result in results for line in tables.notes(result))
     notes = ["<br>".join(lines)] if lines else []
-    columns = {result.name: tables.machine_lines(result.performance, averages) for result in results}
-    table = tables.side_by_side("AUC / pAUC [%]", columns, best=True)
+    rule = results[0].rule
+    columns = {r.name: tables.machine_lines(r.performance, rule.average, rule.mean_name) for r in results}
+    table = tables.side_by_side(f"{' / '.join(rule.names)} [%]", columns, best=True)
     if table and published:
-        theirs = tables.published_lines(published[0])
-        beside = ["{:.2f} / {:.2f}".format(*theirs[name]) if name in theirs else "-" for name, *_ in table.rows]
+        theirs = tables.published_lines(published[0], rule)
+        beside = [" / ".join(f"{x:.2f}" for x in theirs[name]) if name in theirs else "-" for name, *_ in table.rows]
         rows = [[*row, cell] for row, cell in zip(table.rows, beside, strict=True)]
         table = Table([*table.head, f"{published[0].name} *"], rows)
     if table and len(results) > 1:
@@ -176,12 +182,13 @@ def _comparison_section(entry: Comparison) -> str:
         "Machine IDs": Table(head, [row for row in rows if row not in means]),
         "Scores": tables.scores_table(entry),
     }
-    shown = f"<h3>a: {escape(entry.a)}, b: {escape(entry.b)}</h3>\n{_section(Table(head, means), DIFFERENCES_NOTE)}"
+    note = escape(tables.official_difference(entry)) + DIFFERENCES_NOTE
+    shown = f"<h3>a: {escape(entry.a)}, b: {escape(entry.b)}</h3>\n{_section(Table(head, means), note)}"
     return shown + "".join(_fold(title, _table(table)) for title, table in folds.items())
 
 
 def _is_average(name: str) -> bool:
-    return name == "mean" or name.endswith(" Average")
+    return name == "mean" or name.endswith((" Average", " harmonic mean"))
 
 
 def _fold(title: str, body: str) -> str:

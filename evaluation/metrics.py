@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 import common
+from evaluation.rules import IDS, Column, Rule
 
-Key = tuple[str, str]  # machine type, machine ID
-Performance = dict[str, dict[str, tuple[float, float]]]  # machine type -> machine ID -> (AUC, pAUC)
+Key = tuple[str, str]  # machine type, machine ID (or what else has score files of its own, see years/year.py)
+Performance = dict[str, dict[str, tuple[float, ...]]]  # machine type -> machine ID -> a figure for each of the columns
 
 
 class LabelledScores(NamedTuple):
@@ -19,6 +20,7 @@ class LabelledScores(NamedTuple):
     scores: np.ndarray  # shape (n_clips,), higher = more anomalous
     names: tuple[str, ...]
     decisions: np.ndarray | None = None  # shape (n_clips,), 0 called normal, 1 anomalous; None: not decided
+    domains: np.ndarray | None = None  # shape (n_clips,), number of the year's domain, -1 unknown; None: as -1
 
 
 class Decisions(NamedTuple):
@@ -60,32 +62,54 @@ def auc_pauc(labels: Sequence[int], scores: Sequence[float], *, max_fpr: float) 
     return float(roc_auc_score(labels, scores)), float(roc_auc_score(labels, scores, max_fpr=max_fpr))
 
 
-def evaluate(scores: Mapping[Key, Sequence], *, max_fpr: float, rated_only: bool = False) -> Performance:
-    """AUC and pAUC of every machine ID; UserError names those whose labels and scores give none.
+def figures(clips: Sequence, rule: Rule, *, max_fpr: float) -> tuple[float, ...]:
+    """A figure for each of the rule's columns, NaN where the clips of a domain give none.
+
+    Parameters
+    ----------
+    clips : LabelledScores, or its labels and scores
+
+    Raises
+    ------
+    ValueError : as :func:`auc_pauc`, of all clips.
+    """
+    clips = LabelledScores(*clips) if len(clips) > 2 else LabelledScores(*clips, ())
+    labels, scores = np.asarray(clips.labels), np.asarray(clips.scores)
+    of_all = auc_pauc(labels, scores, max_fpr=max_fpr)
+
+    def figure(column: Column) -> float:
+        chosen = column.clips(labels, clips.domains)
+        if chosen.all():
+            return of_all[column.partial]
+        if len(np.unique(labels[chosen])) < 2:
+            return math.nan
+        return auc_pauc(labels[chosen], scores[chosen], max_fpr=max_fpr)[column.partial]
+
+    return tuple(figure(column) for column in rule.columns)
+
+
+def evaluate(
+    scores: Mapping[Key, Sequence], *, max_fpr: float, rated_only: bool = False, rule: Rule = IDS
+) -> Performance:
+    """Figures of every machine ID; UserError names those whose labels and scores give none.
 
     With ``rated_only``, clips whose label is not known are passed over, and machine IDs with clips of one kind.
     """
     performance: Performance = {}
     faults = []
-    for (machine_type, machine_id), (labels, values, *_) in scores.items():
+    for (machine_type, machine_id), clips in scores.items():
         if rated_only:
-            known = np.asarray(labels) >= 0
-            labels, values = np.asarray(labels)[known], np.asarray(values)[known]
-            if len(np.unique(labels)) < 2:
+            known = np.asarray(clips[0]) >= 0
+            clips = [values if values is None or not len(values) else np.asarray(values)[known] for values in clips]
+            if len(np.unique(clips[0])) < 2:
                 continue
         try:
-            performance.setdefault(machine_type, {})[machine_id] = auc_pauc(labels, values, max_fpr=max_fpr)
+            performance.setdefault(machine_type, {})[machine_id] = figures(clips, rule, max_fpr=max_fpr)
         except ValueError as error:
             faults.append(f"{machine_type} {machine_id}: {error}")
     if faults:
         raise common.fault_list("No AUC for these machine IDs", faults, "Mend or remove their test clips.")
     return performance
-
-
-def averages(performance_of_a_type: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
-    """Arithmetic means of AUC and pAUC over the machine IDs of a type."""
-    auc, pauc = np.mean(list(performance_of_a_type.values()), axis=0)
-    return float(auc), float(pauc)
 
 
 def decision_figures(labels: Sequence[int], decisions: Sequence[int]) -> Decisions:
@@ -108,13 +132,24 @@ def decision_figures(labels: Sequence[int], decisions: Sequence[int]) -> Decisio
     )
 
 
-def judge(scores: Mapping[Key, LabelledScores]) -> dict[str, dict[str, Decisions]]:
-    """Machine type -> machine ID -> how good its decisions are; without those that have no decisions or no labels."""
+def judge(scores: Mapping[Key, LabelledScores], domains: Sequence[str] = ()) -> dict[str, dict[str, Decisions]]:
+    """Machine type -> machine ID -> how good its decisions are; without those that have no decisions or no labels.
+
+    Parameters
+    ----------
+    domains : whose clips are judged apart, where they are known
+    """
     figures: dict[str, dict[str, Decisions]] = {}
-    for (machine_type, machine_id), values in scores.items():
-        if values.decisions is not None and (values.labels >= 0).any():
-            of_a_type = figures.setdefault(machine_type, {})
-            of_a_type[machine_id] = decision_figures(values.labels, values.decisions)
+    for (machine_type, machine_id), clips in scores.items():
+        if clips.decisions is None or not (clips.labels >= 0).any():
+            continue
+        parts = {machine_id: np.ones(len(clips.labels), bool)}
+        if domains and clips.domains is not None and (clips.domains >= 0).all():
+            parts = {f"{machine_id} {name}": clips.domains == number for number, name in enumerate(domains)}
+        for name, part in parts.items():
+            if part.any():
+                of_a_type = figures.setdefault(machine_type, {})
+                of_a_type[name] = decision_figures(clips.labels[part], clips.decisions[part])
     return figures
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import common
 from evaluation.bootstrap import DECIMALS
 from evaluation.folders import Result, require_same_clips
-from evaluation.metrics import Performance, averages
+from evaluation.metrics import Performance
+from evaluation.rules import IDS, Rule
 
 
 class Ranked(NamedTuple):
@@ -16,23 +17,36 @@ class Ranked(NamedTuple):
 
     place: int
     name: str
-    mean_rank: float
-    ranks: dict[str, tuple[int, int]]  # machine type -> rank by AUC, by pAUC
-    mean: tuple[float, float]  # AUC, pAUC over the machine types
+    mean_rank: float | None  # None: the official score decides
+    ranks: dict[str, tuple[int, ...]]  # machine type -> rank by each figure, such as AUC and pAUC
+    mean: tuple[float, ...]  # of each figure, over the machine types
+    official_score: float | None = None
 
 
-def rank(performances: dict[str, Performance]) -> list[Ranked]:
-    """The challenge's ranking: mean rank over machine types and AUC, pAUC; a tie goes to the higher mean pAUC.
+def rank(performances: dict[str, Performance], rule: Rule = IDS) -> list[Ranked]:
+    """The challenge's ranking: by the official score, where the rule has one, or by mean ranks.
 
-    ``performances``, by system, are of the same machine types. Equal figures share the better rank; averages of the
-    same figures in another order differ by rounding errors.
+    Mean rank over machine types and AUC, pAUC; a tie goes to the higher mean pAUC. ``performances``, by system, are of
+    the same machine types. Equal figures share the better rank; averages of the same figures in another order differ
+    by rounding errors.
     """
+    scores = {name: rule.official_score(performance) for name, performance in performances.items()}
+    if None not in scores.values():
+        order = sorted(scores, key=lambda name: (np.isnan(scores[name]), -scores[name]))
+        return [
+            Ranked(place, name, None, {}, rule.overall(performances[name]), scores[name])
+            for place, name in enumerate(order, 1)
+        ]
+    return _by_mean_rank(performances, rule)
+
+
+def _by_mean_rank(performances: dict[str, Performance], rule: Rule) -> list[Ranked]:
     from scipy.stats import rankdata
 
     names = list(performances)
     machine_types = list(performances[names[0]])
     # (systems, machine types, 2)
-    figures = np.array([[averages(performances[n][t]) for t in machine_types] for n in names]).round(DECIMALS)
+    figures = np.array([[rule.average(performances[n][t]) for t in machine_types] for n in names]).round(DECIMALS)
     ranks = rankdata(-figures, method="min", axis=0)
     means = figures.mean(axis=1)
     mean_ranks = ranks.mean(axis=(1, 2))
@@ -51,4 +65,4 @@ def rank_results(results: Sequence[Result]) -> list[Ranked]:
     require_same_clips(results)
     if not results[0].performance:
         raise common.UserError(f"{results[0].directory}: no machine ID gives an AUC; nothing to rank by")
-    return rank({result.name: result.performance for result in results})
+    return rank({result.name: result.performance for result in results}, results[0].rule)

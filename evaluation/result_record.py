@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
-from audio.clips import Clip, check_clips, fingerprint, test_clip_names
+from audio.clips import Clip, check_clips, fingerprint, test_clip_paths, test_folders
 from config import Config, OfficialModel, System
 from evaluation import score_files
 from evaluation.metrics import Key
@@ -22,6 +22,7 @@ from storage import records
 from storage.files import write_text
 from storage.records import differences, file_digest, record_path
 from training.model_records import configuration
+from years.year import DEFAULT, KINDS, Year, read_year
 
 ADVICE = "Score these machine types again with 01_test.py, or move the files that do not belong here away."
 
@@ -45,6 +46,11 @@ class Record:
     files: dict[str, str]  # CSV -> SHA-256
 
     @property
+    def year(self) -> int:
+        """Of the challenge."""
+        return self.settings.get("year", DEFAULT)
+
+    @property
     def any_names(self) -> bool:
         """Whether the names of the clips may be any, and say no machine ID."""
         return self.settings.get("names") == "any"
@@ -56,7 +62,8 @@ FIELDS = {name: typing.get_origin(kind) or kind for name, kind in typing.get_typ
 def settings_of(config: Config, system: System) -> dict:
     """All settings that decide a system's scores and decisions, as plain values."""
     decisions = {"decision": config.decision, "decision_quantile": config.decision_quantile}
-    return _score_settings(config, system) | {"names": config.names} | decisions
+    year = {"year": config.year} if config.year != DEFAULT else {}
+    return _score_settings(config, system) | {"names": config.names} | year | decisions
 
 
 def _score_settings(config: Config, system: System) -> dict:
@@ -124,16 +131,16 @@ def write(folder: Path, record: Record, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
         write_text(folder / name, text)
         logger.debug("written: %s", folder / name)
-    for (machine_type, _), path in csv_files(folder):
+    for (machine_type, _), path in csv_files(folder, read_year(record.year)):
         if machine_type == record.machine_type and path.name not in texts:
             path.unlink()
             logger.info("%s: removed, as there are no such test clips any more", path)
 
 
-def csv_files(folder: Path) -> list[tuple[Key, Path]]:
-    """(machine type, machine ID) and path of every CSV that 01_test.py may have written, sorted."""
-    kinds = score_files.SCORE_FILE, score_files.DECISION_FILE
-    return sorted((m.groups(), path) for path in folder.glob("*.csv") for k in kinds if (m := k.fullmatch(path.name)))
+def csv_files(folder: Path, year: Year) -> list[tuple[Key, Path]]:
+    """(machine type, unit) and path of every CSV that 01_test.py may have written, sorted."""
+    paths = sorted(folder.glob("*.csv"))
+    return sorted((key, path) for path in paths for kind in KINDS if (key := year.parse_file(path.name, kind)))
 
 
 # ---- read back and check ----
@@ -193,21 +200,24 @@ def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None
     """
     faults = []
     for record in found:
-        split = "dev" if record.training_data == "dev" else "eval"
-        test_folder = config.directory(split) / record.machine_type / "test"
-        paths = [folder / name for name in record.files if score_files.SCORE_FILE.fullmatch(name)]
-        scored = {name for path in paths for name in score_files.read_scores(path, any_names=record.any_names)}
-        there = test_clip_names(record.machine_type, test_folder, names=config.names)
-        changes = {name: _changed(test_folder / name) for name in there}
+        directory = config.directory("dev" if record.training_data == "dev" else "eval")
+        year = read_year(record.year)
+        tests = test_folders(directory, record.machine_type, year)
+        paths = [folder / name for name in record.files if year.parse_file(name, score_files.SCORES)]
+        options = {"any_names": record.any_names, "year": year}
+        scored = {name for path in paths for name in score_files.read_scores(path, **options)}
+        there = test_clip_paths(directory, record.machine_type, names=config.names, year=year)
+        changes = {name: _changed(path) for name, path in there.items()}
         since = _changed(record_path(folder, record.machine_type))
         touched = sorted(name for name, time in changes.items() if time > since)
         named = score_files.some(list(record.files))
-        if there and there != scored:
-            faults.append(f"{named}: of other clips than {test_folder} has now")
+        where = ", ".join(map(str, tests))
+        if there and there.keys() != scored:
+            faults.append(f"{named}: of other clips than {where} has now")
         elif touched and record.fingerprint != _fingerprint_now(
-            test_folder, config.names, config.channel, config.cache_directory, max(changes.values())
+            tuple(tests), config.names, year, config.channel, config.cache_directory, max(changes.values())
         ):
-            faults.append(f"{named}: of clips that have changed in {test_folder}: {score_files.some(touched)}")
+            faults.append(f"{named}: of clips that have changed in {where}: {score_files.some(touched)}")
     if faults:
         raise common.fault_list(f"{folder}: scores of other clips", faults, ADVICE)
 
@@ -220,18 +230,22 @@ def _changed(path: Path) -> int:
 
 @functools.lru_cache  # for all systems that have scored these clips
 def _fingerprint_now(
-    test_folder: Path, names: str, channel: int | str | None, cache_directory: Path | None, _last_change: int
+    tests: tuple[Path, ...],
+    names: str,
+    year: Year,
+    channel: int | str | None,
+    cache_directory: Path | None,
+    _last_change: int,
 ) -> str:
-    """Fingerprint of the clips of a test folder; those are read that the cache of checksums does not know."""
-    options = {"names": names, "channel": channel, "cache_directory": cache_directory}
-    return fingerprint(
-        check_clips([(test_folder.parent.name, test_folder)], min_samples=1, normal_only=False, **options)
-    )
+    """Fingerprint of the clips of test folders; those are read that the cache of checksums does not know."""
+    options = {"names": names, "year": year, "channel": channel, "cache_directory": cache_directory}
+    folders = [(folder.parent.name, folder) for folder in tests]
+    return fingerprint(check_clips(folders, min_samples=1, normal_only=False, **options))
 
 
-def require_only(folder: Path, machine_types: Sequence[str], directory: Path) -> None:
+def require_only(folder: Path, machine_types: Sequence[str], directory: Path, year: Year) -> None:
     """Raise UserError if a result folder has CSVs of other machine types than a run over all of ``directory``."""
-    others = [path.name for (machine_type, _), path in csv_files(folder) if machine_type not in machine_types]
+    others = [path.name for (machine_type, _), path in csv_files(folder, year) if machine_type not in machine_types]
     if others:
         raise common.fault_list(
             f"{folder}: files of machine types that {directory} does not have",
@@ -243,7 +257,8 @@ def require_only(folder: Path, machine_types: Sequence[str], directory: Path) ->
 def _content_faults(folder: Path, found: Sequence[Record]) -> Iterator[str]:
     """CSVs that are not what their record says, are not there, or have no record."""
     digests = {name: value for record in found for name, value in record.files.items()}
-    there = {path.name: path for _, path in csv_files(folder)}
+    years = {record.year for record in found} or {DEFAULT}
+    there = {path.name: path for year in years for _, path in csv_files(folder, read_year(year))}
     for name in sorted(digests.keys() | there.keys()):
         if name not in digests:
             yield f"{name}: no record says what made it"

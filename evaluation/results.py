@@ -12,6 +12,7 @@ from evaluation import result_record, score_files, tables
 from evaluation.folders import Result
 from evaluation.metrics import evaluate
 from evaluation.published import official_figures
+from evaluation.rules import RULES
 from training.families import family_of
 
 PAUSES = (0.2, 1.0, 3.0)  # [s] before a result folder that does not fit is looked at again
@@ -29,17 +30,19 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     scores = family_of(system).anomaly_scores(run, system, machine_type, clips)
     if result_record.model_digests(paths, directory) != models:
         raise common.UserError(f"{paths[0]}: was replaced while {machine_type} was scored; score it again")
-    of_id: dict[str, list] = {}
+    year = run.config.challenge
+    of_unit: dict[tuple[str, str], list] = {}
     for clip, value in zip(clips, scores, strict=True):
-        of_id.setdefault(clip.machine_id, []).append((clip.name, value))
+        unit = year.unit_of(clip.machine_id, clip.domain)
+        of_unit.setdefault((unit, clip.machine_id), []).append((clip.name, value))
     texts = {}
-    for machine_id, pairs in of_id.items():
+    for (unit, machine_id), pairs in of_unit.items():
         names, values = zip(*pairs, strict=True)
-        key = (machine_type, machine_id)
-        texts[score_files.score_path(Path(), *key).name] = score_files.scores_text(names, values)
+        texts[year.file_name(score_files.SCORES, machine_type, unit)] = score_files.scores_text(names, values)
         if thresholds:
             decisions = decision.is_anomalous(values, thresholds[machine_id])
-            texts[score_files.decision_path(Path(), *key).name] = score_files.decisions_text(names, decisions)
+            name = year.file_name(score_files.DECISIONS, machine_type, unit)
+            texts[name] = score_files.decisions_text(names, decisions)
     record = result_record.record_of(
         run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
     )
@@ -74,18 +77,20 @@ def report(folder: Path, machine_types: Sequence[str], settings: Config, system:
     Machine IDs without both normal and anomalous clips have none, and stand in neither. Jobs that each score one
     machine type so add up to one file: each reads all again if another has come meanwhile.
     """
-    options = {"any_names": settings.names == "any", "unlabelled": True}
+    year, rule = settings.challenge, RULES[settings.challenge.rule]
+    options = {"year": year, "any_names": settings.names == "any", "unlabelled": True}
     scores = score_files.read_folder(folder, machine_types=machine_types, **options)
-    result = Result(folder.name, folder, scores, evaluate(scores, max_fpr=settings.max_fpr, rated_only=True))
-    published = official_figures(scores, max_fpr=settings.max_fpr)
-    table = [tables.summary_text(result.performance, published)] if result.performance else []
+    performance = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=rule)
+    result = Result(folder.name, folder, scores, performance, year=year)
+    published = official_figures(scores, max_fpr=settings.max_fpr, year=year)
+    table = [tables.summary_text(performance, published, rule)] if performance else []
     print("", folder, *table, *tables.notes(result), sep="\n")
     written = None
     while written != (records := check(folder, settings, system)):
         scores = score_files.read_folder(folder, **options)
-        everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True)
+        everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=rule)
         if everything:
-            score_files.write_result(folder / settings.result_file, everything)
+            score_files.write_result(folder / settings.result_file, everything, rule)
         written = records
 
 

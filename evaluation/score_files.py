@@ -9,17 +9,19 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import common
 from audio.clips import parse_clip_name
-from evaluation.metrics import Decisions, Key, LabelledScores, Performance, averages, decision_averages
+from evaluation.metrics import Decisions, Key, LabelledScores, Performance, decision_averages
+from evaluation.rules import IDS, Rule
 from storage.files import write_text
+from years.year import DEFAULT, ClipName, Year, read_year
 
-DECISION_FILE = re.compile(r"decision_result_(.+)_(id_\d\d)\.csv", re.ASCII)
-SCORE_FILE = re.compile(r"anomaly_score_(.+)_(id_\d\d)\.csv", re.ASCII)
+SCORES, DECISIONS = "anomaly_score", "decision_result"  # kinds of CSVs: their names begin so
+DECISION_COLUMNS = ("precision", "recall", "F1", "false alarm rate")
 UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE  # marks that a file in UTF-16 begins with
 SEPARATOR = re.compile(r"\.wav\"? *([,;\t])(?!.*\.wav\"? *[,;\t])", re.IGNORECASE)  # what stands behind a clip's name
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
@@ -33,14 +35,38 @@ class NoLabelsError(common.UserError):
     """The clips' names have no labels, and no ground truth gives them."""
 
 
-def score_path(directory: Path, machine_type: str, machine_id: str) -> Path:
-    """Path of the score CSV of one machine ID, named as the challenge wants it."""
-    return directory / f"anomaly_score_{machine_type}_{machine_id}.csv"
+class Told(NamedTuple):
+    """What a ground truth tells of a clip."""
+
+    label: int  # 0 normal, 1 anomaly
+    domain: str | None = None
 
 
-def decision_path(directory: Path, machine_type: str, machine_id: str) -> Path:
-    """Path of the decision CSV of one machine ID, named as the later baselines do."""
-    return directory / f"decision_result_{machine_type}_{machine_id}.csv"
+def score_path(directory: Path, machine_type: str, unit: str, year: Year | None = None) -> Path:
+    """Path of the score CSV of one machine ID, or other unit of the year, named as the challenge wants it."""
+    return directory / (year or read_year(DEFAULT)).file_name(SCORES, machine_type, unit)
+
+
+def decision_path(directory: Path, machine_type: str, unit: str, year: Year | None = None) -> Path:
+    """Path of its decision CSV, named as the later baselines do."""
+    return directory / (year or read_year(DEFAULT)).file_name(DECISIONS, machine_type, unit)
+
+
+def files_of(directory: Path, kind: str, year: Year) -> dict[Key, Path]:
+    """(machine type, unit) -> CSV of a kind in ``directory``, sorted; others are passed over.
+
+    Raises
+    ------
+    UserError : naming two files of the same unit.
+    """
+    found: dict[Key, Path] = {}
+    twice = []
+    for path in sorted(directory.glob(f"{kind}_*.csv")):
+        if (key := year.parse_file(path.name, kind)) and found.setdefault(key, path) != path:
+            twice.append(f"{path.name} and {found[key].name}")
+    if twice:
+        raise common.fault_list(f"{directory}: files of the same clips", twice, "Keep one of each two.")
+    return dict(sorted(found.items()))
 
 
 def decision_result_name(result_file: str) -> str:
@@ -48,8 +74,8 @@ def decision_result_name(result_file: str) -> str:
     return f"decision_{result_file}"
 
 
-def score_files(directory: Path) -> dict[Key, Path]:
-    """(machine type, machine ID) -> score CSV in ``directory``, sorted.
+def score_files(directory: Path, year: Year | None = None) -> dict[Key, Path]:
+    """(machine type, machine ID or other unit of the year) -> score CSV in ``directory``, sorted.
 
     Raises
     ------
@@ -57,18 +83,15 @@ def score_files(directory: Path) -> dict[Key, Path]:
     """
     if not directory.is_dir():
         raise common.UserError(f"{directory}: no such folder; expected one with score files of 01_test.py")
-    paths = sorted(path for path in directory.iterdir() if path.name.startswith("anomaly_score_"))
-    matches = {path: SCORE_FILE.fullmatch(path.name) for path in paths}
-    misnamed = [str(path) for path, match in matches.items() if not match]
+    year = year or read_year(DEFAULT)
+    form = year.file_name(SCORES, "<machine type>", year.unit.format(id=year.names["id_form"], domain="<domain>"))
+    paths = sorted(path for path in directory.iterdir() if path.name.startswith(f"{SCORES}_"))
+    misnamed = [str(path) for path in paths if not year.parse_file(path.name, SCORES)]
     if misnamed:
-        raise common.fault_list(
-            "Files whose names are not of the form anomaly_score_<machine type>_id_<NN>.csv",
-            misnamed,
-            "Rename or remove them.",
-        )
+        raise common.fault_list(f"Files whose names are not of the form {form}", misnamed, "Rename or remove them.")
     if not paths:
-        raise common.UserError(f"{directory}: no file anomaly_score_<machine type>_id_<NN>.csv; run 01_test.py first")
-    return dict(sorted((match.groups(), path) for path, match in matches.items()))
+        raise common.UserError(f"{directory}: no file {form}; run 01_test.py first")
+    return files_of(directory, SCORES, year)
 
 
 # ---- write ----
@@ -101,22 +124,23 @@ def decisions_text(names: Sequence[str], decisions: Sequence[int]) -> str:
     return csv_text([name, int(decision)] for name, decision in zip(names, decisions, strict=True))
 
 
-def write_result(path: Path, performance: Performance) -> None:
+def write_result(path: Path, performance: Performance, rule: Rule = IDS) -> None:
     """Write result.csv in the official format: per machine type a block of IDs, their average and a blank line."""
-    _write_blocks(path, ["AUC", "pAUC"], performance, averages)
+    _write_blocks(path, rule.names, performance, rule.average, rule.mean_name)
 
 
 def write_decision_result(path: Path, figures: Mapping[str, Mapping[str, Decisions]]) -> None:
     """Write the figures of the decisions in the form of result.csv; what is not known stays empty."""
-    columns = ["precision", "recall", "F1", "false alarm rate"]
-    _write_blocks(path, columns, figures, lambda ids: decision_averages(ids.values()))
+    _write_blocks(path, DECISION_COLUMNS, figures, lambda ids: decision_averages(ids.values()), "Average")
 
 
-def _write_blocks(path: Path, columns: list[str], figures: Mapping[str, Mapping], average: Callable) -> None:
+def _write_blocks(
+    path: Path, columns: Sequence[str], figures: Mapping[str, Mapping], average: Callable, mean_name: str
+) -> None:
     rows: list[list] = []
     for machine_type, ids in figures.items():
         rows += [[machine_type], ["id", *columns]]
-        for name, values in [*ids.items(), ("Average", average(ids))]:
+        for name, values in [*ids.items(), (mean_name, average(ids))]:
             rows.append([name.removeprefix("id_"), *("" if math.isnan(value) else value for value in values)])
         rows.append([])
     write_text(path, csv_text(rows))
@@ -179,10 +203,12 @@ def parsed(
     return values, first, faults or ([] if first else [f"{path}: no rows"])
 
 
-def _parsed_file(path: Path, value_of: Callable[[str], float], *, any_names: bool) -> tuple[dict, dict, list[str]]:
+def _parsed_file(
+    path: Path, value_of: Callable[[str], float], *, any_names: bool, year: Year
+) -> tuple[dict, dict, list[str]]:
     """As ``parsed``, of a score or decision CSV: the keys are the clips' names."""
-    match = SCORE_FILE.fullmatch(path.name) or DECISION_FILE.fullmatch(path.name)
-    options = {"machine_id": match and match[2], "value_of": value_of, "any_names": any_names}
+    key = year.parse_file(path.name, SCORES) or year.parse_file(path.name, DECISIONS)
+    options = {"unit": key and key[1], "value_of": value_of, "any_names": any_names, "year": year}
     try:
         return parsed(path, csv_rows(path), functools.partial(parse_score_row, **options))
     except common.UserError as error:
@@ -190,19 +216,25 @@ def _parsed_file(path: Path, value_of: Callable[[str], float], *, any_names: boo
 
 
 def parse_score_row(
-    row: Sequence[str], *, machine_id: str | None, value_of: Callable | None = None, any_names: bool = False
+    row: Sequence[str],
+    *,
+    unit: str | None,
+    value_of: Callable | None = None,
+    any_names: bool = False,
+    year: Year | None = None,
 ) -> tuple[str, float]:
-    """Clip name and value of a row of a score file of ``machine_id``; ValueError says what is wrong with it."""
+    """Clip name and value of a row of a unit's score file; ValueError says what is wrong with it."""
     if len(row) != 2:
         raise ValueError(f"{len(row)} columns; expected two: file name,score")
     name, text = row
     if not any_names:
+        year = year or read_year(DEFAULT)
         try:
-            clip_id, _ = parse_clip_name(name)
+            said = parse_clip_name(name, year)
         except ValueError as error:
             raise ValueError(f"{name!r}: {error}") from error
-        if machine_id and clip_id != machine_id:
-            raise ValueError(f"{name} is a clip of {clip_id}; the file is of {machine_id}")
+        if unit and (own := year.unit_of(said.machine_id, said.domain)) != unit:
+            raise ValueError(f"{name} is a clip of {own}; the file is of {unit}")
     try:
         return name, (value_of or _score)(text)
     except ValueError as error:
@@ -228,9 +260,9 @@ def _decision(text: str) -> int:
     return int(text)
 
 
-def read_scores(path: Path, *, any_names: bool = False) -> dict[str, float]:
+def read_scores(path: Path, *, any_names: bool = False, year: Year | None = None) -> dict[str, float]:
     """Clip name -> score, in the file's order; UserError names all faulty rows."""
-    scores, _, faults = _parsed_file(path, _score, any_names=any_names)
+    scores, _, faults = _parsed_file(path, _score, any_names=any_names, year=year or read_year(DEFAULT))
     if faults:
         raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
     return scores
@@ -242,9 +274,9 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def label_of(name: str, *, any_names: bool) -> int | None:
-    """Label that a clip's name says, None where it says none; with ``any_names``, it is the folder's before a slash."""
-    return None if any_names and "/" not in name else parse_clip_name(name)[1]
+def said_by(name: str, *, any_names: bool, year: Year) -> ClipName:
+    """What a clip's name says; with ``any_names``, nothing but the label, by the folder before a slash."""
+    return ClipName("") if any_names and "/" not in name else parse_clip_name(name, year)
 
 
 # ---- whole folders ----
@@ -252,8 +284,9 @@ def label_of(name: str, *, any_names: bool) -> int | None:
 
 def read_folder(
     directory: Path,
-    truth: Mapping[Key, Mapping[str, int]] | None = None,
+    truth: Mapping[Key, Mapping[str, Told]] | None = None,
     *,
+    year: Year | None = None,
     machine_types: Collection[str] | None = None,
     any_names: bool = False,
     unlabelled: bool = False,
@@ -263,6 +296,7 @@ def read_folder(
     Parameters
     ----------
     truth : what ``truth.read_truth`` gives; if None, the labels are in the clips' names
+    year : of the challenge, whose files and clips these are; None: the YAML's default
     machine_types : those whose CSVs are read; None: all
     any_names : whether clip names need not be of the official form (``names: any`` in the YAML)
     unlabelled : whether clips whose names say no label are taken, with the label -1
@@ -273,12 +307,16 @@ def read_folder(
         all clips of ``truth`` without a row, and all machine IDs of a scored machine type without a file.
     NoLabelsError : if clip names have no labels.
     """
-    files = {key: path for key, path in score_files(directory).items() if not machine_types or key[0] in machine_types}
-    faults = [] if truth is None else _file_faults(directory, files, truth)
+    year = year or read_year(DEFAULT)
+    found = score_files(directory, year)
+    files = {key: path for key, path in found.items() if not machine_types or key[0] in machine_types}
+    decided = files_of(directory, DECISIONS, year)
+    faults = [] if truth is None else _file_faults(directory, files, truth, year)
     scored: dict[Key, LabelledScores] = {}
     for key, path in files.items():
         if truth is None or key in truth:  # others are named in faults
-            scored[key], faults_of_file = _read_machine(path, key, truth and truth[key], any_names=any_names)
+            paths = path, decided.get(key)
+            scored[key], faults_of_file = _read_machine(*paths, truth and truth[key], any_names=any_names, year=year)
             faults += faults_of_file
     nameless = [name for c in scored.values() for name, label in zip(c.names, c.labels, strict=True) if label < 0]
     if nameless and not unlabelled:
@@ -292,10 +330,11 @@ def read_folder(
 
 
 def _read_machine(
-    path: Path, key: Key, truth: Mapping[str, int] | None, *, any_names: bool
+    path: Path, decided: Path | None, truth: Mapping[str, Told] | None, *, any_names: bool, year: Year
 ) -> tuple[LabelledScores, list[str]]:
     """Scores and decisions of a machine ID with their labels, and the faults of both files."""
-    scores, rows, faults = _parsed_file(path, _score, any_names=any_names)
+    options = {"any_names": any_names, "year": year}
+    scores, rows, faults = _parsed_file(path, _score, **options)
     if truth is not None and rows:
         unknown = [f"{name} (row {rows[name]})" for name in scores if name not in truth]
         missing = [name for name in truth if name not in rows]
@@ -303,19 +342,21 @@ def _read_machine(
             faults.append(f"{path}: {len(unknown)} clips that the ground truth does not have: {some(unknown)}")
         if missing:
             faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
-    labels = [label_of(name, any_names=any_names) if truth is None else truth.get(name, 0) for name in scores]
-    decided, called = decision_path(path.parent, *key), None
-    if decided.exists():
-        decisions, _, faults_of_file = _parsed_file(decided, _decision, any_names=any_names)
+    told = [said_by(name, **options) if truth is None else truth.get(name, Told(0)) for name in scores]
+    called = None
+    if decided:
+        decisions, _, faults_of_file = _parsed_file(decided, _decision, **options)
         if rows and not faults_of_file and decisions.keys() != scores.keys():
             faults_of_file = [f"{decided}: other clips than in the score file beside it"]
         faults += faults_of_file
         called = None if faults_of_file else np.array([decisions[name] for name in scores])
-    known = np.array([-1 if label is None else label for label in labels], int)
-    return LabelledScores(known, np.array(list(scores.values())), tuple(scores), called), faults
+    labels = np.array([-1 if one.label is None else one.label for one in told], int)
+    numbers = {name: number for number, name in enumerate(year.domains)}
+    domains = np.array([numbers.get(one.domain, -1) for one in told], int) if numbers else None
+    return LabelledScores(labels, np.array(list(scores.values())), tuple(scores), called, domains), faults
 
 
-def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Mapping[Key, Mapping]) -> list[str]:
+def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Mapping[Key, Mapping], year: Year) -> list[str]:
     """Score files of machine IDs that the ground truth does not have, and those it has that are missing.
 
     A machine type without any file is said in a warning: one may evaluate some types only.
@@ -325,7 +366,7 @@ def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Mapping[Key,
         f"{path}: the ground truth has no clips of this machine ID" for key, path in files.items() if key not in truth
     ]
     faults += [
-        f"{score_path(directory, *key)}: missing ({len(clips)} clips)"
+        f"{score_path(directory, *key, year)}: missing ({len(clips)} clips)"
         for key, clips in truth.items()
         if key not in files and key[0] in scored_types
     ]

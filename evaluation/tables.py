@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.bootstrap import CONFIDENCE
-from evaluation.comparison import Comparison
+from evaluation.comparison import OFFICIAL_SCORE, Comparison
 from evaluation.folders import Result
-from evaluation.metrics import Decisions, Performance, averages, decision_averages
+from evaluation.metrics import Decisions, Performance, decision_averages
 from evaluation.published import Published, comparable_figures, official_figures
 from evaluation.ranking import Ranked
+from evaluation.rules import IDS, Rule
 from evaluation.score_files import some
 
 DECISION_COLUMNS = ("precision [%]", "recall [%]", "F1 [%]", "false alarms [%]")
@@ -55,13 +56,22 @@ def machine_types(figures: Sequence[Mapping[str, Mapping]]) -> list[str]:
     return list(dict.fromkeys(machine_type for of_system in figures for machine_type in of_system))
 
 
-def machine_lines(figures: Mapping[str, Mapping], average: Callable) -> dict[str, Sequence[float]]:
+def machine_lines(
+    figures: Mapping[str, Mapping], average: Callable, mean_name: str = "Average"
+) -> dict[str, Sequence[float]]:
     """Machine type and ID, or type and Average -> figures."""
     lines = {}
     for machine_type, ids in figures.items():
         lines |= {f"{machine_type} {machine_id}": of_id for machine_id, of_id in ids.items()}
-        lines[f"{machine_type} Average"] = average(ids)
+        lines[f"{machine_type} {mean_name}"] = average(ids)
     return lines
+
+
+def score_line(rule: Rule, performance: Performance) -> list[str]:
+    """The official score in words, nothing where the rule has none."""
+    score = rule.official_score(performance)
+    known = "not defined: a section lacks normal clips of a domain" if score is None or np.isnan(score) else None
+    return [] if score is None else [f"official score: {known or f'{100 * score:.2f} %'}"]
 
 
 # ---- one system ----
@@ -72,7 +82,9 @@ def result_text(result: Result, *, max_fpr: float) -> str:
     n_clips = sum(len(clips.names) for clips in result.scores.values())
     parts = [f"{result.name}: {len(result.scores)} machine IDs, {n_clips} clips"]
     if result.performance:
-        parts.append(detail_text(result.performance, official_figures(result.scores, max_fpr=max_fpr)))
+        published = official_figures(result.scores, max_fpr=max_fpr, year=result.year)
+        parts.append(detail_text(result.performance, published, result.rule))
+        parts += score_line(result.rule, result.performance)
     parts += notes(result)
     if result.decisions:
         rows = [[name, *map(percentages, zip(of_one))] for name, of_one in decision_lines(result.decisions).items()]
@@ -80,42 +92,48 @@ def result_text(result: Result, *, max_fpr: float) -> str:
     return "\n".join(parts)
 
 
-def summary_text(performance: Performance, published: Published | None = None) -> str:
-    """Machine type, AUC, pAUC [%]; published figures and the differences beside them where given.
+def summary_text(performance: Performance, published: Published | None = None, rule: Rule = IDS) -> str:
+    """Machine type, AUC, pAUC [%] or the rule's; published figures and the differences beside them where given.
 
     ``published`` is what ``official_figures`` gives for the scored clips, so that only equals stand side by side.
     """
-    ours = {machine_type: averages(ids) for machine_type, ids in performance.items()}
-    theirs = {machine_type: published.machine_types[machine_type] for machine_type in ours} if published else {}
+    ours = {machine_type: rule.average(ids) for machine_type, ids in performance.items()}
+    known = published.machine_types if published else {}
+    theirs = {machine_type: known[machine_type] for machine_type in ours if machine_type in known}
     if len(ours) > 1:
-        for figures in filter(None, (ours, theirs)):
-            figures["mean"] = tuple(np.mean(list(figures.values()), axis=0))
-    return _beside("machine type", ours, theirs, published)
+        ours["mean"] = rule.overall(performance)
+        if len(theirs) == len(performance):
+            theirs["mean"] = tuple(100 * rule.mean(np.array(list(theirs.values())) / 100))
+    table = _beside("machine type", ours, theirs, published, rule)
+    return "\n".join([table, *score_line(rule, performance)])
 
 
-def detail_text(performance: Performance, published: Published | None = None) -> str:
+def detail_text(performance: Performance, published: Published | None = None, rule: Rule = IDS) -> str:
     """As ``summary_text``, with a line per machine ID."""
-    return _beside("machine", machine_lines(performance, averages), published_lines(published), published)
+    lines = machine_lines(performance, rule.average, rule.mean_name)
+    if rule.harmonic and len(performance) > 1:
+        lines["mean"] = rule.overall(performance)
+    return _beside("machine", lines, published_lines(published, rule), published, rule)
 
 
-def published_lines(published: Published | None) -> dict[str, Sequence[float]]:
+def published_lines(published: Published | None, rule: Rule = IDS) -> dict[str, Sequence[float]]:
     """Published AUC and pAUC [%] of each machine ID and type's average."""
     of_types = published.machine_types.items() if published else ()
-    lines = {f"{machine_type} Average": pair for machine_type, pair in of_types}
+    lines = {f"{machine_type} {rule.mean_name}": pair for machine_type, pair in of_types}
     of_ids = published.machine_ids.items() if published else ()
     return lines | {f"{machine_type} {name}": pair for machine_type, ids in of_ids for name, pair in ids.items()}
 
 
-def _beside(first: str, ours: Mapping, theirs: Mapping, published: Published | None) -> str:
+def _beside(first: str, ours: Mapping, theirs: Mapping, published: Published | None, rule: Rule) -> str:
     """Table of our AUC and pAUC, and of published ones in % where there are any."""
-    head = [first, "AUC [%]", "pAUC [%]"]
-    rows = [[name, f"{100 * auc:.2f}", f"{100 * pauc:.2f}"] for name, (auc, pauc) in ours.items()]
+    head = [first, *(f"{name} [%]" for name in rule.names)]
+    rows = [[name, *(percentages([figure]) for figure in figures)] for name, figures in ours.items()]
     if not published:
         return as_text(Table(head, rows))
-    for row, (name, pair) in zip(rows, ours.items(), strict=True):
+    for row, (name, figures) in zip(rows, ours.items(), strict=True):
         if name in theirs:
-            row.append("{:.2f} / {:.2f}".format(*theirs[name]))
-            row.append("{:+.2f} / {:+.2f}".format(*(100 * np.array(pair) - theirs[name])))
+            row.append(" / ".join(f"{figure:.2f}" for figure in theirs[name]))
+            row.append(" / ".join(f"{100 * a - b:+.2f}" for a, b in zip(figures, theirs[name], strict=True)))
         else:
             row += ["-", "-"]
     table = as_text(Table([*head, "published", "difference"], rows))
@@ -125,6 +143,8 @@ def _beside(first: str, ours: Mapping, theirs: Mapping, published: Published | N
 def notes(result: Result) -> list[str]:
     """A line for each machine ID that gives no AUC, or has clips that have no part in it."""
     lines = []
+    for key, figures in result.undefined.items():
+        lines.append(f"not defined: {' '.join(key)}: {', '.join(figures)}: no normal clips of this domain are known")
     for key, clips in result.scores.items():
         unlabelled = [name for name, label in zip(clips.names, clips.labels, strict=True) if label < 0]
         if key in result.unrated:
@@ -150,34 +170,43 @@ def decision_lines(figures: Mapping[str, Mapping[str, Decisions]]) -> dict[str, 
 
 
 def systems_table(results: Sequence[Result], published: Sequence[Published] = ()) -> Table | None:
-    """A line per system: AUC / pAUC [%] per machine type and their means; below ours, published ones."""
-    types = machine_types([result.performance for result in results])
+    """A line per system: AUC / pAUC [%] per machine type and their means; below ours, published ones.
+
+    The mean of the types' harmonic means is that of all sections where each type has as many of them.
+    """
+    types, rule = machine_types([result.performance for result in results]), results[0].rule
     lines = [
-        (result.name, {t: 100 * np.array(averages(ids)) for t, ids in result.performance.items()}, None, None)
+        (result.name, {t: 100 * np.array(rule.average(ids)) for t, ids in result.performance.items()}, None, None)
         for result in results
     ]
-    lines += [(f"* {entry.name}", entry.machine_types, entry.mean, entry.mean_of_both) for entry in published]
+    lines += [
+        (f"* {e.name}", e.machine_types, e.mean, e.official_score if rule.harmonic else e.mean_of_both)
+        for e in published
+    ]
     rows = []
-    for name, of_type, mean, of_both in lines:
+    for name, of_type, mean, of_all in lines:
         pairs = [of_type.get(machine_type) for machine_type in types]
         if len(types) > 1:
             if all(pair is not None for pair in pairs):
-                mean = np.mean(pairs, axis=0)
+                mean = 100 * rule.mean(np.array(pairs) / 100)
             pairs.append(mean)
-        rows.append([name, *("-" if pair is None else "{:.2f}/{:.2f}".format(*pair) for pair in pairs)])
+        rows.append([name, *("-" if pair is None else percentages(np.array(pair) / 100) for pair in pairs)])
         if len(types) > 1:
-            of_both = of_both if mean is None else np.mean(mean)
-            rows[-1].append("-" if of_both is None else f"{of_both:.2f}")
-    head = ["AUC/pAUC [%]", *types, *["mean", "mean of both"] * (len(types) > 1)]
+            of_all = of_all if mean is None else 100 * float(rule.mean(np.array(mean) / 100))
+            rows[-1].append("-" if of_all is None else percentages([of_all / 100]))
+    last = OFFICIAL_SCORE if rule.harmonic else "mean of both"
+    head = [f"{'/'.join(rule.names)} [%]", *types, *["mean", last] * (len(types) > 1)]
     return Table(head, rows) if types else None
 
 
 def systems_text(results: Sequence[Result], *, max_fpr: float) -> str:
     """Both tables of systems, each with an empty line before it."""
-    published = comparable_figures([result.scores for result in results], max_fpr=max_fpr)
+    published = comparable_figures([result.scores for result in results], max_fpr=max_fpr, year=results[0].year)
     found = [table for table in (systems_table(results, published), decisions_table(results)) if table]
     texts = [f"\n{as_text(table)}\n" for table in found]
-    return ("* published; sources in published.yaml\n" * bool(published)).join([*texts[:1], "".join(texts[1:])])
+    return (f"* published; sources in years/{results[0].year.year}.yaml\n" * bool(published)).join(
+        [*texts[:1], "".join(texts[1:])]
+    )
 
 
 def decisions_table(results: Sequence[Result]) -> Table | None:
@@ -214,6 +243,9 @@ def ranking_table(ranking: Sequence[Ranked]) -> Table | None:
     if not ranking:
         return None
     types = list(ranking[0].ranks)
+    if not types:
+        rows = [[e.name, str(e.place), percentages([e.official_score]), percentages(e.mean)] for e in ranking]
+        return Table(["system", "place", f"{OFFICIAL_SCORE} [%]", "means [%]"], rows)
     rows = []
     for entry in ranking:
         ranks = ["{}/{}".format(*entry.ranks[machine_type]) for machine_type in types]
@@ -228,6 +260,8 @@ def differences_table(comparison: Comparison) -> Table:
     """AUC and pAUC [%] of both systems, differences in points with their intervals."""
     rows = []
     for line in comparison.differences:
+        if line.name == OFFICIAL_SCORE:
+            continue
         row = [line.name]
         for a, b, (low, high) in zip(line.a, line.b, 100 * line.interval.T, strict=True):
             mark = "*" if low > 0 or high < 0 else " "
@@ -235,7 +269,20 @@ def differences_table(comparison: Comparison) -> Table:
             row.append(f"[{low:+.2f}, {high:+.2f}]{mark}")
         rows.append(row)
     columns = ["a", "b", "a - b", f"{CONFIDENCE:.0%} interval "]
-    return Table(["", *(f"{metric} {column}" for metric in ("AUC", "pAUC") for column in columns)], rows)
+    return Table(["", *(f"{metric} {column}" for metric in comparison.columns for column in columns)], rows)
+
+
+def official_difference(comparison: Comparison) -> str:
+    """A line on the official scores, "" where there are none."""
+    for name, (a,), (b,), ends in comparison.differences:
+        if name == OFFICIAL_SCORE:
+            low, high = 100 * ends[:, 0]
+            mark = "*" * int(low > 0 or high < 0)
+            return (
+                f"{name}: a {100 * a:.2f}, b {100 * b:.2f}, a - b {100 * a - 100 * b:+.2f} "
+                f"[{low:+.2f}, {high:+.2f}]{mark}\n"
+            )
+    return ""
 
 
 def scores_table(comparison: Comparison) -> Table:
@@ -252,6 +299,7 @@ def comparison_text(comparison: Comparison) -> str:
     """Differences in points [%] with their intervals, then the scores' agreement."""
     return (
         f"a: {comparison.a}\nb: {comparison.b}\n\n{as_text(differences_table(comparison))}\n"
+        f"{official_difference(comparison)}"
         "AUC and pAUC in %. * The interval (paired, stratified bootstrap over clips) leaves out 0.\n\n"
         f"{as_text(scores_table(comparison))}"
     )

@@ -1,38 +1,116 @@
-"""The ground truth: which test clips are anomalies."""
+"""The ground truth: which test clips are anomalies, and of which domain they are."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import common
-from audio.clips import machine_types_in, parse_clip_name, wav_paths
+from audio.clips import machine_types_in, parse_clip_name, test_clip_paths
 from evaluation.metrics import Key
-from evaluation.score_files import csv_rows, parsed
+from evaluation.score_files import Told, csv_rows, parsed
+from years.year import DEFAULT, Year, every_year, in_words, read_year
 
-Truth = dict[Key, dict[str, int]]  # machine type, machine ID -> clip name -> label
+LABELS, DOMAINS, PREFIX = "ground_truth_data", "ground_truth_domain", "ground_truth"  # of the official evaluators
+Truth = dict[Key, dict[str, Told]]  # machine type, machine ID (or other unit) -> clip name -> what is told of it
 
 
-def read_truth(path: Path) -> Truth:
-    """Labels of the test clips: from the official list, or from the names in a dataset folder.
+def read_truth(path: Path, year: Year | None = None) -> Truth:
+    """Labels of the test clips: from the evaluator's folders, the official list, or the names in a dataset folder.
 
     Parameters
     ----------
-    path : ``eval_data_list.csv`` (a line with the machine type alone, then lines ``name,original name,label``), or a
-        folder ``<machine type>/test/*.wav`` whose names begin with normal_ or anomaly_
+    path : folder of an official evaluator, with ``ground_truth_data`` in it and, since 2022, ``ground_truth_domain``;
+        or ``eval_data_list.csv`` (a line with the machine type alone, then lines ``name,original name,label``); or a
+        folder ``<machine type>/test/*.wav`` whose names say normal or anomaly
+    year : of the challenge; None: the YAML's default
 
     Raises
     ------
-    UserError : naming every row or clip that gives no label.
+    UserError : naming every row or clip that gives no label; or if it is of another year, or known to be wrong.
     """
-    if path.is_dir():
-        labels, faults = _labels_in_folder(path)
+    year = year or read_year(DEFAULT)
+    labels_in = _evaluators_folder(path)
+    if labels_in:
+        told, faults = _of_evaluator(labels_in, year)
+    elif path.is_dir():
+        told, faults = _labels_in_folder(path, year)
+    elif year.list_refused:
+        raise common.UserError(f"{path}: the official list of {year.year} is not taken: {year.list_refused}")
     else:
-        labels, _, faults = parsed(path, _clip_rows(path), _parse_row)
+        told, _, faults = parsed(path, _clip_rows(path), functools.partial(_parse_row, year=year))
     if faults:
-        raise common.fault_list("Ground truth with faults", faults, "Get eval_data_list.csv again, or mend the names.")
+        others = [other for other in every_year() if other is not year and _reads(path, other)]
+        of_year = f"It is a ground truth of {in_words([other.year for other in others])}. " if others else ""
+        advice = f"{of_year}The clips are of {year.year}: get its ground truth again, or mend the names."
+        raise common.fault_list("Ground truth with faults", faults, advice)
     truth: Truth = {}
-    for (machine_type, machine_id, name), label in labels.items():
-        truth.setdefault((machine_type, machine_id), {})[name] = label
+    for (machine_type, unit, name), one in told.items():
+        truth.setdefault((machine_type, unit), {})[name] = one
     return truth
+
+
+def _reads(path: Path, year: Year) -> bool:
+    """Whether a list or folder is a ground truth of a year."""
+    if path.is_dir():
+        labels_in = _evaluators_folder(path)
+        names = [file.name for file in (labels_in or path).glob(f"{PREFIX}_*.csv")]
+        return bool(names) and all(year.parse_file(name, PREFIX) for name in names)
+    try:
+        return not parsed(path, _clip_rows(path), functools.partial(_parse_row, year=year))[2]
+    except common.UserError:
+        return False
+
+
+# ---- the official evaluators' folders ----
+
+
+def _evaluators_folder(path: Path) -> Path | None:
+    """The folder with the files of labels, given that, the one above it, or the domains' beside it."""
+    places = path, path / LABELS, path.resolve().parent / LABELS if path.name == DOMAINS else path / LABELS
+    found = [place for place in places if place.name != DOMAINS and any(place.glob(f"{PREFIX}_*.csv"))]
+    return found[0] if found else None
+
+
+def _of_evaluator(directory: Path, year: Year) -> tuple[dict[tuple[str, str, str], Told], list[str]]:
+    """Machine type, unit, name -> what is told, and faults, of the evaluator's files of labels and domains."""
+    told: dict[tuple[str, str, str], Told] = {}
+    faults = []
+    domains_in = directory.resolve().parent / DOMAINS
+    for path in sorted(directory.glob(f"{PREFIX}_*.csv")):
+        key = year.parse_file(path.name, PREFIX)
+        if not key:
+            faults.append(f"{path}: not of the form {year.file_name(PREFIX, '<machine type>', '<section>')}")
+            continue
+        labels, faults_of_file = _binary(path)
+        domains, faults_of_domains = _binary(domains_in / path.name) if (domains_in / path.name).is_file() else ({}, [])
+        if domains and not faults_of_domains and domains.keys() != labels.keys():
+            faults_of_domains = [f"{domains_in / path.name}: other clips than in {path}"]
+        faults += faults_of_file + faults_of_domains
+        for name, label in labels.items():
+            try:
+                said = year.parse(name)
+                domain = year.domains[domains[name]] if name in domains else said.domain
+                if year.unit_of(said.machine_id, said.domain) != key[1]:
+                    raise ValueError(f"the file is of {key[1]}")
+                told[(*key, name)] = Told(label, domain)
+            except ValueError as error:
+                faults.append(f"{path}: {name}: {error}")
+    return told, faults
+
+
+def _binary(path: Path) -> tuple[dict[str, int], list[str]]:
+    """Name -> 0 or 1, and faults, of a file of rows ``name,0 or 1``."""
+
+    def parse(row: Sequence[str]) -> tuple[str, int]:
+        if len(row) != 2 or row[1] not in ("0", "1"):
+            raise ValueError(f"{','.join(row)!r}; expected name,0 or 1")
+        return row[0], int(row[1])
+
+    values, _, faults = parsed(path, csv_rows(path), parse)
+    return values, faults
+
+
+# ---- the official list ----
 
 
 def _clip_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -45,31 +123,41 @@ def _clip_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, [*row, machine_type]
 
 
-def _parse_row(row: Sequence[str]) -> tuple[tuple[str, str, str], int]:
-    """Machine type, machine ID, name and label of a row of the official list, its machine type behind it."""
+def _parse_row(row: Sequence[str], year: Year) -> tuple[tuple[str, str, str], Told]:
+    """Machine type, unit, name and what is told of a row of the official list, its machine type behind it."""
     *cells, machine_type = row
     if not machine_type:
         raise ValueError("no line with a machine type above it")
-    if len(cells) != 3 or cells[2] not in ("0", "1"):
+    if len(cells) not in ((2, 3) if year.domains else (3,)) or (len(cells) == 3 and cells[2] not in ("0", "1")):
         raise ValueError(f"{','.join(cells)!r}; expected name,original name,0 or 1")
-    name, original, label = cells
-    machine_id, _ = parse_clip_name(name)
-    if parse_clip_name(original) != (machine_id, int(label)):
+    name, original = cells[:2]
+    given, full = parse_clip_name(name, year), parse_clip_name(original, year)
+    label = int(cells[2]) if len(cells) == 3 else full.label
+    known = [(one.machine_id, one.domain) for one in (given, full)]
+    if label is None or full.label != label or known[0][0] != known[1][0] or given.domain not in (None, full.domain):
         raise ValueError(f"{original} is not the original name of {name} with label {label}")
-    return (machine_type, machine_id, name), int(label)
+    return (machine_type, year.unit_of(given.machine_id, given.domain), name), Told(label, full.domain)
 
 
-def _labels_in_folder(directory: Path) -> tuple[dict[tuple[str, str, str], int], list[str]]:
-    """Machine type, machine ID, name -> label, and faults, of the test clips of a dataset folder."""
-    labels: dict[tuple[str, str, str], int] = {}
+# ---- the names in a dataset folder ----
+
+
+def _labels_in_folder(directory: Path, year: Year) -> tuple[dict[tuple[str, str, str], Told], list[str]]:
+    """Machine type, unit, name -> what is told, and faults, of the test clips of a dataset folder."""
+    told: dict[tuple[str, str, str], Told] = {}
     faults = []
-    for machine_type in machine_types_in(directory, "--truth"):
-        for path in wav_paths(directory / machine_type / "test"):
+    for machine_type in machine_types_in(directory, "--truth", year):
+        for name, path in test_clip_paths(directory, machine_type, names="official", year=year).items():
             try:
-                machine_id, label = parse_clip_name(path.name)
-                if label is None:
-                    raise ValueError("name does not begin with normal_ or anomaly_")
-                labels[machine_type, machine_id, path.name] = label
+                said = parse_clip_name(name, year)
+                if said.label is None:
+                    raise ValueError("name does not say normal or anomaly")
+                told[machine_type, year.unit_of(said.machine_id, said.domain), name] = Told(said.label, said.domain)
             except ValueError as error:
                 faults.append(f"{path}: {error}")
-    return labels, faults
+    return told, faults
+
+
+def of_names(truth: Mapping[Key, Mapping[str, Told]]) -> dict[Key, list[str]]:
+    """The clips of each unit."""
+    return {key: list(told) for key, told in truth.items()}
