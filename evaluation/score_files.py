@@ -139,9 +139,10 @@ def _write_blocks(
 ) -> None:
     rows: list[list] = []
     for machine_type, ids in figures.items():
-        rows += [[machine_type], ["id", *columns]]
+        first, prefix = ("section", "section_") if all(name.startswith("section_") for name in ids) else ("id", "id_")
+        rows += [[machine_type], [first, *columns]]
         for name, values in [*ids.items(), (mean_name, average(ids))]:
-            rows.append([name.removeprefix("id_"), *("" if math.isnan(value) else value for value in values)])
+            rows.append([name.removeprefix(prefix), *("" if math.isnan(value) else value for value in values)])
         rows.append([])
     write_text(path, csv_text(rows))
 

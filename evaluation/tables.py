@@ -274,7 +274,7 @@ def differences_table(comparison: Comparison) -> Table:
 
 def official_difference(comparison: Comparison) -> str:
     """A line on the official scores, "" where there are none."""
-    for name, (a,), (b,), ends in comparison.differences:
+    for name, (a, *_), (b, *_), ends in comparison.differences:
         if name == OFFICIAL_SCORE:
             low, high = 100 * ends[:, 0]
             mark = "*" * int(low > 0 or high < 0)

@@ -46,6 +46,9 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
     truth: Truth = {}
     for (machine_type, unit, name), one in told.items():
         truth.setdefault((machine_type, unit), {})[name] = one
+    others = [] if year.knows(truth) else [other.year for other in every_year() if other.knows(truth)]
+    if others:
+        raise common.UserError(f"{path}: a ground truth of {in_words(others)}; the score files are of {year.year}")
     return truth
 
 

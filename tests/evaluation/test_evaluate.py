@@ -14,10 +14,12 @@ from conftest import SHIPPED, write_scores
 import common
 from evaluation import bootstrap, comparison, html_report, metrics, score_files, tables
 from evaluation.folders import Result, folder_names, read_results
-from evaluation.published import published_figures, published_file
+from evaluation.published import published_figures
 from evaluation.ranking import rank
+from evaluation.rules import IDS
 from evaluation.truth import read_truth
 from storage.files import expanded, write_text
+from years.year import read_year
 
 evaluate = importlib.import_module("02_evaluate")
 
@@ -190,7 +192,7 @@ def test_dataset_folder_as_truth_finds_missing_clips(tmp_path):
     with pytest.raises(common.UserError, match=r"1 clips of the ground truth are missing: anomaly_id_00_00000003\.wav"):
         evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
     (test_clips / "id_00_00000004.wav").touch()
-    with pytest.raises(common.UserError, match="id_00_00000004.wav: name does not begin with normal_"):
+    with pytest.raises(common.UserError, match="id_00_00000004.wav: name does not say normal or anomaly"):
         evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
 
 
@@ -411,8 +413,8 @@ def test_every_bootstrap_sample_keeps_the_numbers_of_both_labels(monkeypatch):
     )
     scores = np.arange(5.0)
     rng = np.random.default_rng(0)
-    differences = bootstrap.bootstrap_differences(labels, scores, -scores, max_fpr=0.1, replicates=250, rng=rng)
-    assert differences.shape == (250, 2)
+    figures = bootstrap.bootstrap_figures(labels, scores, -scores, max_fpr=0.1, replicates=250, rng=rng)
+    assert figures.shape == (2, 250, 2)
     for of_a, of_b in zip(seen[::2], seen[1::2], strict=True):
         np.testing.assert_array_equal(of_a, of_b)  # paired
         assert (of_a[:, labels == 0].sum(axis=1) == 3).all()  # stratified
@@ -552,7 +554,7 @@ def test_ranking_by_hand():
 def test_averages_that_differ_by_rounding_errors_share_a_rank():
     ids = {f"id_0{n}": (value, value) for n, value in enumerate((0.1, 0.2, 0.3))}
     one, other = {"fan": ids}, {"fan": dict(reversed(ids.items()))}
-    assert metrics.averages(one["fan"]) != metrics.averages(other["fan"])
+    assert IDS.average(one["fan"]) != IDS.average(other["fan"])
     for performances in ({"one": one, "other": other}, {"other": other, "one": one}):
         assert [ranked.ranks["fan"] for ranked in rank(performances)] == [(1, 1), (1, 1)]
 
@@ -592,7 +594,7 @@ def test_published_means_stand_in_their_columns():
 
 
 def test_published_figures_stand_beside_official_clips_alone(tmp_path, capsys):
-    fan = published_file()["test_clips"]["dev"]["fan"]
+    fan = read_year(2020).test_clips["dev"]["fan"]
     for machine_id, counts in fan.items():
         names = [
             f"{label}_{machine_id}_{k:08d}.wav"

@@ -14,6 +14,7 @@ import common
 from evaluation import comparison, figures, folders, html_report, metrics, score_files
 from evaluation.published import Published
 from evaluation.ranking import rank_results
+from evaluation.rules import IDS
 
 evaluate = importlib.import_module("02_evaluate")
 
@@ -100,7 +101,7 @@ def test_bars_are_as_high_as_the_averages(results, metric):
     heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers}
     assert heights == {
         "official, published": [published.machine_types[t][metric] / 100 for t in ("fan", "pump")],
-        **{r.name: [metrics.averages(r.performance[t])[metric] for t in ("fan", "pump")] for r in results},
+        **{r.name: [IDS.average(r.performance[t])[metric] for t in ("fan", "pump")] for r in results},
     }
     edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bars in axes.containers for bar in bars)
     assert all(right <= left for (_, right), (left, _) in zip(edges, edges[1:], strict=False))

@@ -26,6 +26,7 @@ from storage.records import CHECKSUM
 score = importlib.import_module("01_test")
 evaluate = importlib.import_module("02_evaluate")
 train = importlib.import_module("00_train")
+from years.year import read_year
 
 
 def settings_with(tmp_path, **changes) -> config.Config:
@@ -309,9 +310,9 @@ def test_nothing_gives_an_auc(folder):
 
 
 def test_runs_over_all_types_refuse_what_the_dataset_has_not(folder):
-    result_record.require_only(folder, ["fan", "pump"], Path("dev_data"))
+    result_record.require_only(folder, ["fan", "pump"], Path("dev_data"), read_year(2020))
     with pytest.raises(common.UserError, match=r"(?s)types that dev_data does not have:\s+anomaly_score_pump_id_00"):
-        result_record.require_only(folder, ["fan"], Path("dev_data"))
+        result_record.require_only(folder, ["fan"], Path("dev_data"), read_year(2020))
 
 
 def test_a_job_waits_for_another_that_is_writing(settings, folder, monkeypatch):

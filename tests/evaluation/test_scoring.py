@@ -6,13 +6,15 @@ from conftest import write_scores
 
 import common
 from evaluation import metrics, published, score_files, tables
+from evaluation.rules import IDS
+from years.year import read_year
 
 
 def official_test_set(dataset):
     """Labels and increasing scores with as many clips per machine ID and label as the official test set."""
     return {
         (machine_type, machine_id): (np.repeat([0, 1], counts), np.arange(sum(counts), dtype=float))
-        for machine_type, ids in published.published_file()["test_clips"][dataset].items()
+        for machine_type, ids in read_year(2020).test_clips[dataset].items()
         for machine_id, counts in ids.items()
     }
 
@@ -59,7 +61,7 @@ def test_evaluate_keeps_order_and_averages():
     )
     assert performance == {"pump": {"id_02": (1.0, 1.0)}, "fan": {"id_00": (0.0, 0.0), "id_02": (1.0, 1.0)}}
     assert list(performance) == ["pump", "fan"]
-    assert metrics.averages(performance["fan"]) == (0.5, 0.5)
+    assert IDS.average(performance["fan"]) == (0.5, 0.5)
 
 
 def test_evaluate_names_every_machine_id_without_auc():
@@ -113,13 +115,13 @@ def test_every_fault_of_a_score_file_is_named_with_its_row(tmp_path):
 @pytest.mark.parametrize("text", ["1_000.5", "１２.５", "٣", "0x10", "", "1,5"])
 def test_what_only_python_takes_for_a_number_is_no_score(text):
     with pytest.raises(ValueError, match=f"score '{text}' is not a number"):
-        score_files.parse_score_row(["id_00_1.wav", text], machine_id=None)
-    assert score_files.parse_score_row(["id_00_1.wav", " -1.5e-3"], machine_id="id_00") == ("id_00_1.wav", -0.0015)
+        score_files.parse_score_row(["id_00_1.wav", text], unit=None)
+    assert score_files.parse_score_row(["id_00_1.wav", " -1.5e-3"], unit="id_00") == ("id_00_1.wav", -0.0015)
 
 
 def test_digits_of_other_scripts_make_no_machine_id(tmp_path):
     with pytest.raises(ValueError, match="not of the form"):
-        score_files.parse_score_row(["id_٠٠_1.wav", "1"], machine_id=None)
+        score_files.parse_score_row(["id_٠٠_1.wav", "1"], unit=None)
     (tmp_path / "anomaly_score_fan_id_٠٠.csv").touch()
     with pytest.raises(common.UserError, match="not of the form"):
         score_files.score_files(tmp_path)
@@ -170,13 +172,13 @@ def test_published_averages_are_those_of_their_machine_ids():
     for figures in published.published_figures():
         for machine_type, ids in figures.machine_ids.items():
             assert np.mean(list(ids.values()), axis=0) == pytest.approx(figures.machine_types[machine_type], abs=0.0101)
-            assert ids.keys() == published.published_file()["test_clips"][figures.dataset][machine_type].keys()
+            assert ids.keys() == read_year(2020).test_clips[figures.dataset][machine_type].keys()
             checked += 1
     assert checked == 12
 
 
 def test_published_figures_cover_a_test_set_or_say_a_mean():
-    every = {dataset: set(types) for dataset, types in published.published_file()["test_clips"].items()}
+    every = {dataset: set(types) for dataset, types in read_year(2020).test_clips.items()}
     for figures in published.published_figures():
         means = [mean for mean in (figures.mean, figures.mean_of_both) if mean is not None]
         assert (set(figures.machine_types) == every[figures.dataset]) + len(means) == 1, figures.name

@@ -8,6 +8,7 @@ import common
 from evaluation import metrics, score_files
 from evaluation.truth import read_truth
 from storage.files import write_text
+from years.year import read_year
 
 evaluate = importlib.import_module("02_evaluate")
 
@@ -46,7 +47,8 @@ def test_ground_truth_and_scores_are_read(tmp_path, options):
         ("fan", "id_01"): {"id_01_00000000.wav": 0, "id_01_00000001.wav": 1},
         ("pump", "id_03"): {"id_03_00000000.wav": 0},
     }
-    assert read_truth(tmp_path / "list.csv") == wanted
+    told = read_truth(tmp_path / "list.csv")
+    assert {key: {name: one.label for name, one in clips.items()} for key, clips in told.items()} == wanted
     path = tmp_path / "anomaly_score_fan_id_01.csv"
     path.write_bytes(saved([*SCORES, ["", ""]], **options))
     assert score_files.read_scores(path) == {"normal_id_01_0.wav": 1.5, "anomaly_id_01_1.wav": 2}
@@ -111,7 +113,10 @@ def test_names_of_any_kind_are_read_back(tmp_path, folders):
 
 def test_a_backslash_in_a_name_keeps_its_label():
     for name in NAMES + ["a\\b.wav"]:
-        labels = [score_files.label_of(f"{folder}{name}", any_names=True) for folder in ("normal/", "Abnormal/", "")]
+        labels = [
+            score_files.said_by(f"{folder}{name}", any_names=True, year=read_year(2020)).label
+            for folder in ("normal/", "Abnormal/", "")
+        ]
         assert labels == [0, 1, None]
 
 
