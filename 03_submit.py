@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import common
+from years.year import DEFAULT, known_years, read_year
 
 OTHER_CLIPS = (
     "If the package is for other clips, such as the demo's, name them: --truth eval_data_list.csv, or --truth eval_data"
@@ -27,6 +28,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--year",
+        type=int,
+        choices=known_years(),
+        metavar="YEAR",
+        help="of a package to check; default: its files' names say it",
+    )
     parser.add_argument("--report-pdf", type=Path, metavar="FILE", help="technical report to put into the package")
     parser.add_argument("--output", type=Path, metavar="ZIP", help="default: <label>_task2.zip")
     parser.add_argument(
@@ -43,16 +51,19 @@ def main(argv: list[str] | None = None) -> None:
     """Run with ``argv``, or the arguments of the command line."""
     parser = argument_parser()
     args = parser.parse_args(argv)
+    if args.year and not args.check:
+        parser.error("--year goes with --check; a package that is built is of the YAML's year")
     if args.check and (args.report_pdf or args.output):
         parser.error("--report-pdf and --output go with --authors")
 
     from challenge import meta_file, package, submission
 
     if args.check:
-        clips = package.clips_of_truth(args.truth) if args.truth else package.official_clips()
         found = package.read_package(args.check)
-        shown = f"{args.check}, checked for {args.truth or 'the official evaluation clips'}"
-        package.check(found, clips, shown, "Mend the files, then check again." if args.truth else OTHER_CLIPS)
+        year = read_year(args.year) if args.year else package.year_of(found, DEFAULT)
+        clips = package.clips_of_truth(args.truth, year) if args.truth else year.eval_clips()
+        shown = f"{args.check}, checked for {args.truth or f'the official evaluation clips of {year.year}'}"
+        package.check(found, clips, year, shown, "Mend the files, then check again." if args.truth else OTHER_CLIPS)
         logger.info("%s: no faults; %s", args.check, package.summary(found))
         return
 
@@ -60,18 +71,19 @@ def main(argv: list[str] | None = None) -> None:
 
     config = load_config(args.config)
     authors = meta_file.read_authors(args.authors)
-    clips = package.clips_of_truth(args.truth) if args.truth else package.clips_of_folder(config.eval_directory)
+    year, where = config.challenge, args.truth or config.eval_directory
+    clips = package.clips_of_truth(where, year) if args.truth else package.clips_of_folder(where, year)
     built = submission.build(config, authors, report=args.report_pdf, clips=clips)
-    package.check(built, clips, "No package written", "Mend the authors file or the results, then run again.")
+    package.check(built, clips, year, "No package written", "Mend the authors file or the results, then run again.")
     submission.require_clips(config)
     output = args.output or Path(f"{authors.team}.zip")
     package.write_zip(output, built.files)
     logger.info("%s: written; %s", output, package.summary(built))
-    if clips != package.official_clips():
+    if clips != year.eval_clips():
         logger.info(
             "It is not for the official evaluation clips; to check it: python 03_submit.py --check %s --truth %s",
             output,
-            args.truth or config.eval_directory,
+            where,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 import common
+from years.year import Year
 
 LABEL = re.compile(r"(?P<team>(?P<name>[A-Za-z0-9-]+)_(?P<institute>[A-Za-z0-9-]+)_task2)_[1-4]")
 MAX_ABBREVIATION = 10  # characters
@@ -87,7 +88,9 @@ def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Fin
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
-        fault = Finding(shown, mark.line + 1 if mark else None, f"not valid YAML: {problem}")
+        block = getattr(error, "context_mark", None)
+        begun = f", in what begins at line {block.line + 1}; indented as its neighbours?" if block else ""
+        fault = Finding(shown, mark.line + 1 if mark else None, f"not valid YAML: {problem}{begun}")
     except RecursionError:
         fault = Finding(shown, None, "not a meta file: hundreds of nested blocks")
     return None, findings or [fault]  # where tabs are, they are the likely cause
@@ -145,21 +148,16 @@ SHORT = Rule(f"text of at most {MAX_ABBREVIATION} characters", lambda v: _is_tex
 PERCENTAGE = Rule("a percentage such as 66.30 (not the fraction 0.6630) or !!null", _is_percentage, required=False)
 AUTHOR_LIST = Rule("a list of authors", lambda value: isinstance(value, list) and bool(value))
 
-META_FIELDS = {
+DESCRIPTION = "system.description"
+DESCRIPTION_RULES = {  # of fields that may hold other things than text or nothing
+    "input_sampling_rate": Rule("text such as 16kHz", _is_text),
+    "machine_learning_method": TEXT,
+    "ensemble_method_subsystem_count": _or_null(Rule("a whole number", _is_count), required=True),
+}
+META_FIELDS = {  # of all years; the description's are the year's
     "submission.label": TEXT,
     "submission.name": TEXT,
     "submission.abbreviation": SHORT,
-    "system.description.input_sampling_rate": Rule("text such as 16kHz", _is_text),
-    "system.description.data_augmentation": TEXT_OR_NULL,
-    "system.description.front_end": TEXT_OR_NULL,
-    "system.description.acoustic_features": TEXT_OR_NULL,
-    "system.description.embeddings": TEXT_OR_NULL,
-    "system.description.machine_learning_method": TEXT,
-    "system.description.aggregation_method": TEXT_OR_NULL,
-    "system.description.ensemble_method_subsystem_count": _or_null(Rule("a whole number", _is_count), required=True),
-    "system.description.decision_making": TEXT_OR_NULL,
-    "system.description.external_data_usage": TEXT_OR_NULL,
-    "system.description.development_data_usage": TEXT_OR_NULL,
     "system.complexity.total_parameters": Rule("a whole number without separators", _is_count),
     "system.source_code": OPTIONAL,
     RESULTS: Rule("a block per machine type", lambda value: isinstance(value, dict)),
@@ -233,14 +231,15 @@ def _check_corresponding(shown: str, document: Document, base: str) -> Iterator[
 # ---- the meta file ----
 
 
-def check_meta(shown: str, content: bytes, folder: str, machine_types: Sequence[str]) -> Iterator[Finding]:
-    """Findings of one meta file of the submission folder ``folder``."""
+def check_meta(shown: str, content: bytes, folder: str, machine_types: Sequence[str], year: Year) -> Iterator[Finding]:
+    """Findings of one meta file of the submission folder ``folder``; ``machine_types`` are those of the results."""
     document, findings = read_document(shown, content)
     yield from findings
     if document is None:
         return
-    figures = [f"{RESULTS}.{name}.averaged_{measure}" for name in machine_types for measure in ("auc", "pauc")]
-    fields = META_FIELDS | _author_fields(document, "submission.authors")
+    figures = [f"{RESULTS}.{name}.{measure}" for name in machine_types for measure in year.meta["results"].values()]
+    described = {f"{DESCRIPTION}.{n}": DESCRIPTION_RULES.get(n, TEXT_OR_NULL) for n in year.meta["description"]}
+    fields = META_FIELDS | described | _author_fields(document, "submission.authors")
     fields["submission.label"] = Rule(f"{folder}, as the folder is called", lambda value: value == folder)
     fields |= dict.fromkeys(figures, PERCENTAGE)
     yield from _check_fields(shown, document, fields)

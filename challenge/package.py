@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import common
-from audio.clips import machine_types_in, parse_clip_name, wav_paths
+from audio.clips import machine_types_in, parse_clip_name, test_clip_paths
 from challenge.meta_file import LABEL, Finding, check_meta
 from challenge.zips import member_fault, too_large
 from evaluation import score_files
 from evaluation.metrics import Key
-from evaluation.published import published_file
-from evaluation.truth import read_truth
+from evaluation.truth import evaluators_folder, of_names, read_truth
 from storage.files import write_whole
+from years.year import KINDS, Year, of_files, read_year
 
 LABEL_WORDS = "<last name of the corresponding author>_<institute>_task2_<1 to 4>"
 REPORT_ENDING = ".technical_report.pdf"
@@ -33,7 +33,7 @@ MAX_BYTES_OF_OTHERS = 4 * 2**20  # the longest official score file has 555 rows,
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same package gives the same bytes
 
 Files = dict[str, bytes]  # path in the task2 folder, "/" between folders -> content
-Clips = dict[Key, list[str]]  # (machine type, machine ID) -> names of the evaluation clips
+Clips = dict[Key, list[str]]  # (machine type, machine ID or other unit) -> names of the evaluation clips
 
 logger = logging.getLogger(__name__)
 
@@ -49,32 +49,22 @@ class Package(NamedTuple):
 # ---- the clips that a package must score ----
 
 
-def official_clips() -> Clips:
-    """Names of the official evaluation clips: numbered from 0 in each machine ID."""
-    published = published_file()
-    return {
-        (machine_type, machine_id): [f"{machine_id}_{number:08d}.wav" for number in range(sum(counts))]
-        for machine_type, ids in published["test_clips"]["eval"].items()
-        for machine_id, counts in ids.items()
-    }
+def clips_of_truth(path: Path, year: Year) -> Clips:
+    """Names of the clips in ``eval_data_list.csv``, in a dataset folder, or in that of an official evaluator."""
+    if path.is_dir() and not evaluators_folder(path):
+        return clips_of_folder(path, year)
+    return of_names(read_truth(path, year))
 
 
-def clips_of_truth(path: Path) -> Clips:
-    """Names of the clips in ``eval_data_list.csv``, or in a dataset folder."""
-    if path.is_dir():
-        return clips_of_folder(path)
-    return {key: list(labels) for key, labels in read_truth(path).items()}
-
-
-def clips_of_folder(eval_directory: Path) -> Clips:
+def clips_of_folder(eval_directory: Path, year: Year) -> Clips:
     """Names of the clips in ``<eval_directory>/<machine type>/test``."""
     clips: Clips = {}
     faults = []
-    for machine_type in machine_types_in(eval_directory, "eval_directory"):
-        for path in wav_paths(eval_directory / machine_type / "test"):
+    for machine_type in machine_types_in(eval_directory, "eval_directory", year):
+        for name, path in test_clip_paths(eval_directory, machine_type, names="official", year=year).items():
             try:
-                machine_id, _ = parse_clip_name(path.name)
-                clips.setdefault((machine_type, machine_id), []).append(path.name)
+                said = parse_clip_name(name, year)
+                clips.setdefault((machine_type, year.unit_of(said.machine_id, said.domain)), []).append(name)
             except ValueError as error:
                 faults.append(f"{path}: {error}")
     if not clips and not faults:
@@ -173,12 +163,20 @@ def _max_bytes(name: str) -> int:
 # ---- checking ----
 
 
-def check_package(package: Package, clips: Clips) -> list[Finding]:
+def year_of(package: Package, default: int) -> Year:
+    """Year of the challenge that a package is for, by the names of its score files."""
+    names = [PurePosixPath(name).name for name in package.files]
+    years = of_files([name for name in names if name.startswith(f"{score_files.SCORES}_")], score_files.SCORES)
+    return read_year(default if default in years or not years else years[0])
+
+
+def check_package(package: Package, clips: Clips, year: Year) -> list[Finding]:
     """Everything that is wrong with a package, in the order of its files.
 
     Parameters
     ----------
     clips : the clips that each submission must score
+    year : of the challenge, whose files a package holds
     """
     findings = list(package.findings)
     folders: dict[str, Files] = {}
@@ -201,7 +199,7 @@ def check_package(package: Package, clips: Clips) -> list[Finding]:
         findings += _check_reports(reports, teams)
     for folder, match in labels.items():
         if match:
-            findings += check_submission(folder, folders[folder], clips)
+            findings += check_submission(folder, folders[folder], clips, year)
         else:
             findings.append(Finding(f"{folder}/", None, f"unexpected folder; expected {LABEL_WORDS}"))
     return findings
@@ -219,31 +217,49 @@ def _check_reports(reports: Files, teams: Sequence[str]) -> Iterator[Finding]:
             yield Finding(name, None, "not a PDF file")
 
 
-def check_submission(folder: str, files: Files, clips: Clips) -> Iterator[Finding]:
-    """Findings of one submission folder: its name, its meta file and its score files."""
-    machine_types = sorted({machine_type for machine_type, _ in clips})
-    wanted = {f"{folder}.meta.yaml": None} | {score_files.score_path(Path(), *key).name: key for key in clips}
+def check_submission(folder: str, files: Files, clips: Clips, year: Year) -> Iterator[Finding]:
+    """Findings of one submission folder: its name, its meta file and its CSVs."""
+    kinds = KINDS if year.decisions else KINDS[:1]
+    wanted: dict[str, tuple[str, Key] | None] = {f"{folder}.meta.yaml": None}
+    wanted |= {year.file_name(kind, *key): (kind, key) for kind in kinds for key in clips}
     missing = [name for name in wanted if name not in files]
+    other_forms = []
     for file, content in files.items():
         shown, name = f"{folder}/{file}", file
         if file not in wanted:
+            read_as = [year.file_name(kind, *key) for kind in kinds if (key := year.parse_file(file, kind))]
             close = difflib.get_close_matches(file, missing, n=1, cutoff=0.9)  # id_1, Fan, .yml
-            if not close:
+            name = next((one for one in [*read_as, *close] if one in missing), None)
+            if name is None:
                 yield Finding(shown, None, "unexpected file")
                 continue
-            name = close[0]
             missing.remove(name)
-            yield Finding(shown, None, f"misnamed; expected {name}")
-        if key := wanted[name]:
-            yield from check_scores(shown, content, key[1], clips[key])
+            if name in read_as:
+                other_forms.append((file, name))
+            else:
+                yield Finding(shown, None, f"misnamed; expected {name}")
+        if of_clips := wanted[name]:
+            kind, key = of_clips
+            yield from check_scores(shown, content, key[1], clips[key], year=year, kind=kind)
         else:
-            yield from check_meta(shown, content, folder, machine_types)
+            yield from check_meta(shown, content, folder, result_types(clips, year), year)
+    if other_forms:
+        (file, name), n_files = other_forms[0], counted(len(other_forms), "file")
+        text = f"{n_files} named otherwise, such as {file}; expected {name}. They are read all the same"
+        yield Finding(f"{folder}/", None, text, is_fault=False)
     if missing:
         yield Finding(f"{folder}/", None, f"{len(missing)} of {len(wanted)} files missing: {', '.join(missing)}")
 
 
-def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[str]) -> Iterator[Finding]:
-    """Findings of one score file: rows, numbers, and every clip once."""
+def result_types(clips: Clips, year: Year) -> list[str]:
+    """Machine types whose development results a meta file states: in later years, others than are submitted."""
+    return sorted(year.test_clips["dev"] if year.domains else {machine_type for machine_type, _ in clips})
+
+
+def check_scores(
+    shown: str, content: bytes, unit: str, clips: Iterable[str], *, year: Year, kind: str = score_files.SCORES
+) -> Iterator[Finding]:
+    """Findings of one score or decision file: rows, numbers, and every clip once."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -258,7 +274,7 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
         for row in rows:
             name = row[0] if row else ""
             try:
-                score_files.parse_score_row(row, machine_id=machine_id)
+                score_files.parse_score_row(row, unit=unit, value_of=score_files.VALUES[kind], year=year)
                 if name in first_lines:
                     raise ValueError(f"{name} again, first in line {first_lines[name]}")
                 if name not in clips:
@@ -276,14 +292,14 @@ def check_scores(shown: str, content: bytes, machine_id: str, clips: Iterable[st
 # ---- from end to end ----
 
 
-def check(package: Package, clips: Clips, shown: str, advice: str) -> None:
+def check(package: Package, clips: Clips, year: Year, shown: str, advice: str) -> None:
     """Log the notes on a package; raise all its faults as one error, which ends in ``advice``.
 
     Raises
     ------
     UserError : naming every fault with its file and line.
     """
-    findings = check_package(package, clips)
+    findings = check_package(package, clips, year)
     for note in findings:
         if not note.is_fault:
             logger.warning("%s", note)

@@ -1,5 +1,6 @@
 """The challenge's submission package, built from the results and an authors file."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import yaml
 
 import common
 from challenge.meta_file import MAX_ABBREVIATION, Authors
-from challenge.package import REPORT_ENDING, Clips, Files, Package
+from challenge.package import REPORT_ENDING, Clips, Files, Package, result_types
 from config import Config, System
 from evaluation import metrics, result_record, score_files
+from evaluation.rules import RULES
 from storage import records
+from years.year import Year
 
 METHODS = {  # by model type; None: nothing but a detector, or what the members say
     "dense_ae": "AE",
@@ -40,7 +43,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
     UserError : naming everything that has not been run yet or cannot be read.
     """
     files: Files = {}
-    faults = []
+    faults, year = [], config.challenge
     if report:
         try:
             files[f"{authors.team}{REPORT_ENDING}"] = report.read_bytes()
@@ -51,7 +54,7 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
         system = config.systems[entry.system]
         try:
             results = config.result_folder(entry.training_data, system.name)
-            scores = score_files.score_files(results)
+            scores = score_files.score_files(results, year)
             parameters, sample_rate = model_facts(config.model_directory / entry.training_data, system)
             result_record.check(results, config=config, system=system, required=True)
         except common.UserError as error:
@@ -60,12 +63,12 @@ def build(config: Config, authors: Authors, *, report: Path | None, clips: Clips
             commands = f"python 00_train.py {options}, then python 01_test.py {options}"
             faults.append(f"submission {number}: {error} ({commands})")
             continue
-        files |= {f"{folder}/{path.name}": path.read_bytes() for path in scores.values()}
-        machine_types = sorted({machine_type for machine_type, _ in clips})
+        decided = score_files.files_of(results, score_files.DECISIONS, year) if year.decisions else {}
+        files |= {f"{folder}/{path.name}": path.read_bytes() for path in [*scores.values(), *decided.values()]}
         block = {
             "submission": _submission_block(number, authors, f"{system.name} {entry.training_data}"),
-            "system": _system_block(system, entry.training_data, sample_rate, parameters, authors.source_code),
-            "results": {"development_dataset": dev_results(config, system, machine_types)},
+            "system": _system_block(system, entry.training_data, sample_rate, parameters, authors.source_code, year),
+            "results": {"development_dataset": dev_results(config, system, result_types(clips, year))},
         }
         text = yaml.safe_dump(block, sort_keys=False, allow_unicode=True, width=1000)
         files[f"{folder}/{folder}.meta.yaml"] = text.encode()
@@ -123,30 +126,33 @@ def _submission_block(number: int, authors: Authors, what: str) -> dict:
 
 
 def _system_block(
-    system: System, training_data: str, sample_rate: int, parameters: int, source_code: str | None
+    system: System, training_data: str, sample_rate: int, parameters: int, source_code: str | None, year: Year
 ) -> dict:
-    """The meta file's ``system``, fields in the official order."""
+    """The meta file's ``system``, fields in the year's official order."""
     parts = system.members or (system,)
 
     def together(words: Callable[[System], str | None]) -> str | None:  # of the members of a fusion, each once
         return ", ".join(dict.fromkeys(filter(None, map(words, parts)))) or None
 
+    known = {
+        "input_sampling_rate": f"{sample_rate / 1000:g}kHz",
+        "data_augmentation": together(lambda part: "mixup" if getattr(part.model, "mixup", 0) else None),
+        "acoustic_features": ", ".join(dict.fromkeys(name for part in parts for name in _features(part))),
+        "embeddings": together(lambda part: EMBEDDINGS.get(part.model_type)),
+        "machine_learning_method": together(_method),
+        "aggregation_method": together(lambda part: AGGREGATES.get(getattr(part.model, "aggregate", None))),
+        "ensemble_method_subsystem_count": len(system.members) or None,
+        "decision_making": "weighted sum of standardised log scores" if system.members else None,
+        "external_data_usage": together(
+            lambda part: "pre-trained model" if getattr(part.model, "weights", None) else None
+        ),
+        "development_data_usage": DATA_USAGE[training_data],
+        "attribute_usage": together(
+            lambda part: "classes" if getattr(part.model, "classes", None) == "attributes" else None
+        ),
+    }
     return {
-        "description": {
-            "input_sampling_rate": f"{sample_rate / 1000:g}kHz",
-            "data_augmentation": together(lambda part: "mixup" if getattr(part.model, "mixup", 0) else None),
-            "front_end": None,
-            "acoustic_features": ", ".join(dict.fromkeys(name for part in parts for name in _features(part))),
-            "embeddings": together(lambda part: EMBEDDINGS.get(part.model_type)),
-            "machine_learning_method": together(_method),
-            "aggregation_method": together(lambda part: AGGREGATES.get(getattr(part.model, "aggregate", None))),
-            "ensemble_method_subsystem_count": len(system.members) or None,
-            "decision_making": "weighted sum of standardised log scores" if system.members else None,
-            "external_data_usage": together(
-                lambda part: "pre-trained model" if getattr(part.model, "weights", None) else None
-            ),
-            "development_data_usage": DATA_USAGE[training_data],
-        },
+        "description": {name: known.get(name) for name in year.meta["description"]},
         "complexity": {"total_parameters": parameters},
         "source_code": source_code,
     }
@@ -166,13 +172,17 @@ def _method(part: System) -> str:
 
 
 def dev_results(config: Config, system: System, machine_types: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Development AUC and pAUC [%] of each machine type, from the scores; None where the system was not run on it."""
-    folder = config.result_folder("dev", system.name)
-    performance = {}
+    """Development figures [%] of each machine type, from the scores; None where the system was not run on it."""
+    folder, year = config.result_folder("dev", system.name), config.challenge
+    rule, performance = RULES[year.rule], {}
     result_record.require_clips(folder, result_record.check(folder, config=config, system=system), config)
     if any(folder.glob("anomaly_score_*.csv")):
-        scores = score_files.read_folder(folder, any_names=config.names == "any", unlabelled=True)
-        performance = metrics.evaluate(scores, max_fpr=config.max_fpr, rated_only=True)
-    figures = {name: [round(100 * value, 4) for value in metrics.averages(ids)] for name, ids in performance.items()}
-    pairs = {name: figures.get(name, (None, None)) for name in machine_types}
-    return {name: {"averaged_auc": auc, "averaged_pauc": pauc} for name, (auc, pauc) in pairs.items()}
+        scores = score_files.read_folder(folder, year=year, any_names=config.names == "any", unlabelled=True)
+        performance = metrics.evaluate(scores, max_fpr=config.max_fpr, rated_only=True, rule=rule)
+    keys = [year.meta["results"][name] for name in rule.names]
+    found = {}
+    for name in machine_types:
+        figures = rule.average(performance[name]) if name in performance else [math.nan] * len(keys)
+        rounded = [None if math.isnan(figure) else round(100 * figure, 4) for figure in figures]
+        found[name] = dict(zip(keys, rounded, strict=True))
+    return found

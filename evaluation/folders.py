@@ -13,7 +13,7 @@ from evaluation.metrics import Decisions, Key, LabelledScores, Performance, eval
 from evaluation.result_record import Record
 from evaluation.rules import RULES, Rule
 from evaluation.truth import read_truth
-from years.year import DEFAULT, Year, every_year, in_words, read_year
+from years.year import DEFAULT, Year, in_words, of_files, read_year
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,7 @@ def _years_of(folder: Path) -> list[int]:
     if records:
         return sorted({record.year for record in records})
     names = [path.name for path in folder.glob(f"{score_files.SCORES}_*.csv")]
-    keys = {year: [year.parse_file(name, score_files.SCORES) for name in names] for year in every_year()}
-    of_form = [year for year in keys if names and all(keys[year])]
-    return [year.year for year in of_form if year.knows(keys[year])] or [year.year for year in of_form]
+    return of_files(names, score_files.SCORES)
 
 
 def read_results(

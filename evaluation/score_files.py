@@ -261,6 +261,9 @@ def _decision(text: str) -> int:
     return int(text)
 
 
+VALUES = {SCORES: _score, DECISIONS: _decision}  # kind of a CSV -> what reads its second column
+
+
 def read_scores(path: Path, *, any_names: bool = False, year: Year | None = None) -> dict[str, float]:
     """Clip name -> score, in the file's order; UserError names all faulty rows."""
     scores, _, faults = _parsed_file(path, _score, any_names=any_names, year=year or read_year(DEFAULT))

@@ -29,7 +29,7 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
     UserError : naming every row or clip that gives no label; or if it is of another year, or known to be wrong.
     """
     year = year or read_year(DEFAULT)
-    labels_in = _evaluators_folder(path)
+    labels_in = evaluators_folder(path)
     if labels_in:
         told, faults = _of_evaluator(labels_in, year)
     elif path.is_dir():
@@ -55,7 +55,7 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
 def _reads(path: Path, year: Year) -> bool:
     """Whether a list or folder is a ground truth of a year."""
     if path.is_dir():
-        labels_in = _evaluators_folder(path)
+        labels_in = evaluators_folder(path)
         names = [file.name for file in (labels_in or path).glob(f"{PREFIX}_*.csv")]
         return bool(names) and all(year.parse_file(name, PREFIX) for name in names)
     try:
@@ -67,7 +67,7 @@ def _reads(path: Path, year: Year) -> bool:
 # ---- the official evaluators' folders ----
 
 
-def _evaluators_folder(path: Path) -> Path | None:
+def evaluators_folder(path: Path) -> Path | None:
     """The folder with the files of labels, given that, the one above it, or the domains' beside it."""
     places = path, path / LABELS, path.resolve().parent / LABELS if path.name == DOMAINS else path / LABELS
     found = [place for place in places if place.name != DOMAINS and any(place.glob(f"{PREFIX}_*.csv"))]

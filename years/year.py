@@ -184,6 +184,13 @@ def that_read(name: str, machine_type: str | None = None) -> list[int]:
     return found
 
 
+def of_files(names: Sequence[str], kind: str) -> list[int]:
+    """Years whose files have all of these names: those that have such machine types and sections, or else all."""
+    units = {year: [year.parse_file(name, kind) for name in names] for year in every_year()}
+    of_form = [year for year in units if names and all(units[year])]
+    return [year.year for year in of_form if year.knows(units[year])] or [year.year for year in of_form]
+
+
 def in_words(years: Sequence[int]) -> str:
     """``2021``, ``2022 to 2026``, ``2021 or 2023``."""
     if len(years) > 2 and years[-1] - years[0] == len(years) - 1:

@@ -7,6 +7,7 @@ import pytest
 
 import common
 from challenge import meta_file
+from years.year import read_year
 
 FOLDER = "Doe_EXU_task2_1"
 META = """\
@@ -58,7 +59,7 @@ results:
 
 def findings_of(text, folder=FOLDER):
     content = text if isinstance(text, bytes) else text.encode()
-    return list(meta_file.check_meta("m.yaml", content, folder, ["fan", "pump"]))
+    return list(meta_file.check_meta("m.yaml", content, folder, ["fan", "pump"], read_year(2020)))
 
 
 def test_a_good_meta_file_has_no_findings():

@@ -22,6 +22,7 @@ from audio.settings import PARTS
 from challenge import meta_file, package, submission
 from evaluation import result_record, score_files
 from storage.files import write_text
+from years.year import read_year
 
 ROOT = Path(common.__file__).parent
 EXAMPLE = ROOT / "examples/authors.yaml"
@@ -128,7 +129,7 @@ def files(run, clips):
 
 
 def faults_of(files, clips):
-    findings = package.check_package(package.Package(files, [], True), clips)
+    findings = package.check_package(package.Package(files, [], True), clips, read_year(2020))
     return [finding for finding in findings if finding.is_fault]
 
 
@@ -180,7 +181,7 @@ def test_names_of_the_authors_file_or_made_up_ones(files):
 def test_without_development_results_the_figures_stay_empty(files, clips, caplog):
     meta = yaml.safe_load(files[f"{TEAM}_1/{TEAM}_1.meta.yaml"])
     assert meta["results"]["development_dataset"]["fan"] == {"averaged_auc": None, "averaged_pauc": None}
-    package.check(package.Package(files, [], True), clips, "", "")
+    package.check(package.Package(files, [], True), clips, read_year(2020), "", "")
     assert "no figure for ToyCar.averaged_auc" in caplog.text
 
 
@@ -188,7 +189,7 @@ def description_of(**settings):
     """Description of a classifier, with these settings of its model."""
     model = config.load_config(ROOT / "baseline.yaml").systems["l2_softmax"].model
     system = config.System("s", dataclasses.replace(model, **settings), feature=None, fit=None)
-    return submission._system_block(system, "eval", 16_000, 1, None)["description"]
+    return submission._system_block(system, "eval", 16_000, 1, None, read_year(2020))["description"]
 
 
 def test_description_of_the_classifier():
@@ -211,16 +212,16 @@ def test_every_model_and_detector_has_its_words():
 def test_every_system_of_the_yaml_has_a_description():
     settings = config.load_config(ROOT / "baseline.yaml")
     for system in settings.systems.values():
-        description = submission._system_block(system, "eval", 16_000, 1, None)["description"]
+        description = submission._system_block(system, "eval", 16_000, 1, None, read_year(2020))["description"]
         assert description["machine_learning_method"], system.name
         assert description["acoustic_features"], system.name
     neighbors = settings.systems["neighbors"]
-    description = submission._system_block(neighbors, "eval", 16_000, 0, None)["description"]
+    description = submission._system_block(neighbors, "eval", 16_000, 0, None, read_year(2020))["description"]
     assert description["machine_learning_method"] == "k-NN"
     assert description["acoustic_features"] == "modulation spectrum, log-mel energies"
     assert (description["embeddings"], description["aggregation_method"]) == (None, None)
     fusion = dataclasses.replace(settings.systems["tuned_ae"], members=(settings.systems["tuned_ae"], neighbors))
-    description = submission._system_block(fusion, "eval", 16_000, 1, None)["description"]
+    description = submission._system_block(fusion, "eval", 16_000, 1, None, read_year(2020))["description"]
     assert description["machine_learning_method"] == "AE, k-NN"
     assert description["ensemble_method_subsystem_count"] == 2
     assert (description["aggregation_method"], description["decision_making"][:12]) == ("average", "weighted sum")
@@ -342,7 +343,7 @@ def test_parameters_of_the_largest_model(tmp_path, run):
 def test_a_dataset_without_test_clips(tmp_path):
     (tmp_path / "fan" / "train").mkdir(parents=True)
     with pytest.raises(common.UserError, match="no wav file in"):
-        package.clips_of_folder(tmp_path)
+        package.clips_of_folder(tmp_path, read_year(2020))
 
 
 # ---- faults of a package ----
@@ -443,7 +444,7 @@ def test_many_faulty_rows_fit_on_a_screen(files, clips):
     with pytest.raises(
         common.UserError, match=r"fan_id_01.csv, line 14: .*\n.* and \d+ more, all of them in baseline.log"
     ):
-        package.check(package.Package(files, [], True), clips, "my.zip", "")
+        package.check(package.Package(files, [], True), clips, read_year(2020), "my.zip", "")
 
 
 def test_binary_score_file(files, clips):
@@ -476,7 +477,7 @@ def test_all_faults_of_all_files_in_one_error(files, clips):
     ):
         change(files)
     with pytest.raises(common.UserError) as caught:
-        package.check(package.Package(files, [], True), clips, "my.zip", "")
+        package.check(package.Package(files, [], True), clips, read_year(2020), "my.zip", "")
     text = str(caught.value)
     assert "my.zip: 4 faults" in text
     for part in (
@@ -517,14 +518,14 @@ def test_folder_its_parent_and_a_single_submission(tmp_path, run, files, clips, 
 def test_folder_with_another_name(tmp_path, files, clips):
     task2 = unpacked(tmp_path, files)
     found = package.read_package(task2.rename(tmp_path / "upload"))
-    assert [fault.text for fault in package.check_package(found, clips)][0] == (
+    assert [fault.text for fault in package.check_package(found, clips, read_year(2020))][0] == (
         "the folder is called upload; expected task2"
     )
     assert len(found.files) == len(files)
 
 
 def test_official_evaluation_clips(tmp_path, caplog):
-    clips = package.official_clips()
+    clips = read_year(2020).eval_clips()
     assert len(clips) == 18
     assert sum(map(len, clips.values())) == 3 * (515 + 555 + 278) + 426 + 458 + 458 + 216 + 213 + 348 + 220 + 220 + 500
     assert clips["valve", "id_05"][-1] == "id_05_00000499.wav"
@@ -564,7 +565,7 @@ def test_task2_in_the_wrong_place_of_a_zip(tmp_path, files, clips, folder, messa
     with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
         for name, content in files.items():
             archive.writestr(folder + name, content)
-    faults = package.check_package(package.read_package(tmp_path / "package.zip"), clips)
+    faults = package.check_package(package.read_package(tmp_path / "package.zip"), clips, read_year(2020))
     faults = [fault.text for fault in faults if fault.is_fault]
     assert len(faults) == 1
     assert f"the folder task2 is {message}" in faults[0]
@@ -605,7 +606,7 @@ def test_unsafe_member_of_a_zip(tmp_path, files, clips, monkeypatch, name, attri
     monkeypatch.chdir(folder)
     path = with_member(folder / "package.zip", files, name, **attributes)
     before = set(tmp_path.rglob("*"))
-    findings = package.check_package(package.read_package(path), clips)
+    findings = package.check_package(package.read_package(path), clips, read_year(2020))
     (fault,) = [str(finding) for finding in findings if finding.is_fault]
     assert message in fault
     assert "\x1b" not in fault
@@ -615,7 +616,7 @@ def test_unsafe_member_of_a_zip(tmp_path, files, clips, monkeypatch, name, attri
 def test_bounds_of_a_zip(tmp_path, files, clips, monkeypatch):
     path = with_member(tmp_path / "package.zip", files, "task2/notes.txt")
     monkeypatch.setattr(package, "MAX_BYTES_OF_OTHERS", 6)
-    faults = package.check_package(package.read_package(path), clips)
+    faults = package.check_package(package.read_package(path), clips, read_year(2020))
     assert "task2/notes.txt: 7 bytes; not read, as a file of this kind has at most 6" in map(str, faults)
     for bound in ("MAX_TOTAL_BYTES", "MAX_FILES"):
         with monkeypatch.context() as context, pytest.raises(common.UserError, match="no submission package"):
@@ -658,7 +659,7 @@ def test_encrypted_member_of_a_zip(tmp_path, files, clips):
     content = bytearray(path.read_bytes())
     content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the flags of the last member
     path.write_bytes(content)
-    findings = package.check_package(package.read_package(path), clips)
+    findings = package.check_package(package.read_package(path), clips, read_year(2020))
     (fault,) = [str(finding) for finding in findings if finding.is_fault]
     assert fault == "task2/notes.txt: encrypted; expected a zip without a password"
 
@@ -669,7 +670,11 @@ def test_a_zip_with_a_broken_member(tmp_path, files, clips):
         for name, content in files.items():
             archive.writestr(f"task2/{name}", content)
     path.write_bytes(path.read_bytes().replace(files[FAN], files[FAN].replace(b"wav", b"WAV")))
-    faults = [str(fault) for fault in package.check_package(package.read_package(path), clips) if fault.is_fault]
+    faults = [
+        str(fault)
+        for fault in package.check_package(package.read_package(path), clips, read_year(2020))
+        if fault.is_fault
+    ]
     assert any(fault.startswith(f"task2/{FAN}: cannot be read: Bad CRC") for fault in faults)
 
 
@@ -683,7 +688,7 @@ def test_damaged_zips_are_user_errors_or_findings(tmp_path, files, clips):
             damaged[position] = rng.integers(256)
         (tmp_path / "damaged.zip").write_bytes(damaged)
         try:
-            assert package.check_package(package.read_package(tmp_path / "damaged.zip"), clips)
+            assert package.check_package(package.read_package(tmp_path / "damaged.zip"), clips, read_year(2020))
         except common.UserError as error:
             assert "damaged.zip" in str(error)
 

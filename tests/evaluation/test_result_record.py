@@ -22,11 +22,11 @@ from evaluation import result_record, results, score_files
 from storage import records
 from storage.files import write_text
 from storage.records import CHECKSUM
+from years.year import read_year
 
 score = importlib.import_module("01_test")
 evaluate = importlib.import_module("02_evaluate")
 train = importlib.import_module("00_train")
-from years.year import read_year
 
 
 def settings_with(tmp_path, **changes) -> config.Config:
