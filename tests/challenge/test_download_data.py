@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import shutil
 import socket
 import stat
@@ -28,8 +29,8 @@ from conftest import tiny_settings
 
 import common
 import download_data
-from challenge import download
-from evaluation import published
+from challenge import archives, download, server
+from years import year as years
 
 ROOT = Path(common.__file__).parent
 REFUSED = ("python-requests", "python-urllib")  # what zenodo.org has refused since January 2026
@@ -148,14 +149,28 @@ def sends(content: bytes, **headers) -> Callable:
     return answer
 
 
+@functools.cache
+def shipped_year(year: int) -> dict:
+    content = yaml.safe_load((ROOT / f"years/{year}.yaml").read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key != "published"}
+
+
+def write_year(folder: Path, year: int, **changes) -> None:
+    """Write the file of a year with other archives."""
+    path = folder / "years" / f"{year}.yaml"
+    path.write_text(yaml.safe_dump(shipped_year(year) | changes), encoding="utf-8")
+    years.read_year.cache_clear()
+
+
 class World:
-    """A server with a small dataset, its ``archives.yaml``, and a YAML whose folders are empty."""
+    """A server with a small dataset, the file of its year, and a YAML whose folders are empty."""
 
     def __init__(self, folder: Path, mirror: Mirror):
         self.folder, self.mirror = folder, mirror
         self.dev, self.eval = folder / "dev_data", folder / "eval_data"
         self.list = b"fan\nid_01_00000000.wav,normal_id_01_00000000.wav,0\n"
         self.entries = {"dev": [], "eval": []}
+        (folder / "years").mkdir()
         self.serve("eval", "eval_data_list.csv", self.list)
         for machine_type in ("ToyCar", "fan"):
             self.serve("dev", f"dev_data_{machine_type}.zip", archive_of(machine_type), machine_type, CLIPS)
@@ -167,14 +182,13 @@ class World:
         self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
     def serve(self, split, name, content, machine_type=None, clips=None, *, size_known=True):
-        """Put a file onto the server and into ``archives.yaml``, in the place of one of this name."""
+        """Put a file onto the server and into the year's file, in the place of one of this name."""
         self.mirror.files[name] = content
         entry = {"name": name, "record": 7, "md5": hashlib.md5(content).hexdigest()}
         entry |= {"bytes": len(content)} if size_known else {}
         entry |= {"machine_type": machine_type, "clips": dict(clips)} if machine_type else {}
         self.entries[split] = [e for e in self.entries[split] if e["name"] != name] + [entry]
-        content = {"samples": dict.fromkeys(("ToyCar", "fan"), SAMPLES), **self.entries}
-        (self.folder / "archives.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        write_year(self.folder, 2020, samples=dict.fromkeys(("ToyCar", "fan"), SAMPLES), archives=self.entries)
 
     def run(self, *options):
         """Call the script."""
@@ -196,7 +210,7 @@ class World:
         return {
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
-            if path.is_file() and path.name not in ("archives.yaml", "settings.yaml")
+            if path.is_file() and path.parent.name != "years" and path.name != "settings.yaml"
         }
 
 
@@ -214,9 +228,9 @@ FAN = clip_names("fan")
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "ARCHIVES_FILE", tmp_path / "archives.yaml")
-    monkeypatch.setattr(download, "PAUSES_AT_FIRST", (0, 0))
-    monkeypatch.setattr(download, "PAUSES", (0, 0.002, 0.004, 0.008))
+    monkeypatch.setattr(years, "FOLDER", tmp_path / "years")
+    monkeypatch.setattr(server, "PAUSES_AT_FIRST", (0, 0))
+    monkeypatch.setattr(server, "PAUSES", (0, 0.002, 0.004, 0.008))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     mirror = Mirror()
     thread = threading.Thread(target=mirror.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -225,32 +239,63 @@ def world(tmp_path, monkeypatch):
     mirror.shutdown()
     mirror.server_close()
     thread.join()
+    years.read_year.cache_clear()
 
 
 @pytest.fixture
 def pauses(monkeypatch) -> list[float]:
     """Lengths of the pauses, which are not made."""
     made = []
-    monkeypatch.setattr(download.time, "sleep", made.append)
+    monkeypatch.setattr(server.time, "sleep", made.append)
     return made
 
 
 # ---- what is shipped ----
 
 
-def test_the_official_archives_have_all_clips(monkeypatch):
-    archives = {split: download.read_archives(split, None) for split in ("dev", "eval")}
-    every = [archive for of_split in archives.values() for archive in of_split]
+def test_the_official_archives_have_all_clips():
+    of_split = {split: archives.read_archives(2020, split, None) for split in ("dev", "eval")}
+    every = [archive for of_one in of_split.values() for archive in of_one]
     assert sum(sum(archive.clips.values()) for archive in every) == 54_254
     assert len({archive.md5 for archive in every}) == len(every) == 6 + 12 + 1
     assert all(len(archive.md5) == 32 for archive in every)
     hours = sum(sum(archive.clips.values()) * archive.samples for archive in every) / 16_000 / 3600
     assert hours == pytest.approx(153.8, abs=0.05)
-    for split, test_clips in published.published_file()["test_clips"].items():
-        numbers = {a.machine_type: a.clips["test"] for a in archives[split] if "test" in a.clips}
+    for split, test_clips in years.read_year(2020).test_clips.items():
+        numbers = {a.machine_type: a.clips["test"] for a in of_split[split] if "test" in a.clips}
         assert numbers == {name: sum(sum(pair) for pair in ids.values()) for name, ids in test_clips.items()}
-    url = download.Server("https://zenodo.org/").url(archives["dev"][2])
+    url = server.Server("https://zenodo.org/").url(of_split["dev"][2])
     assert url == "https://zenodo.org/records/3678171/files/dev_data_fan.zip?download=1"
+
+
+@pytest.mark.parametrize("split", ["dev", "eval"])
+@pytest.mark.parametrize("number", years.known_years())
+def test_the_archives_of_every_year(number, split):
+    year = years.read_year(number)
+    of_split = archives.read_archives(number, split, None)
+    assert len({archive.name for archive in of_split}) == len(of_split)
+    for archive in of_split:
+        assert isinstance(archive.record, int)
+        assert archive.md5 is None or re.fullmatch("[0-9a-f]{32}", archive.md5)
+        assert archive.bytes is None or archive.bytes > 10**8
+        assert re.fullmatch(r"[\w-]+\.zip", archive.name) if archive.clips else archive.md5
+        assert set(archive.clips) <= {"train", "supplemental", *year.test_folders}
+        assert all(n_clips is None or n_clips > 99 for n_clips in archive.clips.values())
+    for folder in ("train", *year.test_folders):  # one archive has it of each machine type
+        types = [archive.machine_type for archive in of_split if folder in archive.clips]
+        assert sorted(types) == sorted(year.test_clips[split])
+
+
+@pytest.mark.parametrize("number", years.known_years())
+def test_the_archives_have_the_years_test_clips(number):
+    year = years.read_year(number)
+    for split, of_split in year.test_clips.items():
+        for archive in archives.read_archives(number, split, None):
+            for folder in set(year.test_folders) & set(archive.clips):
+                domain = folder.rpartition("_")[0]  # of source_test; none of test
+                units = [counts for unit, counts in of_split[archive.machine_type].items() if domain in unit]
+                known = None if None in units else sum(map(years.total, units))
+                assert archive.clips[folder] == known, (archive.name, folder)
 
 
 # ---- who asks ----
@@ -359,7 +404,7 @@ def test_a_transfer_that_never_gets_further_ends(world):
 
 
 def test_a_silent_server_is_asked_again(world, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUTS", (0.2, 0.2))
+    monkeypatch.setattr(server, "TIMEOUTS", (0.2, 0.2))
     world.mirror.faults["dev_data_fan.zip"] = [lambda handler, name: time.sleep(0.5), fault(pause=0.5, drop=40_000)]
     world.run("--dev", "--machine-type", "fan")
     assert world.files() == FAN
@@ -369,12 +414,12 @@ def test_a_silent_server_is_asked_again(world, monkeypatch):
 def test_killed_in_mid_transfer(world):
     world.mirror.faults["dev_data_fan.zip"] = [fault(pause=0.1)]
     code = (
-        "import pathlib, sys, download_data; from challenge import download; "
-        "download.ARCHIVES_FILE = pathlib.Path(sys.argv.pop(1)); download_data.main()"
+        "import pathlib, sys, download_data; from years import year; "
+        "year.FOLDER = pathlib.Path(sys.argv.pop(1)); download_data.main()"
     )
     options = ["--dev", "--machine-type", "fan", "--config", str(world.config), "--base-url", world.mirror.url]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(world.folder / "archives.yaml"), *options],
+        [sys.executable, "-c", code, str(world.folder / "years"), *options],
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -427,7 +472,7 @@ def test_retry_after_is_honoured(world, pauses):
 
 
 def test_pauses_grow(world, pauses, monkeypatch, caplog):
-    monkeypatch.setattr(download, "PAUSES", (0, 4, 8, 16, 32, 64))
+    monkeypatch.setattr(server, "PAUSES", (0, 4, 8, 16, 32, 64))
     codes = (500, 502, 503, 504, 429, 408)
     world.mirror.faults["dev_data_fan.zip"] = [status(code) for code in codes]
     world.mirror.faults["dev_data_fan.zip"][2] = status(503, Retry_After="soon")
@@ -723,24 +768,24 @@ def test_another_list_is_not_overwritten(world):
 
 
 def test_the_disk_is_too_small(world, monkeypatch):
-    archives = download.read_archives("dev", None)
-    unpacked = sum(CLIPS.values()) * (2 * SAMPLES + download.HEADER_BYTES)
-    assert [archive.unpacked_bytes for archive in archives] == [unpacked] * 2
-    sizes = [archive.bytes for archive in archives]
+    of_dev = archives.read_archives(2020, "dev", None)
+    unpacked = sum(CLIPS.values()) * (2 * SAMPLES + archives.HEADER_BYTES)
+    assert [archive.unpacked_bytes for archive in of_dev] == [unpacked] * 2
+    sizes = [archive.bytes for archive in of_dev]
     world.dev.mkdir()
     (world.dev / "dev_data_ToyCar.zip.part").write_bytes(bytes(1000))
     needed = {True: sum(sizes) - 1000 + 2 * unpacked, False: max(sizes[0] - 1000, sizes[1]) + 2 * unpacked}
     usage = namedtuple("usage", "total used free")
     for kept, need in needed.items():
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=need: usage(0, 0, free))
-        download.check_space(archives, world.dev, archives, kept=kept)
+        download.check_space(of_dev, world.dev, of_dev, kept=kept)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=need - 1: usage(0, 0, free))
         with pytest.raises(common.UserError, match=r"0.00 GB are needed and 0.00 GB are free on this disk"):
-            download.check_space(archives, world.dev, archives, kept=kept)
-    download.check_space(archives, world.dev, [], kept=True)
+            download.check_space(of_dev, world.dev, of_dev, kept=kept)
+    download.check_space(of_dev, world.dev, [], kept=True)
     assert "are needed and" in world.fails("--dev")
     assert world.mirror.requests == []
-    unknown = dataclasses.replace(archives[0], bytes=None)
+    unknown = dataclasses.replace(of_dev[0], bytes=None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 2 * unpacked - 1001))
     with pytest.raises(common.UserError, match="are needed"):
         download.check_space([unknown], world.dev, [unknown], kept=False)
