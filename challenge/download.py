@@ -165,7 +165,7 @@ def _extract(archive: Archive, path: Path, folder: Path) -> None:
                 if match and match[1] == archive.machine_type and match[2] in (None, *archive.clips):
                     with errors_name(folder / member.filename):
                         opened.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged, or no zip file: {error}\nMove it away, and fetch it again.") from error
 
 
@@ -254,7 +254,8 @@ def known_archives(archives: Sequence[Archive], server: Server, source: Path | N
         except HindranceError as error:
             raise unreachable(server, archives, error) from error
     if unknown := [archive.name for archive in archives if not archive.md5]:
-        logger.warning("No MD5 is known, and nothing could be checked but the zip's own: %s", ", ".join(unknown))
+        names = ", ".join(unknown)
+        logger.warning("Nothing could be checked but the zip's own checksums, as no MD5 is known: %s", names)
     return list(archives)
 
 
