@@ -6,19 +6,17 @@ import dataclasses
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from common import UserError, fault_list
 from years.year import Year, told
 
-if TYPE_CHECKING:
-    from audio.clips import Clip
-
+Clip = TypeVar("Clip")  # of audio/clips.py
 FILES = "attributes_*.csv"
 TOLD_LATER = ["source_file_name", "target_file_name"]  # full name, name as given out
 
 
-def filled(clips: Sequence["Clip"], year: Year) -> list["Clip"]:
+def filled(clips: Sequence[Clip], year: Year) -> list[Clip]:
     """Clips with the attributes that a file beside their folder tells where their names do not."""
     hiding = {clip.path.parent.parent for clip in clips if clip.attributes is None}
     known = {folder: _read_all(sorted(folder.glob(FILES)), year) for folder in sorted(hiding)}
