@@ -214,16 +214,17 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
     for index, result in enumerate(results):
         colour, repeat = _style(index)
         plain[result.name] = {"color": colour, "linestyle": LINE_STYLES[repeat], "linewidth": ROC_WIDTH}
-    machine_ids = list(dict.fromkeys(i for r in results for i in r.performance.get(machine_type, ())))
-    figure, all_axes = id_axes(machine_ids, row_height=3.1)
-    for axes, machine_id in zip(all_axes, machine_ids, strict=True):
+    views = {result.name: _views(result, machine_type, all_anomalies=True) for result in results}
+    titles = list(dict.fromkeys(title for of_result in views.values() for title in of_result))
+    figure, all_axes = id_axes(titles, row_height=3.1)
+    for axes, title in zip(all_axes, titles, strict=True):
         axes.axvspan(0, max_fpr, color="0.88", label=PAUC_RANGE, zorder=0)
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)), label=CHANCE)
         curves = {}
-        for result in results:
-            if machine_id in result.performance.get(machine_type, ()):
-                labels, scores = result.scores[machine_type, machine_id][:2]
-                curves[result.name] = np.stack(roc_curve(labels[labels >= 0], scores[labels >= 0])[:2])
+        for name, of_result in views.items():
+            if title in of_result:
+                labels, scores = of_result[title]
+                curves[name] = np.stack(roc_curve(labels[labels >= 0], scores[labels >= 0])[:2])
         for name, curve in curves.items():
             same = [other for other in curves if np.array_equal(curves[other], curve)]
             turn = (STRIPE * same.index(name), (STRIPE, STRIPE * (len(same) - 1)))
@@ -238,15 +239,35 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
     return figure
 
 
+def _views(result: Result, machine_type: str, *, all_anomalies: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Title -> labels and scores of what has axes of its own: a machine ID, or a section's clips of a domain.
+
+    Parameters
+    ----------
+    all_anomalies : for ROC curves: those of both domains count in each, and what has no figure is left out
+    """
+    rated, views = result.performance.get(machine_type, ()), {}
+    for (name, unit), clips in result.scores.items():
+        if name != machine_type or (all_anomalies and unit not in rated):
+            continue
+        if not result.rule.apart or clips.domains is None or (clips.domains < 0).any():
+            views[unit] = clips.labels, clips.scores
+            continue
+        for number, domain in enumerate(result.year.domains):
+            shown = (clips.domains == number) | (all_anomalies & (clips.labels == 1))
+            if len(np.unique(clips.labels[shown])) > all_anomalies:
+                views[f"{unit} {domain}"] = clips.labels[shown], clips.scores[shown]
+    return views
+
+
 def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
     """Histograms of the scores of normal and anomalous clips, one axes per machine ID.
 
     The bins span the middle 99 % of the scores; the outermost two also hold what lies beyond.
     """
-    machine_ids = [machine_id for name, machine_id in result.scores if name == machine_type]
-    figure, all_axes = id_axes(machine_ids, row_height=2.3)
-    for axes, machine_id in zip(all_axes, machine_ids, strict=True):
-        labels, scores = result.scores[machine_type, machine_id][:2]
+    views = _views(result, machine_type, all_anomalies=False)
+    figure, all_axes = id_axes(list(views), row_height=2.3)
+    for axes, (labels, scores) in zip(all_axes, views.values(), strict=True):
         scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
         low, high = np.quantile(scores, [0.005, 0.995])
         inside = np.clip(scores, low, high)
