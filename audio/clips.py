@@ -310,7 +310,7 @@ def _instead(folder: Path, names: str, normal_only: bool) -> str:
     """What a folder without wav files holds, and what to do about it."""
     others = not_taken(folder, [])
     if not others:
-        return _folders_of_other_years(folder)
+        return "" if normal_only else _folders_of_other_years(folder)
     within = sorted(_with_clips(folder))
     if within and normal_only:
         return f" but {others}; put the normal clips into train itself: mv {folder / within[0]}/*.wav {folder}"

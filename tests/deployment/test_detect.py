@@ -25,6 +25,7 @@ from detectors import decision
 from storage import records
 from training.families import family_of
 from training.model_records import RECORD
+from years.year import read_year
 
 RATE = make_demo_data.SAMPLE_RATE
 N_SAMPLES = int(OPTIONS.seconds * RATE)
@@ -79,7 +80,7 @@ def test_scores_are_those_of_01_test(work, tmp_path, test_folder, system):
 def test_verdicts_follow_from_the_scores_of_the_training_clips(work, tmp_path, test_folder, system):
     trained = training_scores(work, system)
     for found in verdicts(work, tmp_path, test_folder, "--system", system):
-        machine_id, _ = parse_clip_name(Path(found["recording"]).name)
+        machine_id, _ = parse_clip_name(Path(found["recording"])[:2].name)
         own = trained.of(machine_id)
         assert (found["machine_type"], found["machine_id"]) == ("fan", machine_id)
         assert found["threshold"] == decision.threshold(own, quantile=0.9, method="gamma")
@@ -240,15 +241,15 @@ def test_windows(n_samples, starts):
 
 
 def test_machine_ids():
-    def ids(trained, wanted=None, names=("normal_id_02_1.wav", "b.wav"), official=True):
+    def ids(trained, wanted=None, names=("normal_id_02_1.wav", "b.wav"), year=read_year(2020)):
         clips = [clip(name) for name in names]
         shown = {Path(name): name for name in names}
-        found = detection.with_machine_ids(clips, trained, wanted, shown, official=official)
+        found = detection.with_machine_ids(clips, trained, wanted, shown, year=year)
         assert [dataclasses.replace(one, machine_id="") for one in found] == clips
         return [one.machine_id for one in found]
 
     assert ids(["id_02"]) == ["id_02", "id_02"]
-    assert ids(["id_00"], official=False) == ["id_00", "id_00"]
+    assert ids(["id_00"], year=None) == ["id_00", "id_00"]
     assert ids(["id_00", "id_02"], "id_00") == ["id_00", "id_00"]
     assert ids(["id_00", "id_02"], names=("id_00_1.wav", "anomaly_id_02_1.wav")) == ["id_00", "id_02"]
     with pytest.raises(common.UserError, match="normal_id_02_1.wav: id_02, of which there are no training clips"):
