@@ -1,11 +1,13 @@
 # make demo   makes .venv and a synthetic dataset, trains and scores every system on it, prints AUC and pAUC
+# make demo-year YEAR=2023   the same in a few minutes for another year of the challenge, development and evaluation
 # make test   makes .venv and runs the tests
 # make torture   kills the scripts, fills their disk, flips bits of their files, by the hundred (half an hour)
 # make lint   makes .venv and runs the linter
 PYTHON ?= python3
 BIN := .venv/bin
+YEAR := 2023
 
-.PHONY: demo test torture lint benchmark clean
+.PHONY: demo demo-year test torture lint benchmark clean
 
 # The stamp is newer than what it was made from: a changed dependency installs anew.
 .venv/installed: setup.py constraints.txt
@@ -28,6 +30,17 @@ demo: .venv/installed
 	@echo "  demo/result/eval/<system>/anomaly_score_*    what is sent in to the challenge"
 	@echo "  demo/model/dev/<system>/history_*.png        loss per epoch"
 
+demo-year: .venv/installed
+	$(BIN)/python make_demo_data.py --year $(YEAR) --directory demo_$(YEAR)
+	$(BIN)/python 00_train.py -d --config demo_$(YEAR)/baseline.yaml
+	$(BIN)/python 01_test.py -d --config demo_$(YEAR)/baseline.yaml
+	$(BIN)/python 00_train.py -e --config demo_$(YEAR)/baseline.yaml
+	$(BIN)/python 01_test.py -e --config demo_$(YEAR)/baseline.yaml
+	$(BIN)/python 02_evaluate.py demo_$(YEAR)/result/eval --config demo_$(YEAR)/baseline.yaml --truth demo_$(YEAR)/ground_truth
+	$(BIN)/python 02_evaluate.py demo_$(YEAR)/result/dev --config demo_$(YEAR)/baseline.yaml --report demo_$(YEAR)/report.html
+	@echo
+	@echo "All figures are of synthetic demo data; demo_$(YEAR)/report.html shows them."
+
 # Each core takes whole files; the longest come early by their names.
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
@@ -44,4 +57,4 @@ benchmark: .venv/installed
 	$(BIN)/python benchmarks/benchmark.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo demo_[0-9]*

@@ -25,9 +25,10 @@ sys.path.insert(0, str(ROOT))
 import config
 import make_demo_data
 from audio import features
+from challenge.demo_machines import MACHINES
 
 MEMBERS = ("neighbors", "dense_l2_softmax")  # of the fusion that is timed: the systems on descriptors
-N_IDS = 2 * len(make_demo_data.MACHINES)  # of the demo's development set
+N_IDS = 2 * len(MACHINES)  # of the demo's development set
 TEST_CLIPS = 20  # normal ones of a machine ID, and as many anomalous ones
 
 # ---- one clip ----

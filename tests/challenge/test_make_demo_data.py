@@ -1,5 +1,6 @@
 """The synthetic dataset: layout, format, the same bytes each time, resuming, and that nothing else is overwritten."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,16 @@ import common
 import config
 import make_demo_data as demo
 from audio.clips import check_clips, machine_types_in, parse_clip_name
+from challenge.demo_clips import DemoClip, name_of, specimen
+from challenge.demo_machines import MACHINES
+from years.year import read_year
 
 SHORT = ["--seconds", "0.5", "--clips", "2", "--test-clips", "3"]
+GOLDEN = Path(__file__).parents[1] / "golden" / "demo_2020.npz"
+DIGESTS = {  # SHA-256 of what release 1.0.0 writes with these options, the wav files' names being a text of lines
+    "wav files": "02132dd501ed8bcc0970a8d3b8a4a9c547a7830f6c6767da2370d0ee070d03c9",
+    "eval_data_list.csv": "30a3990e7377e189a922a47faabff17ee08c4bce16b986d04209fa4192b93963",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +42,29 @@ def times(directory: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in data_files(directory)}
 
 
+def ids_of(machine_type: str, split: str) -> list[str]:
+    return read_year(2020).units(split, machine_type)
+
+
+def test_the_same_as_ever(dataset):
+    """A clip's samples may differ by one step where another processor rounds otherwise; each 80th is compared."""
+    paths = sorted(dataset.rglob("*.wav"))
+    names = "\n".join(path.relative_to(dataset).as_posix() for path in paths).encode()
+    digests = (names, (dataset / "eval_data_list.csv").read_bytes())
+    assert [hashlib.sha256(text).hexdigest() for text in digests] == list(DIGESTS.values())
+    samples = np.array([soundfile.read(path, dtype="int16")[0][::80] for path in paths])
+    assert np.abs(samples - np.load(GOLDEN)["samples"]).max() <= 1
+    assert (dataset / "demo_data.txt").read_text().splitlines()[2:] == [
+        "seed: 0", "clips: 2", "test_clips: 3", "seconds: 0.5", "all_machine_ids: False"
+    ]  # fmt: skip
+
+
 def test_layout(dataset):
     for split, n_ids in (("dev", 2), ("eval", 1)):
         folder = dataset / f"{split}_data"
-        assert machine_types_in(folder, "directory") == sorted(demo.MACHINES)
-        for machine_type, machine in demo.MACHINES.items():
-            ids = [f"id_{number:02}" for number in (machine.dev_ids if split == "dev" else machine.eval_ids)[:n_ids]]
+        assert machine_types_in(folder, "directory") == sorted(MACHINES)
+        for machine_type in MACHINES:
+            ids = ids_of(machine_type, split)[:n_ids]
             train, test = (
                 check_clips([(machine_type, folder / machine_type / name)], min_samples=1, normal_only=normal)
                 for name, normal in (("train", True), ("test", False))
@@ -53,7 +79,7 @@ def test_official_machine_ids_and_lengths():
     options = demo.Options(seed=0, clips=1, test_clips=1, seconds=None, all_machine_ids=True)
     files, _ = demo.layout(options)
     assert len({(clip.machine_type, clip.machine_id) for _, clip in files}) == 23 + 18
-    assert {name: machine.seconds for name, machine in demo.MACHINES.items()} == {
+    assert {name: machine.seconds for name, machine in MACHINES.items()} == {
         "fan": 10, "pump": 10, "slider": 10, "valve": 10, "ToyCar": 11, "ToyConveyor": 10
     }  # fmt: skip
 
@@ -69,18 +95,19 @@ def test_ground_truth(dataset):
         test = dataset / "eval_data" / lines[start] / "test"
         assert [row[0] for row in rows] == sorted(path.name for path in test.iterdir())
         parsed = [parse_clip_name(row[1]) for row in rows]
-        assert [label for _, label in parsed] == [int(row[2]) for row in rows]
-        assert [name for name, _ in parsed] == [parse_clip_name(row[0])[0] for row in rows]
+        assert [clip.label for clip in parsed] == [int(row[2]) for row in rows]
+        assert [clip.machine_id for clip in parsed] == [parse_clip_name(row[0]).machine_id for row in rows]
         labels_in_order.add(tuple(row[2] for row in rows))
     assert len(labels_in_order) > 1  # shuffled: the order of the names does not tell the labels
 
 
 def test_eval_test_clips_are_those_of_the_ground_truth():
     options = demo.Options(seed=3, clips=1, test_clips=4, seconds=0.5, all_machine_ids=False)
-    files, truth = demo.layout(options)
-    hidden = {(clip.machine_type, Path(path).name): clip.name for path, clip in files if "eval_data" in path}
+    files, texts = demo.layout(options)
+    year = read_year(2020)
+    hidden = {(clip.machine_type, Path(path).name): name_of(clip, year) for path, clip in files if "eval_data" in path}
     machine_type = ""
-    for line in truth.splitlines():
+    for line in texts["eval_data_list.csv"].splitlines():
         name, *known = line.split(",")
         if known:
             assert hidden[machine_type, name] == known[0]
@@ -176,7 +203,7 @@ def test_impossible_option(option, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def band_statistics(clip: demo.DemoClip) -> np.ndarray:
+def band_statistics(clip: DemoClip) -> np.ndarray:
     waveform = demo.synthesise(clip, seconds=4.0, seed=0).astype(np.float32)
     bands = common.log_mel_energies(waveform, demo.SAMPLE_RATE, n_mels=64, n_fft=1024, hop_length=512, power=2.0)
     return np.concatenate([bands.mean(axis=1), bands.std(axis=1)])
@@ -185,9 +212,9 @@ def band_statistics(clip: demo.DemoClip) -> np.ndarray:
 def test_machine_types_and_ids_can_be_told_apart():
     """The clip nearest to a clip is nearly always of its machine type, and mostly of its machine ID."""
     clips = [
-        demo.DemoClip(machine_type, machine_id, "train", 0, number)
-        for machine_type, machine in demo.MACHINES.items()
-        for machine_id in machine.dev_ids[:2]
+        DemoClip(machine_type, machine_id, "train", 0, number)
+        for machine_type in MACHINES
+        for machine_id in ids_of(machine_type, "dev")[:2]
         for number in range(4)
     ]
     points = np.array([band_statistics(clip) for clip in clips])
@@ -200,11 +227,11 @@ def test_machine_types_and_ids_can_be_told_apart():
     assert same_machine > 0.75  # about half of them if all machine IDs of a type were the same machine
 
 
-@pytest.mark.parametrize("machine_type", demo.MACHINES)
+@pytest.mark.parametrize("machine_type", MACHINES)
 def test_every_fault_is_in_the_sound(machine_type):
     """With the same random numbers, each fault changes the machine's sound, and the more the severer it is."""
-    machine = demo.MACHINES[machine_type]
-    m = demo.specimen(demo.DemoClip(machine_type, machine.dev_ids[0], "test", 1, 0), seed=0)
+    machine = MACHINES[machine_type]
+    m = specimen(DemoClip(machine_type, ids_of(machine_type, "dev")[0], "test", 1, 0), seed=0)
 
     def sound(fault: str, severity: float) -> np.ndarray:
         bad = dict.fromkeys(machine.faults, 0.0) | {fault: severity}
@@ -216,9 +243,9 @@ def test_every_fault_is_in_the_sound(machine_type):
 
 
 def test_levels_fit_16_bits():
-    for machine_type, machine in demo.MACHINES.items():
+    for machine_type in MACHINES:
         for number in range(6):
-            clip = demo.DemoClip(machine_type, machine.dev_ids[0], "test", 1, number)
+            clip = DemoClip(machine_type, ids_of(machine_type, "dev")[0], "test", 1, number)
             waveform = demo.synthesise(clip, seconds=4.0, seed=0)
             assert np.abs(waveform).max() < 1.0  # never clipped
             assert 0.005 < np.std(waveform) < 0.1
