@@ -25,7 +25,9 @@ from years import year as years
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop", "nadam", "adamax", "adagrad", "adadelta", "lion")
 AE_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 LOSSES = (*AE_LOSSES, "categorical_crossentropy")
-AGGREGATES = ("mean", "median", "std", "max")  # of the errors of a clip's vectors, to its score
+OF_ERRORS = ("mean", "median", "std", "max")  # aggregates of the errors of a clip's vectors, to its score
+OF_RESIDUALS = ("mahalanobis", "mahalanobis_official")  # of what its frames and their reconstructions differ by
+AGGREGATES = (*OF_ERRORS, *OF_RESIDUALS)
 MAX_SEED = 2**32 - 2**16  # NumPy takes less than 2**32, and each network adds a little
 
 
@@ -89,6 +91,7 @@ def model(name: str) -> Callable[[type], type]:
     return register
 
 
+@dataclass(frozen=True, kw_only=True, config=KEYS)
 class Autoencoder:
     """What the autoencoders share."""
 
@@ -97,6 +100,8 @@ class Autoencoder:
     LOSSES = AE_LOSSES
     AFTER_TRAINING = ("aggregate",)
 
+    aggregate: Literal[AGGREGATES] = "mean"
+
 
 @model("dense_ae")
 class DenseAutoencoder(Autoencoder):
@@ -104,7 +109,6 @@ class DenseAutoencoder(Autoencoder):
 
     hop = 1  # from one input to the next [frames]
     units: filled(tuple[whole(1), ...])
-    aggregate: Literal[AGGREGATES] = "mean"
 
 
 @model("vae")
@@ -115,7 +119,6 @@ class VariationalAutoencoder(Autoencoder):
     units: filled(tuple[whole(1), ...])
     latent: whole(1)
     kl_weight: number(ge=0)
-    aggregate: Literal[AGGREGATES] = "mean"
 
 
 @model("conv_ae")
@@ -127,7 +130,6 @@ class ConvAutoencoder(Autoencoder):
     filters: filled(tuple[whole(1), ...])  # of each convolution
     latent: whole(1)
     hop: whole(1)  # from one patch to the next
-    aggregate: Literal[AGGREGATES] = "mean"
 
     def faults(self, feature: Feature) -> Iterator[tuple[tuple[str, str], str]]:
         """Keys that do not fit the strides, and what would."""
@@ -172,7 +174,7 @@ class Classifier(Detector):
     BLOCKS = ("feature", "fit")
     LOSSES = ("categorical_crossentropy",)
 
-    classes: Literal["machine_type", "machine_id"]  # what the network learns to tell apart
+    classes: Literal["machine_type", "machine_id", "attributes"]  # what the network learns to tell apart
     alpha: number(gt=0) | Literal["trained"]  # norm of the embeddings
     mixup: number(ge=0)  # parameter of the Beta distribution; 0: none
     mixup_share: number(ge=0, le=1) = 1.0  # of the examples that are mixed
@@ -262,8 +264,7 @@ class System:
         if isinstance(self.model, Detector):
             return 1
         several = getattr(self.model, "aggregate", None) == "std"
-        second = self.model.hop * self.feature.hop_length if several else 0
-        return self.feature.min_samples + second
+        return self.feature.min_samples + several * self.model.hop * self.feature.hop_length
 
 
 @dataclass(frozen=True, config=KEYS)
@@ -420,6 +421,8 @@ def _misfits(kind: type, own: dict, model: Any, parts: _Blocks | None) -> Iterat
         yield ("fit", "compile", "loss"), f"{loss!r}; expected one of {', '.join(kind.LOSSES)}"
     if parts and isinstance(model, ConvAutoencoder):
         yield from model.faults(parts.feature)
+    if isinstance(model, Classifier) and (model.classes, model.score) == ("attributes", "softmax"):
+        yield ("model", "score"), "softmax; the attributes of test clips, their classes, are hidden: take another score"
 
 
 def _merged(general: Any, own: Any) -> Any:

@@ -21,7 +21,7 @@ from audio import features
 from audio.clips import Clip
 from audio.settings import Feature
 from common import UserError
-from config import ConvAutoencoder, DenseAutoencoder, OfficialModel, System, VariationalAutoencoder
+from config import OF_RESIDUALS, ConvAutoencoder, DenseAutoencoder, OfficialModel, System, VariationalAutoencoder
 from detectors import decision
 from storage.records import record_path
 from training import distribution
@@ -30,8 +30,17 @@ from training.fit import fit_job
 from training.model_records import TrainingScores, check_sample_rate, scores_path
 from training.models import load_finished, save_model
 from training.optimizers import make_optimizer
+from training.residuals import inverse_covariances, mahalanobis
 from training.run import Job, Run
-from training.vector_errors import TrainingErrors, aggregated, check_counts, check_finite, vector_errors, vectors_of
+from training.vector_errors import (
+    TrainingErrors,
+    aggregated,
+    check_counts,
+    check_finite,
+    errors_and_moments,
+    vector_errors,
+    vectors_of,
+)
 from training.window_trainer import DENSE_LAYERS, DistributedTrainer, WindowTrainer
 from training.workload import passes
 
@@ -310,20 +319,30 @@ def made_by(run: Run, system: System, machine_type: str) -> list[Path]:
 def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> np.ndarray:
     """Scores of the clips by the machine type's model, shape (n_clips,)."""
     if isinstance(system.model, OfficialModel):
-        model = load_official(official_path(system, machine_type))
-    else:
-        model = load_finished(run, system, machine_type)
-    return score_clips(model, run, system, clips)
+        return score_clips(load_official(official_path(system, machine_type)), run, system, clips)
+    inverses = _training_errors(run, system, machine_type).inverse_covariances
+    return score_clips(load_finished(run, system, machine_type), run, system, clips, inverses)
 
 
 def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
     """Scores of the clips that the machine type's model was trained on."""
+    return _training_errors(run, system, machine_type).scores(system.model.aggregate)
+
+
+def _training_errors(run: Run, system: System, machine_type: str) -> TrainingErrors:
     name = scores_path(run.model_folder(system), machine_type).name
-    return TrainingErrors.read(run.checked_file(system, machine_type, name)).scores(system.model.aggregate)
+    return TrainingErrors.read(run.checked_file(system, machine_type, name))
 
 
-def score_clips(model: keras.Model, run: Run, system: System, clips: Sequence[Clip]) -> np.ndarray:
-    """Reconstruction error of each clip, shape (n_clips,), with the progress shown."""
+def score_clips(
+    model: keras.Model, run: Run, system: System, clips: Sequence[Clip], inverses: np.ndarray | None = None
+) -> np.ndarray:
+    """Reconstruction error of each clip, shape (n_clips,), with the progress shown.
+
+    Parameters
+    ----------
+    inverses : inverse covariances of the residuals in training, for the aggregates that take them
+    """
     feature = system.feature
     if model.input_shape[1:] != (feature.n_mels * feature.frames,):
         raise UserError(
@@ -332,10 +351,16 @@ def score_clips(model: keras.Model, run: Run, system: System, clips: Sequence[Cl
         )
 
     log_mels = run.watch(features.log_mel_clips(clips, feature, run.cache))
-    errors, counts = vector_errors(model, log_mels, **vectors_of(system))
-    check_finite(clips, errors, counts)
-    check_counts(counts, system.model.aggregate)
-    return aggregated(errors, counts, system.model.aggregate)
+    how, cut = system.model.aggregate, vectors_of(system)
+    if how in OF_RESIDUALS:
+        of_clips = errors_and_moments(model, log_mels, **cut)
+        scores = np.array([mahalanobis(moments, inverses, how) for _, moments in of_clips])
+        check_finite(clips, scores)
+        return scores
+    errors, counts = vector_errors(model, log_mels, **cut)
+    check_finite(clips, aggregated(errors, counts, "mean"))
+    check_counts(counts, how)
+    return aggregated(errors, counts, how)
 
 
 def official_path(system: System, machine_type: str) -> Path:
@@ -370,16 +395,27 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
         "hop": system.model.hop,
         "order": "oldest frame first, each n_mels wide",
     }
-    score = {"kind": "reconstruction", "aggregate": system.model.aggregate}
-    path = run.checked_file(system, machine_type, scores_path(run.model_folder(system), machine_type).name)
+    trained, how = _training_errors(run, system, machine_type), system.model.aggregate
+
+    def score(inverses: np.ndarray) -> dict:
+        learnt = {"inverse_covariances": inverses.tolist()} if how in OF_RESIDUALS else {}
+        return {"kind": "reconstruction", "aggregate": how, **learnt}
+
+    def learn(clips: Sequence[Clip], found: np.ndarray) -> tuple[dict, np.ndarray]:
+        inverses = trained.inverse_covariances
+        if how in OF_RESIDUALS:
+            inverses = inverse_covariances(found, clips)
+            found = np.array([mahalanobis(moments, inverses, how) for moments in found])
+        return score(inverses), trained.as_scores(found).scores
+
     return [
         Part(
             system,
             machine_type,
-            {"windows": windows, "score": score},
+            {"windows": windows, "score": score(trained.inverse_covariances)},
             machine_type,
             load_finished(run, system, machine_type),
             f"{system.name}_{machine_type}",
-            lambda clips, scores: (score, TrainingErrors.read(path).as_scores(scores).scores),
+            learn,
         )
     ]

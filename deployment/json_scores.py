@@ -12,6 +12,7 @@ from audio import features
 from audio.clips import Clip
 from config import DESCRIBED, System
 from deployment.runtimes import Network
+from training.residuals import moments_of
 from training.run import Run
 
 Outputs = Iterator[tuple[np.ndarray, np.ndarray]]  # of each clip: the network's inputs and outputs, (n_windows, ...)
@@ -58,4 +59,7 @@ def learnt(content: dict, clips: Sequence[Clip], of_clips: Outputs) -> np.ndarra
         return np.stack([example.clip_vector(found) for _, found in of_clips]).astype(np.float32)
     if kind == "fusion":
         return np.array([[*of_members.values()] for of_members, _ in of_clips])
+    if "inverse_covariances" in content["score"]:
+        frame = (-1, content["feature"]["n_mels"])
+        return np.stack([moments_of((inputs - found).reshape(frame)) for inputs, found in of_clips])
     return scores(content, clips, of_clips)

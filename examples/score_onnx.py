@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-ARRAYS = ("mean", "scale", "matrix", "vectors", "radii", "densities")  # keys of the JSON with lists of numbers
+# Keys of the JSON with lists of numbers.
+ARRAYS = ("mean", "scale", "matrix", "vectors", "radii", "densities", "inverse_covariances")
 
 
 def read(json_path):
@@ -63,9 +64,20 @@ def network_inputs(features, system):
 
 
 def reconstruction_score(inputs, outputs, system, machine_id):
-    """Of an autoencoder: mean squared error of each vector of frames, put together."""
+    """Of an autoencoder: mean squared error of each vector of frames, put together, or by covariances of training."""
+    if "inverse_covariances" in system["score"]:
+        return mahalanobis_score(inputs - outputs, **system["score"])
     errors = np.square(inputs - outputs).mean(axis=1).astype(np.float64)
     return {"mean": np.mean, "median": np.median, "std": np.std, "max": np.max}[system["score"]["aggregate"]](errors)
+
+
+def mahalanobis_score(residuals, inverse_covariances, aggregate, **_):
+    """Mean form of the residuals of the frames, official: of all pairs of frames; the smallest of the domains."""
+    frames = residuals.reshape(-1, inverse_covariances.shape[1]).astype(np.float64)
+    if aggregate == "mahalanobis_official":
+        total = frames.sum(axis=0)
+        return (total @ inverse_covariances @ total).min() / len(frames)
+    return (frames @ inverse_covariances * frames).sum(axis=(1, 2)).min() / len(frames)
 
 
 def softmax_score(inputs, outputs, system, machine_id):

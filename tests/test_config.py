@@ -273,6 +273,16 @@ def test_what_does_not_fit_together_is_told_with_the_rest(error_of, yaml_file):
     ]
 
 
+@pytest.mark.parametrize("name", ["l2_softmax", "dense_l2_softmax"])
+def test_classes_that_test_clips_do_not_tell_are_no_score(error_of, yaml_file, name):
+    system = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"][name]
+    system["model"] |= {"classes": "attributes"}
+    assert config.load_config(yaml_file({"systems": {"own": system}})).systems["own"].model.classes == "attributes"
+    system["model"]["score"] = "softmax"
+    error = error_of({"systems": {"own": system}})
+    assert "systems.own.model.score: softmax; the attributes of test clips, their classes, are hidden: take an" in error
+
+
 def test_more_faults_than_a_screen_holds(error_of):
     error = error_of({f"key{n}": 1 for n in range(30)})
     assert ": 30 faults:" in error and "... and 15 more, all of them in baseline.log" in error

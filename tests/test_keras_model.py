@@ -25,6 +25,7 @@ from training import process, vector_errors, workload
 from training.model_records import model_path, resume_path
 from training.models import load_model
 from training.optimizers import make_optimizer
+from training.residuals import moments_of
 from training.run import Job, Run
 from training.vector_errors import TrainingErrors
 from training.window_trainer import training_pass
@@ -295,18 +296,55 @@ def test_many_clips_go_through_the_model_in_one_call(network, monkeypatch):
 def test_aggregates_by_hand():
     errors, counts = np.array([1.0, 2, 6, 5, 4, 4]), np.array([3, 1, 2])
     expected = {"mean": [3, 5, 4], "median": [2, 5, 4], "max": [6, 5, 4], "std": [math.sqrt(14 / 3), 0, 0]}
-    assert set(expected) == set(config.AGGREGATES)
+    assert set(expected) == set(config.OF_ERRORS)
     for how, values in expected.items():
         np.testing.assert_allclose(vector_errors.aggregated(errors, counts, how), values)
 
 
-@pytest.mark.parametrize("how", config.AGGREGATES)
+@pytest.mark.parametrize("how", config.OF_ERRORS)
 def test_a_score_is_an_aggregate_of_the_errors_of_the_vectors(network, how):
     log_mels = some_log_mels()
     scores = reconstruction_errors(network, log_mels, frames=5, aggregate=how)
     vectors = [common.stack_frames(log_mel.T, frames=5) for log_mel in log_mels]
     errors = [np.mean(np.square(x - network.predict(x, verbose=0)), axis=1) for x in vectors]
     np.testing.assert_allclose(scores, [getattr(np, how)(one) for one in errors], rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 55, 10_000])
+def test_errors_and_moments_do_not_depend_on_the_batches(network, batch):
+    """The errors are those that the other aggregates are of; the moments, those of each clip's residuals."""
+    log_mels = some_log_mels()
+    found = [*vector_errors.errors_and_moments(network, log_mels, frames=5, hop=2, batch=batch)]
+    errors, counts = vector_errors.vector_errors(network, log_mels, frames=5, hop=2, batch=batch)
+    np.testing.assert_array_equal(np.concatenate([of_clip for of_clip, _ in found]), errors)
+    assert [len(of_clip) for of_clip, _ in found] == counts.tolist()
+    for log_mel, (_, moments) in zip(log_mels, found, strict=True):
+        vectors = common.stack_frames(log_mel.T, frames=5)[::2]
+        expected = moments_of((vectors - network.predict(vectors, verbose=0)).reshape(-1, 32))
+        np.testing.assert_allclose(moments, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("without_xla")
+def test_clips_of_two_domains_have_two_covariances(start, train_clips):
+    """Each clip is scored by the nearer one; of the training's clips, as of new ones."""
+    run, system = start({"fit": {"epochs": 1}})
+    own = [
+        dataclasses.replace(clip, domain="target" if clip.machine_id == "id_02" else "source")
+        for clip in train_clips["fan"]
+    ]
+    keras_model.train(run, system, {"fan": own})
+    model = load_model(model_path(run.model_folder(system), "fan"))
+    residuals = {}
+    for clip, log_mel in zip(own, features.log_mel_clips(own, system.feature, None), strict=True):
+        vectors = common.stack_frames(log_mel.T, frames=5)
+        residuals.setdefault(clip.domain, []).append((vectors - model.predict(vectors, verbose=0)).reshape(-1, 32))
+    inverses = [np.linalg.inv(np.cov(np.concatenate(residuals[name]).T)) for name in ("source", "target")]
+    stored = np.load(run.model_folder(system) / "scores_fan.npz")
+    np.testing.assert_allclose(stored["inverse_covariances"], inverses, rtol=1e-2, atol=1e-4 * np.abs(inverses).max())
+    one = dataclasses.replace(system, model=dataclasses.replace(system.model, aggregate="mahalanobis"))
+    forms = [np.mean([np.einsum("ni,ij,nj->n", r, c, r) for c in inverses], axis=1).min() for r in residuals["target"]]
+    assert keras_model.training_scores(run, one, "fan").of("id_02") == pytest.approx(forms, rel=1e-3)
+    np.testing.assert_allclose(keras_model.anomaly_scores(run, one, "fan", own[3:]), forms, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("without_xla")

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import FAMILIES, SHIPPED, merge
+from tqdm import tqdm
 
 import common
 import config
@@ -23,6 +25,7 @@ from training.fit import TrainingState, epoch_batches
 from training.folds import fold_of_each
 from training.models import load_model
 from training.optimizers import FusedAdam
+from training.run import Run
 
 MODEL = config.L2Softmax(
     classes="machine_type",
@@ -56,8 +59,9 @@ def build(model=MODEL, *, n_mels=N_MELS, frames=FRAMES, n_classes=3, seed=0) -> 
 CHECKSUMS = itertools.count()
 
 
-def make_clip(path="normal_id_00_0.wav", machine_type="fan", machine_id="id_00", label=0) -> Clip:
-    return Clip(path, machine_type, machine_id, label, 16000, 16000, 32044, 0, next(CHECKSUMS))
+def make_clip(path="normal_id_00_0.wav", machine_type="fan", machine_id="id_00", label=0, attributes=None) -> Clip:
+    facts = (16000, 16000, 32044, 0, next(CHECKSUMS))
+    return Clip(path, machine_type, machine_id, label, *facts, attributes=attributes)
 
 
 def striped_log_mels(
@@ -360,6 +364,24 @@ def test_stratified_split():
     assert classes.stratified_order(names, 0.0, seed=0)[1] == 35
 
 
+def test_classes_of_attributes_by_hand():
+    clips = [
+        make_clip(attributes="speed_1_load_2"),
+        make_clip(machine_id="id_02", attributes="speed_1_load_2"),
+        make_clip(),
+    ]
+    names = classes.class_names(model_with(classes="attributes"), clips)
+    assert names == ["fan/id_00/speed_1_load_2", "fan/id_02/speed_1_load_2", "fan/id_00"]
+
+
+def test_a_class_of_one_clip_is_trained_on():
+    names = ["a"] * 20 + ["b"] + ["c"] * 3
+    order, n_train = classes.stratified_order(names, 0.1, seed=0)
+    assert sorted(order) == [*range(24)] and n_train == 22 and set(order[n_train:]) < {*range(20)}
+    order, n_train = classes.stratified_order(["a", "b"], 0.5, seed=0)  # nothing is left to validate on
+    assert sorted(order) == [0, 1] and n_train == 2
+
+
 def test_scaling_statistics():
     rng = np.random.default_rng(0)
     blocks = [rng.normal([-30, -50], [4, 9], (n, 2)).astype(np.float32) for n in (100, 300)]
@@ -610,6 +632,28 @@ def test_one_class_is_refused():
         classes.check_trainable(MODEL, [*clips, make_clip(machine_type="slider", machine_id="id_02")])
 
 
+def test_a_class_of_each_attribute_helps_where_there_is_one_machine():
+    clips = [make_clip(attributes=text) for text in 5 * ["speed_1"] + 5 * ["speed_2"]]
+    for by in ("machine_type", "machine_id"):
+        with pytest.raises(common.UserError, match="one class, fan(.|\n)*or set model.classes: attributes; an auto"):
+            classes.check_trainable(model_with(classes=by), clips)
+    classes.check_trainable(model_with(classes="attributes"), clips)
+    with pytest.raises(common.UserError, match="one class, fan/id_00/speed_1, and a classifier") as refusal:
+        classes.check_trainable(model_with(classes="attributes"), clips[:5])
+    assert "set model.classes" not in str(refusal.value)
+
+
+def test_each_machine_type_with_a_network_of_its_own_takes_two_classes():
+    dense = config.load_config(SHIPPED).systems["dense_l2_softmax_type"]
+    clips = {
+        name: [make_clip(machine_type=name, attributes=text) for text in 10 * ["a", "b"]] for name in ("fan", "pump")
+    }
+    with pytest.raises(common.UserError, match="one class, fan/id_00(.|\n)*or set model.classes: attributes"):
+        workload.workload(dense, clips)
+    by_attributes = dataclasses.replace(dense, model=dataclasses.replace(dense.model, classes="attributes"))
+    assert workload.workload(by_attributes, clips) > 0
+
+
 def test_fewer_clips_than_neighbours_is_refused():
     clips = [make_clip() for _ in range(5)] + [
         make_clip(machine_type="pump", machine_id=f"id_0{i % 2}") for i in range(6)
@@ -742,3 +786,31 @@ def test_scripts_refuse_what_cannot_be_trained(settings_file, monkeypatch):
         run_script("00_train", "-d", "--config", path, "--machine-type", "fan")
     with pytest.raises(common.UserError, match="n_neighbors: 50(.|\n)*fan: 6 training clips"):
         run_script("00_train", "-d", "--config", settings_file({"n_neighbors": 50}))
+
+
+@pytest.mark.parametrize("kind", ["windows", "all", "machine_type"])
+@pytest.mark.usefixtures("without_mobilenet", "without_xla")
+def test_attributes_of_a_single_clip_are_a_class(yaml_file, train_clips, kind):
+    """Also where the network that scores the clip as a new one has not met its class."""
+    system = FAMILIES["windows" if kind == "windows" else "dense"]
+    changes = {"classes": "attributes", **({} if kind == "windows" else {"network_per": kind})}
+    settings = config.load_config(yaml_file({"system": "l2", "systems": {"l2": merge(system, {"model": changes})}}))
+    run, system = Run(settings, "dev", tqdm(total=0, disable=True)), settings.systems["l2"]
+    clips = {
+        name: [
+            dataclasses.replace(clip, attributes=text)
+            for clip, text in zip(own, ["a", "a", "a", "a", "only", None], strict=True)
+        ]
+        for name, own in train_clips.items()
+    }
+    assert workload.workload(system, clips) > 0
+    metric_model.train(run, system, clips)
+    recorded = [run.require_trained(system, name)["classes"] for name in workload.networks(system, clips)]
+    assert len(sum(recorded, [])) == 8  # of each type and ID: a, and of the second only and none besides
+    hidden = [dataclasses.replace(clip, attributes=None) for clip in clips["fan"]]
+    metric_model.require(run, system, {"fan": hidden})
+    for scores in (
+        metric_model.anomaly_scores(run, system, "fan", hidden),
+        metric_model.training_scores(run, system, "fan").scores,
+    ):
+        assert scores.shape == (6,) and np.isfinite(scores).all()

@@ -1,6 +1,6 @@
 """Rows of many clips through a network in calls of one size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,3 +26,11 @@ def filled_batches(per_clip: Iterable[np.ndarray], size: int, counts: list[int])
     if n_waiting:
         together = np.concatenate(waiting)
         yield np.pad(together, ((0, size - n_waiting), *[(0, 0)] * (together.ndim - 1)))
+
+
+def pieces(counts: Sequence[int], start: int, size: int) -> Iterator[tuple[int, slice]]:
+    """Clips that have some of the ``size`` rows from ``start`` on, and which of these; ``counts`` as above."""
+    ends = np.cumsum(counts) - start
+    firsts = ends - counts
+    for clip in np.flatnonzero((ends > 0) & (firsts < size)):
+        yield int(clip), slice(max(0, firsts[clip]), min(size, ends[clip]))

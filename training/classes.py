@@ -1,6 +1,7 @@
 """The classes that a classifier learns to tell apart, and whether there is enough of each; nothing of TensorFlow."""
 
 import collections
+import dataclasses
 import logging
 import math
 from collections.abc import Sequence
@@ -9,18 +10,21 @@ import numpy as np
 
 from audio.clips import Clip
 from common import UserError, fault_list
-from config import Classifier, Detector, L2Softmax
+from config import Classifier, Detector
 
 BOUND_PROBABILITY = 0.95  # softmax probability of the right class that alpha should allow for
 
 logger = logging.getLogger(__name__)
 
 
-def class_names(model: L2Softmax, clips: Sequence[Clip]) -> list[str]:
-    """The class of each clip: its machine type, or machine type and ID."""
+def class_names(model: Classifier, clips: Sequence[Clip]) -> list[str]:
+    """The class of each clip: its machine type, machine type and ID, or these and its attributes where it has some."""
     if model.classes == "machine_type":
         return [clip.machine_type for clip in clips]
-    return [f"{clip.machine_type}/{clip.machine_id}" for clip in clips]
+    names = [f"{clip.machine_type}/{clip.machine_id}" for clip in clips]
+    if model.classes == "machine_id":
+        return names
+    return [f"{name}/{clip.attributes}" if clip.attributes else name for name, clip in zip(names, clips, strict=True)]
 
 
 def stratified_order(classes: Sequence[str], validation_split: float, seed: int) -> tuple[np.ndarray, int]:
@@ -65,12 +69,16 @@ def check_enough_clips(model: Detector, clips: Sequence[Clip]) -> None:
         )
 
 
-def check_trainable(model: L2Softmax, clips: Sequence[Clip]) -> None:
+def check_trainable(model: Classifier, clips: Sequence[Clip]) -> None:
     """Raise UserError unless there are classes to tell apart and clips enough for the detectors."""
     classes = sorted(set(class_names(model, clips)))
     if len(classes) < 2:
-        by_id = len({(clip.machine_type, clip.machine_id) for clip in clips}) > 1
-        advice = ", or set model.classes: machine_id" if by_id else ""
+        finer = [
+            by
+            for by in ("machine_id", "attributes")
+            if len(set(class_names(dataclasses.replace(model, classes=by), clips))) > 1
+        ]
+        advice = f", or set model.classes: {finer[0]}" if finer else ""
         raise UserError(
             f"model.classes: {model.classes}: all training clips are of one class, {classes[0]}, and a classifier "
             f"needs two.\nAdd the training clips of other machines{advice}; an autoencoder does without"

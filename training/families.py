@@ -34,8 +34,8 @@ class Part:
     network: "keras.Model | None" = None  # None: there is none
     network_name: str = ""  # of its file
     # "score" learnt anew by integers, and the training clips' own scores (n_clips,): from the clips and their vectors
-    # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), without detectors their scores. None
-    # where there is no network.
+    # (n_clips, n_numbers), of a fusion its members' scores (n_clips, n_members), where residuals have covariances the
+    # moments of each clip's, without detectors their scores. None where there is no network.
     learn: Callable[[Sequence[Clip], np.ndarray], tuple[dict, np.ndarray]] | None = None
     # For a "kind" that examples/score_onnx.py does not know: inputs and outputs of the network (both the log-mel
     # energies or the descriptor where there is none), content of the JSON, machine ID -> score.

@@ -1,7 +1,7 @@
 """Reconstruction errors of a clip's vectors, and the one number that they become: the scores of the autoencoders."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +12,11 @@ import tensorflow as tf
 
 from audio.clips import Clip
 from common import UserError, fault_list, stack_frames
-from config import AGGREGATES, ConvAutoencoder, System
+from config import AGGREGATES, OF_ERRORS, OF_RESIDUALS, ConvAutoencoder, System
 from storage import records
-from training.batches import filled_batches
+from training.batches import filled_batches, pieces
 from training.model_records import TrainingScores
+from training.residuals import inverse_covariances, mahalanobis, moments_of
 
 SCORING_BATCH = 1024  # vectors in one call of the model: three clips of 10 s; one clip alone takes the time of a call
 SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
@@ -27,10 +28,9 @@ def vectors_of(system: System) -> dict[str, int]:
     return {"frames": system.feature.frames, "hop": system.model.hop, "batch": batch}
 
 
-def check_finite(clips: Sequence[Clip], errors: np.ndarray, counts: np.ndarray) -> None:
-    """Raise UserError, naming the clips, unless the errors of their vectors are numbers."""
-    means = aggregated(errors, counts, "mean")
-    bad = [f"{clip.path}: {score}" for clip, score in zip(clips, means, strict=True) if not np.isfinite(score)]
+def check_finite(clips: Sequence[Clip], scores: Iterable[float]) -> None:
+    """Raise UserError, naming the clips, unless their scores are numbers."""
+    bad = [f"{clip.path}: {score}" for clip, score in zip(clips, scores, strict=True) if not np.isfinite(score)]
     if bad:
         raise fault_list("Scores that are not finite numbers", bad, "The model is broken: delete it and train anew.")
 
@@ -62,18 +62,39 @@ def vector_errors(
     counts : ndarray, shape (n_clips,), vectors of each clip
     """
     counts: list[int] = []
-    vectors = (np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]) for log_mel in log_mels)
-    errors = [error_function(model)(filled).numpy() for filled in filled_batches(vectors, batch, counts)]
+    batches = filled_batches(_vectors(log_mels, frames, hop), batch, counts)
+    errors = [error_function(model)(filled)[0].numpy() for filled in batches]
     return np.concatenate(errors)[: sum(counts)].astype(np.float64), np.array(counts)
 
 
+def errors_and_moments(
+    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same errors clip by clip, (n_vectors,) float64, with the moments of its residuals, frame by frame."""
+    counts: list[int] = []
+    errors, moments = [], 0.0
+    for number, filled in enumerate(filled_batches(_vectors(log_mels, frames, hop), batch, counts)):
+        found, residuals = (part.numpy() for part in error_function(model)(filled))
+        for clip, rows in pieces(counts, number * batch, batch):
+            errors.append(found[rows])
+            moments += moments_of(residuals[rows].reshape(-1, filled.shape[1] // frames))
+            if sum(map(len, errors)) == counts[clip]:  # the rest of a clip may be in the next batch
+                yield np.concatenate(errors).astype(np.float64), moments
+                errors, moments = [], 0.0
+
+
+def _vectors(log_mels: Iterable[np.ndarray], frames: int, hop: int) -> Iterator[np.ndarray]:
+    return (np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]) for log_mel in log_mels)
+
+
 @functools.lru_cache(maxsize=1)  # in training, one network is that of every machine type
-def error_function(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
-    """Mean squared reconstruction errors of vectors, (n, size) -> (n,), as a function that TensorFlow compiles once."""
+def error_function(model: keras.Model) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
+    """Vectors (n, size) -> mean squared errors (n,), residuals (n, size), as TensorFlow compiles it once."""
 
     @tf.function
-    def errors_of(vectors: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.square(vectors - model(vectors, training=False)), axis=1)
+    def errors_of(vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        residuals = vectors - model(vectors, training=False)
+        return tf.reduce_mean(tf.square(residuals), axis=1), residuals
 
     return errors_of
 
@@ -106,6 +127,7 @@ class TrainingErrors:
     checksums: np.ndarray  # (n_clips,), of the clips' files
     counts: np.ndarray  # (n_clips,), vectors of each clip
     held_out: np.ndarray  # (n_clips,), 1 where all vectors of a clip are of the validation split, else 0
+    inverse_covariances: np.ndarray  # (n_domains, n_mels, n_mels), of the residuals of all of them, frame by frame
     errors: dict[str, np.ndarray]  # aggregate -> (n_clips,), float64
 
     KINDS: ClassVar[dict] = {
@@ -114,6 +136,7 @@ class TrainingErrors:
         "checksums": ("i", 1),
         "counts": ("i", 1),
         "held_out": ("i", 1),
+        "inverse_covariances": ("f", 3),
     }
 
     @classmethod
@@ -126,15 +149,20 @@ class TrainingErrors:
         held_out: np.ndarray | None = None,
     ) -> "TrainingErrors":
         """Errors of ``clips``, whose log-mel energies [dB] are ``log_mels``, shape (n_frames, n_mels) each."""
-        errors, counts = vector_errors(model, log_mels, **vectors_of(system))
-        check_finite(clips, errors, counts)
+        errors, moments = zip(*errors_and_moments(model, log_mels, **vectors_of(system)), strict=True)
+        errors, counts = np.concatenate(errors), np.array([len(of_clip) for of_clip in errors])
+        by_aggregate = {how: aggregated(errors, counts, how) for how in OF_ERRORS}
+        check_finite(clips, by_aggregate["mean"])
+        inverses = inverse_covariances(moments, clips)
+        by_aggregate |= {how: np.array([mahalanobis(one, inverses, how) for one in moments]) for how in OF_RESIDUALS}
         return cls(
             np.array([clip.name for clip in clips]),
             np.array([clip.machine_id for clip in clips]),
             np.array([clip.crc for clip in clips]),
             counts,
             np.zeros(len(clips), int) if held_out is None else held_out.astype(int),
-            {how: aggregated(errors, counts, how) for how in AGGREGATES},
+            inverses,
+            by_aggregate,
         )
 
     def save(self, path: Path) -> None:

@@ -25,7 +25,7 @@ from deployment import comparison, export, json_scores, networks, runtimes
 from detectors import facts
 from detectors.facts import plain_numbers
 from detectors.memory import Memory
-from training import embedding, metric_layers
+from training import embedding, metric_layers, residuals
 
 EXAMPLE = Path(common.__file__).parent / "examples" / "score_onnx.py"
 script = importlib.import_module("05_export")
@@ -155,6 +155,50 @@ def normalised_network() -> keras.Model:
     h = keras.layers.Normalization((1, 2, 3), mean, variance, dtype="float32")(inputs)
     h = keras.layers.Concatenate()([h, h, h])
     return keras.Model(inputs, metric_layers.L2Constraint(16.0, False)(inner(h)))
+
+
+@pytest.fixture
+def mahalanobis(families, tmp_path):
+    """Maker of folders whose settings are those of the trained systems, with another aggregate."""
+
+    def make(how: str) -> Path:
+        settings = yaml.safe_load((families / "settings.yaml").read_text())
+        settings["systems"]["small"]["model"]["aggregate"] = how
+        (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("how", config.OF_RESIDUALS)
+def test_covariances_are_exported(families, mahalanobis, tmp_path, capsys, how):
+    folder = run(mahalanobis(how), tmp_path, "small", "onnx")
+    score = json_scores.example.read(folder / "small_fan.json")["score"]
+    stored = np.load(families / "model" / "dev" / "small" / "scores_fan.npz")
+    assert score["aggregate"] == how
+    np.testing.assert_array_equal(score["inverse_covariances"], stored["inverse_covariances"])
+    assert "ranks correlate at 1.0000" in capsys.readouterr().out
+    rng = np.random.default_rng(0)
+    inputs, outputs = rng.normal(size=(2, 28, 160)).astype(np.float32)
+    ours = json_scores.example.reconstruction_score(inputs, outputs, {"score": score}, "id_00")
+    moments = residuals.moments_of((inputs - outputs).reshape(-1, 32))
+    assert ours == pytest.approx(residuals.mahalanobis(moments, stored["inverse_covariances"], how), rel=1e-9)
+
+
+def test_integers_have_covariances_of_their_own(families, mahalanobis, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "INT8_CORRELATION", -1)  # of a network that has learnt as good as nothing
+    monkeypatch.setattr(comparison, "INT8_CHANGED", 1)
+    monkeypatch.setattr(comparison, "INT8_AUC_LOSS", 1)
+    system = json_scores.example.read(
+        run(mahalanobis("mahalanobis"), tmp_path, "small", "litert", "--int8") / "small_fan.json"
+    )
+    stored = np.load(families / "model" / "dev" / "small" / "scores_fan.npz")
+    own, floats = system["score"]["inverse_covariances"], stored["inverse_covariances"]
+    assert own.shape == floats.shape == (1, 32, 32)
+    assert 1e-4 < np.abs(own - floats).max() / np.abs(floats).max() < 1
+    assert system["thresholds"]["id_00"] == pytest.approx(
+        np.quantile(stored["mahalanobis"][stored["machine_ids"] == "id_00"], 1), rel=0.2
+    )
 
 
 # ---- what the JSON says ----

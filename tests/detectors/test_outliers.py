@@ -126,6 +126,60 @@ def test_a_few_recordings_are_left_out_alone_and_many_in_folds():
     assert np.array_equal(folds(many[::-1])[::-1], folds(many))
 
 
+# ---- two domains ----
+
+
+def shifted(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Training clips, 990 of the source and 10 of the target far off, which spreads wider; test clips by kind.
+
+    Anomalies lie farther from their domain's centre than normal clips, in units of its spread alike.
+    """
+    rng = np.random.default_rng(seed)
+
+    def clips(n: int, centre: float, spread: float, push: float = 0.0) -> np.ndarray:
+        directions = rng.normal(size=(n, 16))
+        directions *= 4 / np.linalg.norm(directions, axis=1, keepdims=True)  # as long as a normal clip's deviation
+        return centre + spread * (rng.normal(size=(n, 16)) + push * directions)
+
+    train = np.vstack([clips(990, 0, 1), clips(10, 12, 3)])
+    kinds = {"source": (0, 1), "target": (12, 3)}
+    return train, {
+        f"{name} {label}": clips(100, *domain, push)
+        for name, domain in kinds.items()
+        for label, push in (("normal", 0), ("anomaly", 1.5))
+    }
+
+
+def ranked(normal: np.ndarray, anomalies: np.ndarray) -> float:
+    """AUC."""
+    return float(np.mean(anomalies[:, None] > normal))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_density_hears_two_domains_alike(seed):
+    """By the plain distance, the target's normal clips are above all anomalies of the source; by the density, not."""
+    train, test = shifted(seed)
+    found = {
+        score: {kind: scores(train, vectors, score, n_neighbors=8) for kind, vectors in test.items()}
+        for score in ("knn", "density")
+    }
+    alarms, across, all_together = {}, {}, {}
+    for score, of_kinds in found.items():
+        for name in ("source", "target"):  # each by itself is heard by both scores
+            assert ranked(of_kinds[f"{name} normal"], of_kinds[f"{name} anomaly"]) > 0.97
+        threshold = np.quantile(of_kinds["source normal"], 0.9)
+        alarms[score] = np.mean(of_kinds["target normal"] > threshold)
+        across[score] = ranked(of_kinds["target normal"], of_kinds["source anomaly"])
+        normal, anomalies = (
+            np.concatenate([of_kinds[f"{name} {label}"] for name in ("source", "target")])
+            for label in ("normal", "anomaly")
+        )
+        all_together[score] = ranked(normal, anomalies)
+    assert alarms["knn"] == 1 and alarms["density"] < 0.3
+    assert across["knn"] < 0.02 and across["density"] > 0.95
+    assert all_together["knn"] < 0.78 and all_together["density"] > 0.97
+
+
 # ---- standardisation ----
 
 
