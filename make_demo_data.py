@@ -33,7 +33,7 @@ SMALL_MODELS = {  # by type
     "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 32},
 }
 QUICK = ("baseline_ae", "neighbors", "dense_l2_softmax")  # systems of years that may have one section per type
-QUICK_FIT = SHORT_FIT | {"epochs": 10}  # there are half as many clips of a machine type
+QUICK_FIT = SHORT_FIT | {"epochs": 10}  # a type of one section has half as many clips
 
 logger = logging.getLogger(__name__)
 
