@@ -33,6 +33,7 @@ SMALL_MODELS = {  # by type
     "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 32},
 }
 QUICK = ("baseline_ae", "neighbors", "dense_l2_softmax")  # systems of years that may have one section per type
+QUICK_FIT = SHORT_FIT | {"epochs": 10}  # a type of one section has half as many clips
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +99,13 @@ def write_config(directory: Path, year: int = DEFAULT) -> Path:
     settings["year"] = year
     for key, folder in (("dev", "dev_data"), ("eval", "eval_data"), ("model",) * 2, ("result",) * 2, ("cache",) * 2):
         settings[f"{key}_directory"] = (directory / folder).as_posix()
-    settings["system"] = list(settings["systems"])
     if read_year(year).domains:
         settings["system"] = [*QUICK, "fusion"]
         settings["systems"]["fusion"]["model"]["members"] = dict.fromkeys(QUICK, 1)
-    settings["fit"] |= SHORT_FIT
+        settings["fit"] |= QUICK_FIT
+    else:
+        settings["system"] = list(settings["systems"])
+        settings["fit"] |= SHORT_FIT
     for system in settings["systems"].values():
         model = system["model"]
         model |= SMALL_MODELS.get(model["type"], {})
