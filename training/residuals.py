@@ -6,6 +6,7 @@ Of a clip's frames a score takes no more than their moments, which is what is ke
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from audio.clips import Clip
 
@@ -17,8 +18,10 @@ def moments_of(residuals: np.ndarray) -> np.ndarray:
 
     The outer products of the frames with a 1 behind each: those of several pieces add up to those of the whole.
     """
-    extended = np.pad(residuals.astype(np.float64), ((0, 0), (0, 1)), constant_values=1)
-    return extended.T @ extended
+    extended = np.ones((len(residuals), residuals.shape[1] + 1))
+    extended[:, :-1] = residuals
+    # By TensorFlow's threads, which have just made the residuals: NumPy's would take turns with them.
+    return tf.matmul(extended, extended, transpose_a=True).numpy()
 
 
 def inverse_covariances(moments: Iterable[np.ndarray], clips: Sequence[Clip]) -> np.ndarray:
