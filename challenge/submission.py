@@ -31,7 +31,14 @@ FEATURES = {  # by part of a descriptor
     "fast": "modulation spectrum",
     "statistics": "log-mel energies",
 }
-AGGREGATES = {"mean": "average", "median": "median", "std": "standard deviation", "max": "maximum"}
+AGGREGATES = {
+    "mean": "average",
+    "median": "median",
+    "std": "standard deviation",
+    "max": "maximum",
+    "mahalanobis": "average",
+    "mahalanobis_official": "average",
+}
 DATA_USAGE = {"eval": "development", "dev+eval": "development, training"}
 
 

@@ -75,8 +75,8 @@ def mahalanobis_score(residuals, inverse_covariances, aggregate, **_):
     """Mean form of the residuals of the frames, official: of all pairs of frames; the smallest of the domains."""
     frames = residuals.reshape(-1, inverse_covariances.shape[1]).astype(np.float64)
     if aggregate == "mahalanobis_official":
-        total = frames.sum(axis=0)
-        return (total @ inverse_covariances @ total).min() / len(frames)
+        mean = frames.mean(axis=0)
+        return (mean @ inverse_covariances @ mean).min()
     return (frames @ inverse_covariances * frames).sum(axis=(1, 2)).min() / len(frames)
 
 

@@ -63,15 +63,15 @@ def mahalanobis(moments: np.ndarray, inverses: np.ndarray, how: str) -> float:
     ----------
     moments : of its frames r, see :func:`moments_of`
     inverses : see :func:`inverse_covariances`
-    how : ``mahalanobis``: the mean of ``r^T C^-1 r`` over the frames; ``mahalanobis_official``: the sum of
-        ``r_i^T C^-1 r_j`` over all pairs of frames, over their number
+    how : ``mahalanobis``: the mean of ``r^T C^-1 r`` over the frames; ``mahalanobis_official``: that of
+        ``r_i^T C^-1 r_j`` over all pairs of frames
 
     Notes
     -----
     The first is the definition of Harada et al. 2023 (First-shot anomaly sound detection for machine condition
     monitoring). The code of the official baselines since 2023 forms the matrix of all products of a clip's frames, and
-    averages all of it where the diagonal is meant. Clips of one length are ranked by the sum as by that average.
+    averages all of it where the diagonal is meant.
     """
     n, total = moments[-1, -1], moments[-1, :-1]
-    products = np.outer(total, total) if how == "mahalanobis_official" else moments[:-1, :-1]
+    products = np.outer(total, total) / n if how == "mahalanobis_official" else moments[:-1, :-1]
     return float((inverses * products).sum(axis=(1, 2)).min() / n)

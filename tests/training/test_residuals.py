@@ -42,11 +42,11 @@ def test_the_mean_form_by_hand():
 
 def test_the_official_score_has_products_of_different_frames():
     inverses = [[[2, 1], [1, 3]]]
-    # (1, 0) C^-1 (1, -1)^T = 2 - 1 = 1, twice: (2 + 3 + 1 + 1) / 2.
-    assert score([[1, 0], [1, -1]], inverses, "mahalanobis_official") == 3.5
+    # (1, 0) C^-1 (1, -1)^T = 2 - 1 = 1, twice: (2 + 3 + 1 + 1) / 4.
+    assert score([[1, 0], [1, -1]], inverses, "mahalanobis_official") == 1.75
     residuals, matrix = np.random.default_rng(0).normal(size=(9, 2)), np.array(inverses[0])
     products = residuals @ matrix @ residuals.T
-    assert score(residuals, inverses, "mahalanobis_official") == pytest.approx(products.sum() / 9)
+    assert score(residuals, inverses, "mahalanobis_official") == pytest.approx(products.mean())
     assert score(residuals, inverses) == pytest.approx(np.trace(products) / 9)
 
 
