@@ -1,5 +1,6 @@
 """Clips of a synthetic dataset: which there are, what a year of the challenge calls them, what they sound like."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class DemoClip:
         """What sets its random numbers apart from all others; the first two say the machine."""
         known, name = list(MACHINES), self.machine_type
         machine_type = known.index(name) if name in known else crc32(name.encode())
-        machine_id = int(self.machine_id.rpartition("_")[2])
+        machine_id = int(re.search(r"\d+$", self.machine_id)[0])
         key = machine_type, machine_id, int(self.folder == "test"), self.label, self.number
         return key if self.domain is None else (*key, self.domain)
 
