@@ -24,12 +24,12 @@ MARKER = "demo_data.txt"  # says that a folder is ours, and with which options i
 CONFIG = Path(__file__).with_name("baseline.yaml")
 SHORT_FIT = {"epochs": 5, "batch_size": 128}  # of the autoencoders: minutes on two cores
 SHORT_CLASSIFIER_FITS = {  # by type; the dataset is small, so that an epoch has few steps
-    "l2_softmax": {"epochs": 10, "batch_size": 16},
+    "l2_softmax": {"epochs": 8, "batch_size": 16},
     "dense_l2_softmax": {"epochs": 25, "batch_size": 32},
 }
 SMALL_MODELS = {  # by type
     "l2_softmax": {"input_size": 96, "n_neighbors": 4},
-    "dense_l2_softmax": {"networks": 1, "min_steps": 300, "folds": 2},
+    "dense_l2_softmax": {"networks": 1, "min_steps": 150, "folds": 2},
     "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 32},
 }
 QUICK = ("baseline_ae", "neighbors", "dense_l2_softmax")  # systems of years that may have one section per type
@@ -102,6 +102,7 @@ def write_config(directory: Path, year: int = DEFAULT) -> Path:
     if read_year(year).domains:
         settings["system"] = [*QUICK, "fusion"]
         settings["systems"]["fusion"]["model"]["members"] = dict.fromkeys(QUICK, 1)
+        settings["submissions"] = {1: {"system": "fusion", "training_data": "eval"}}
         settings["fit"] |= QUICK_FIT
     else:
         settings["system"] = list(settings["systems"])

@@ -343,7 +343,12 @@ def _read_machine(
         unknown = [f"{name} (row {rows[name]})" for name in scores if name not in truth]
         missing = [name for name in truth if name not in rows]
         if unknown:
-            faults.append(f"{path}: {len(unknown)} clips that the ground truth does not have: {some(unknown)}")
+            told_by_name = len(unknown) == len(scores) and all(
+                said_by(name, **options).label is not None for name in scores
+            )
+            advice = "; their names say the labels: evaluate without a ground truth" * told_by_name
+            text = f"{len(unknown)} clips that the ground truth does not have: {some(unknown)}{advice}"
+            faults.append(f"{path}: {text}")
         if missing:
             faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
     told = [said_by(name, **options) if truth is None else truth.get(name, Told(0)) for name in scores]

@@ -95,6 +95,8 @@ def _of_evaluator(directory: Path, year: Year) -> tuple[dict[tuple[str, str, str
                 domain = year.domains[domains[name]] if name in domains else said.domain
                 if year.unit_of(said.machine_id, said.domain) != key[1]:
                     raise ValueError(f"the file is of {key[1]}")
+                if said.label not in (None, label) or said.domain not in (None, domain):
+                    raise ValueError(f"its name says otherwise than its label {label} and domain {domain}")
                 told[(*key, name)] = Told(label, domain)
             except ValueError as error:
                 faults.append(f"{path}: {name}: {error}")

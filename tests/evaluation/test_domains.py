@@ -178,3 +178,22 @@ def test_comparison_has_intervals_of_every_figure_and_of_the_score(tmp_path):
         assert (line.interval[0] <= np.subtract(line.a, line.b) + 0.1).all()
     assert found.differences[0].interval[0, 0] > 0
     assert found.differences[-1].a[0] == MIXED.official_score(a.performance)
+
+
+def test_a_truth_that_contradicts_itself(tmp_path):
+    folder = tmp_path / "ground_truth_data"
+    folder.mkdir()
+    (folder / "ground_truth_fan_section_00_test.csv").write_text(
+        "section_00_source_test_normal_0000.wav,1\nsection_00_source_test_anomaly_0001.wav,1\n"
+    )
+    with pytest.raises(common.UserError, match="normal_0000.wav: its name says otherwise than its label 1") as error:
+        truth.read_truth(tmp_path, read_year(2023))
+    assert "anomaly_0001" not in str(error.value)
+
+
+def test_rows_that_say_their_labels_need_no_truth(tmp_path):
+    folder, _ = write_system(tmp_path)
+    for path in folder.glob("*.csv"):
+        path.write_text(path.read_text().replace("section_03_", "section_03_source_test_normal_"))
+    with pytest.raises(common.UserError, match="their names say the labels: evaluate without a ground truth"):
+        evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])
