@@ -511,7 +511,7 @@ def test_the_example_needs_nothing_of_the_project(onnx, tmp_path, test_clips):
     modules = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert {"numpy", "soundfile", "onnxruntime"} <= modules
     assert not modules & {"common", "config", "tensorflow", "keras", "scipy", "librosa", "sklearn", "yaml"}
-    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 170
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 190
 
 
 def test_the_example_says_what_it_cannot_score(onnx, test_clips, said):
