@@ -73,6 +73,11 @@ def make(year: int, folder: Path, changes: dict | None = None) -> Path:
     return path
 
 
+def change(path: Path, **keys) -> None:
+    """Give keys of a YAML other values."""
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | keys))
+
+
 def truth_of(folder: Path) -> Path:
     """The evaluator's folders, of the machine types that are there."""
     types = [path.name for path in (folder / "data" / "eval_data").iterdir()]
@@ -141,13 +146,13 @@ def test_a_year_that_does_not_fit_the_folders(tmp_path):
     path = make(2023, tmp_path, {"year": 2020})
     with pytest.raises(common.UserError, match=r"it is one of 2022 to 2025, and the YAML has year: 2020"):
         train.main(["-d", "--config", str(path)])
-    path.write_text(path.read_text().replace("year: 2020", "year: 2021"))
+    change(path, year=2021)
     with pytest.raises(common.UserError, match="there is test, the folders of year: 2020"):
         test.main(["-d", "--config", str(path)])
-    path.write_text(path.read_text().replace("year: 2021", "year: 2026"))
+    change(path, year=2026)
     with pytest.raises(common.UserError, match=r"section_00 are no dev clips of 2026; they are of 2022 to 2025"):
         train.main(["-d", "--config", str(path)])
-    path.write_text(path.read_text().replace("year: 2026", "year: 2030"))
+    change(path, year=2030)
     with pytest.raises(common.UserError, match="year: 2030; expected one of 2020, 2021"):
         train.main(["-d", "--config", str(path)])
 
@@ -172,7 +177,7 @@ def test_the_year_s_channel_is_heard_and_others_may_be(tmp_path):
     from config import load_config
 
     assert load_config(path).channel == 0
-    path.write_text(path.read_text().replace("channel: null", "channel: 1"))
+    change(path, channel=1)
     assert load_config(path).channel == 1
 
 
@@ -208,8 +213,8 @@ def test_supplemental_clips_are_trained_on_where_a_key_says_so(tmp_path, caplog)
         for name in ("section_00_machine_0001_.wav", "section_00_noise_0001_.wav"):
             shutil.copy(source, folder / "supplemental" / name)
     counts = []
-    for wanted in ("false", "true"):
-        path.write_text(re.sub("supplemental: .*", f"supplemental: {wanted}", path.read_text()))
+    for wanted in (False, True):
+        change(path, supplemental=wanted)
         settings = load_config(path)
         clips = dataset.train_clips(settings, "dev", settings.select(["near"]), None)
         counts.append([len(own) for own in clips.values()])
