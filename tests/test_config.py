@@ -417,6 +417,7 @@ def test_a_key_with_a_default_may_be_left_out(tmp_path):
     ],
 )
 def test_values_that_no_computer_can_use(error_of, yaml_file, changes, message, monkeypatch):
+    monkeypatch.setattr(yaml.SafeDumper, "yaml_representers", dict(yaml.SafeDumper.yaml_representers))
     monkeypatch.setattr(yaml.SafeDumper, "represent_int", lambda dumper, n: dumper.represent_scalar(INT, hex(n)))
     yaml.SafeDumper.add_representer(int, yaml.SafeDumper.represent_int)
     error = error_of(changes)
