@@ -21,6 +21,7 @@ from deployment.verdict_log import VerdictLog
 INTERVAL = 1.0  # [s] from one look at a folder to the next
 PATIENCE = 30.0  # [s] for which a file that cannot be judged has to stay as it is until that is told
 COLUMNS = ("time", *(field.name for field in dataclasses.fields(Verdict)))
+WIDTH = 20  # of a recording's name on the screen; longer ones push the rest aside
 WINDOWS_AHEAD = 8  # of a stream, that wait while others are judged, and while TensorFlow is loaded
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Telling:
         for row in log.rows if log and alarm else ():
             alarm.recall(row["machine_id"], row["verdict"] == "anomaly")
         if not as_json:
-            print(f"{'time':19}  {report.title()}", flush=True)
+            print(f"{'time':19}  {report.title(WIDTH)}", flush=True)
 
     def tell(self, verdicts: list[Verdict], when: str) -> None:
         """Write and print the verdicts on a recording, or on a window of a stream."""
@@ -63,7 +64,7 @@ class Telling:
             self.log.add(rows)
         for row in rows:
             shown = datetime.fromisoformat(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            print(report.json_line(row) if self.as_json else f"{shown}  {report.line(row)}", flush=True)
+            print(report.json_line(row) if self.as_json else f"{shown}  {report.line(row, WIDTH)}", flush=True)
         self.any_anomaly |= any(verdict.verdict == "anomaly" for verdict in verdicts)
 
 
@@ -155,6 +156,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 def watch_folder(arrivals: Arrivals, judge: Judge, telling: Telling, n_samples: int) -> None:
     """Judge each file that arrives, window by window of ``n_samples``; it ends by an exception alone."""
+    logger.info("watching %s; %d recordings were judged before", arrivals.folder, len(arrivals.known))
     while True:
         for clip in arrivals.look(monotonic()):
             names = {clip.path: clip.path.name}
