@@ -3,6 +3,7 @@
 python 00_train.py -d                            train on dev_data/<machine type>/train
 python 00_train.py -e                            train on eval_data/<machine type>/train
 python 00_train.py -e --training-data dev+eval   train on both
+python 00_train.py -d --check                    say what is in the folders, and what is wrong with it
 """
 
 import logging
@@ -15,13 +16,25 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then train; models go to <model_directory>/<training data>/<system>/."""
-    args = common.parse_arguments(common.argument_parser(__doc__), argv)
+    parser = common.argument_parser(__doc__)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check all that training and scoring take, without either: exit code 0 or 1",
+    )
+    args = common.parse_arguments(parser, argv)
     from config import load_config  # what takes time to import comes after --help
     from training import dataset
     from training.families import family_of
 
     settings = load_config(args.config)
     systems = settings.select(args.system)
+    if args.check:
+        from training.survey import survey
+
+        for line in survey(settings, args.training_data, args.split, systems, args.machine_type):
+            print(line)
+        return
     clips = dataset.train_clips(settings, args.training_data, systems, args.machine_type)
     total = dataset.work(settings, systems, clips)
 

@@ -158,15 +158,15 @@ def _names(clips: Iterable[Clip], names: Mapping[Path, str] | None = None) -> st
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def too_short(clips: Sequence[Clip], usual: Mapping, names: Mapping[Path, str]) -> list[str]:
-    """Clips that are too short for a descriptor to be compared with those of the training clips, a line each."""
+def too_short(clips: Sequence[Clip], usual: Mapping) -> dict[Path, str]:
+    """Files that are too short for a descriptor to be compared with those of the training clips, and why."""
     shortest = usual["length"][0]
-    return [
-        f"{names[clip.path]}: {clip.n_samples / clip.sample_rate:.1f} s; the training clips have "
+    return {
+        clip.path: f"{clip.n_samples / clip.sample_rate:.1f} s; the training clips have "
         f"{_span(MEASURES['length'], shortest, usual['length'][2])}"
         for clip in clips
         if clip.n_samples / clip.sample_rate <= TOO_SHORT * shortest
-    ]
+    }
 
 
 def uncut(clips: Sequence[Clip]) -> list[str]:

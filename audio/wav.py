@@ -58,7 +58,7 @@ def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[i
             kind = _other_kind(beginning) or f"{sound.format_info}; convert it to wav: ffmpeg -i IN -rf64 auto OUT.wav"
             raise ValueError(kind if kind.startswith("not") else f"not a wav file but {kind}")
         _require_whole(sound, declared, found, is_sound)
-        _require_channel(sound, channel)
+        require_channel(sound.channels, channel)
         if sound.frames < min_samples:
             raise ValueError(f"{sound.frames} samples; one window of frames needs {min_samples}")
         return sound.frames, sound.samplerate, sound.channels
@@ -90,9 +90,9 @@ def _require_whole(sound, declared: int | None, found: int, is_sound: bool) -> N
         )
 
 
-def _require_channel(sound, channel: int | str | None) -> None:
+def require_channel(n_channels: int, channel: int | str | None) -> None:
     """Raise ValueError if the channel is not there, or there are several and none is asked for."""
-    last = sound.channels - 1
+    last = n_channels - 1
     if channel is None and last > 0:
         raise ValueError(
             f"{last + 1} channels; expected one. Set channel: 0 in the YAML, which fits models trained on one channel "

@@ -1,29 +1,29 @@
-"""Verdicts on single recordings: found, checked, cut into windows, judged; as table, CSV, JSON and picture."""
+"""Verdicts on single recordings: found, checked, cut into windows, judged."""
 
 import contextlib
-import csv
 import dataclasses
-import io
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from audio import likeness
 from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
 from common import TRAINING_DATA, UserError, fault_list
 from config import Classifier, Config, System
 from detectors import decision
-from storage.files import expanded, write_text
+from storage.files import expanded
 from training.families import family_of
 from training.model_records import read_record
+from training.usual import usual_clips
 from training.workload import network_name
 from years.year import Year
 
 STANDARD_INPUT = "-"
+UNUSABLE = (ValueError, OSError, RuntimeError)  # what a recording is refused by; soundfile's errors are RuntimeErrors
 AS_LONG = 1.1  # of the training clips' length: what is not longer is heard as one, as by 01_test.py
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,14 @@ class Trained:
 
     n_samples: int  # of the usual one
     sample_rate: int  # [Hz]
+
+    def require_rate(self, sample_rate: int) -> None:
+        """Raise ValueError for another sample rate than that of the training."""
+        if sample_rate != self.sample_rate:
+            raise ValueError(
+                f"{sample_rate} Hz; the system was trained with {self.sample_rate} Hz. Resample it, for example with: "
+                f"ffmpeg -i IN.wav -ar {self.sample_rate} OUT.wav"
+            )
 
 
 @dataclass(frozen=True)
@@ -127,42 +135,47 @@ def _files(argument: str) -> list[Path]:
     return found
 
 
-def check_recordings(
-    names: dict[Path, str],
-    machine_type: str,
-    trained: Trained,
-    *,
-    min_samples: int,
-    channel: int | str | None,
-) -> list[Clip]:  # without machine IDs, which become known later
-    """Check the recordings by their headers and first samples.
+def check_recording(
+    path: Path, *, machine_type: str, trained: Trained, min_samples: int, channel: int | str | None
+) -> Clip:
+    """Check a recording by its header and its samples; its machine ID becomes known later.
 
     Parameters
     ----------
-    names : file -> what it is called in messages
     min_samples : int [samples], the shortest recording that can be judged
     channel : the key of the YAML
 
     Raises
     ------
-    UserError : naming every recording that cannot be judged, in one message.
+    ValueError, OSError, RuntimeError : if it cannot be judged; soundfile's errors are RuntimeErrors.
+    """
+    clip = check_sound(path, machine_type, "", None, min_samples=min_samples, channel=channel)
+    trained.require_rate(clip.sample_rate)
+    return clip
+
+
+def check_recordings(names: dict[Path, str], check: Callable[[Path], Clip]) -> tuple[list[Clip], list[UserError]]:
+    """The recordings that can be judged, and an error that names all others, if there are any.
+
+    Parameters
+    ----------
+    names : file -> what it is called in messages
+    check : see :func:`check_recording`
     """
     clips, faults = [], []
     for path, name in names.items():
         try:
-            clip = check_sound(path, machine_type, "", None, min_samples=min_samples, channel=channel)
-            if clip.sample_rate != trained.sample_rate:
-                raise ValueError(
-                    f"{clip.sample_rate} Hz; the system was trained with {trained.sample_rate} Hz. Resample it, for "
-                    f"example with: ffmpeg -i IN.wav -ar {trained.sample_rate} OUT.wav"
-                )
-            clips.append(clip)
-        except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+            clips.append(check(path))
+        except UNUSABLE as error:
             faults.append(f"{name}: {error}")
-    if faults:
-        title = f"{len(faults)} of {len(names)} recordings cannot be judged"
-        raise fault_list(title, faults, "Mend these, or leave them out.")
-    return clips
+    title = f"{len(faults)} of {len(names)} recordings cannot be judged"
+    return clips, [fault_list(title, faults, "Mend these, or leave them out.")] if faults else []
+
+
+def go_on(errors: Sequence[UserError], left: Sequence[Clip], *, keep_going: bool) -> None:
+    """Raise the errors unless one is to ``keep_going`` with what is left; then they are raised at the end."""
+    if errors and not (keep_going and left):
+        raise UserError("\n".join(map(str, errors)))
 
 
 def windows(clip: Clip, n_samples: int) -> list[Clip]:
@@ -181,7 +194,7 @@ def windows(clip: Clip, n_samples: int) -> list[Clip]:
 
 def with_machine_ids(
     clips: Sequence[Clip], trained_ids: Sequence[str], wanted: str | None, names: dict[Path, str], *, year: Year | None
-) -> list[Clip]:
+) -> tuple[list[Clip], list[UserError]]:
     """The clips with the machine ID ``wanted``, else that of their official names, else the only trained one.
 
     Parameters
@@ -189,65 +202,126 @@ def with_machine_ids(
     names : file -> what the recording is called in messages
     year : of the challenge, whose names the clips may have; None: names say nothing of the machine
 
-    Raises
-    ------
-    UserError : if there is none, or one without training clips.
+    Returns
+    -------
+    list : the clips of machines that there are training clips of
+    list : an error that names the others, if there are any
     """
-    known = ", ".join(trained_ids)
-    if wanted and wanted not in trained_ids:
-        raise UserError(f"--machine-id {wanted}: no training clips of it; there are some of {known}")
     found, faults = [], {}
     for clip in clips:
         machine_id = wanted or (trained_ids[0] if len(trained_ids) == 1 else None)
         if year and not wanted:
             with contextlib.suppress(ValueError):  # a name of another kind
                 machine_id = parse_clip_name(clip.path.name, year).machine_id
-        if machine_id not in trained_ids:
+        if machine_id in trained_ids:
+            found.append(dataclasses.replace(clip, machine_id=machine_id))
+        else:
             faults[names[clip.path]] = f"{machine_id}, of which there are no training clips" if machine_id else "no ID"
-        found.append(dataclasses.replace(clip, machine_id=machine_id or ""))
-    if faults:
-        raise fault_list(
-            "Recordings whose names do not say which machine it is",
-            [f"{name}: {fault}" for name, fault in faults.items()],
-            f"Name it with --machine-id; there are training clips of {known}.",
-        )
-    return found
+    if not faults:
+        return found, []
+    error = fault_list(
+        "Recordings whose names do not say which machine it is",
+        [f"{name}: {fault}" for name, fault in faults.items()],
+        f"Name it with --machine-id; there are training clips of {', '.join(trained_ids)}.",
+    )
+    return found, [error]
 
 
-def judge(run, system: System, clips: Sequence[Clip], machine_id: str | None, names: dict[Path, str]) -> list[Verdict]:
-    """Score recordings, or windows of them, as 01_test.py does, and compare with the scores of the training clips.
+class Judge:
+    """A system that is asked again and again: what it knows of the training clips is read once.
 
     Parameters
     ----------
     run : training.Run
-    clips : of one machine type
-    machine_id : of all of them; None: see :func:`with_machine_ids`
-    names : file -> what the recording is called in the verdicts
+    machine_id : of all recordings; None: see :func:`with_machine_ids`
+
+    Raises
+    ------
+    UserError : if there are no training clips of the machine
     """
-    module, machine_type = family_of(system), clips[0].machine_type
-    trained = module.training_scores(run, system, machine_type)
-    trained_ids = np.unique(trained.machine_ids).tolist()
-    year = run.config.challenge if run.config.names == "official" else None
-    clips = with_machine_ids(clips, trained_ids, machine_id, names, year=year)
-    module.require(run, system, {machine_type: clips})
-    scores = module.anomaly_scores(run, system, machine_type, clips)
-    thresholds = decision.of_training(trained, run.config, {clip.machine_id for clip in clips})
-    for name in thresholds:
-        _warn_of_few(f"{machine_type} {name}", len(trained.of(name)), run.config.decision_quantile)
-    return [
-        Verdict(
-            names[clip.path],
-            machine_type,
-            clip.machine_id,
-            clip.first / clip.sample_rate,
-            clip.n_samples / clip.sample_rate,
-            score,
-            thresholds[clip.machine_id],
-            decision.percentile(score, trained.of(clip.machine_id)),
-            "anomaly" if decision.is_anomalous(score, thresholds[clip.machine_id]) else "normal",
-        )
-        for clip, score in zip(clips, scores.tolist(), strict=True)
-    ]
+
+    def __init__(self, run, system: System, machine_type: str, machine_id: str | None):
+        self.run, self.system, self.machine_type, self.machine_id = run, system, machine_type, machine_id
+        self.trained = family_of(system).training_scores(run, system, machine_type)
+        self.machine_ids = np.unique(self.trained.machine_ids).tolist()
+        self.usual = usual_clips(run, system, machine_type)
+        self.thresholds: dict[str, float] = {}  # of the machines that were met
+        self.told: set[str] = set()  # in what recordings were unlike the training clips
+        if machine_id and machine_id not in self.machine_ids:
+            known = ", ".join(self.machine_ids)
+            raise UserError(f"--machine-id {machine_id}: no training clips of it; there are some of {known}")
+
+    def require_machine_id(self) -> None:
+        """Raise UserError where sound without a name may be of several machines."""
+        if not self.machine_id and len(self.machine_ids) > 1:
+            raise UserError(f"Name the machine with --machine-id; there are {', '.join(self.machine_ids)}")
+
+    def usable(
+        self, windows: Sequence[Clip], names: dict[Path, str], *, repeat: bool = True
+    ) -> tuple[list[Clip], list[UserError]]:
+        """The windows that the system can say something of, with their machine IDs, and errors that name the others.
+
+        Recordings unlike the training clips are warned of; with ``repeat=False`` once in each way.
+
+        Parameters
+        ----------
+        names : file -> what the recording is called in messages
+        """
+        errors = []
+        if self.usual and any(one.descriptor for one in (self.system, *self.system.members)):
+            short = likeness.too_short(windows, self.usual)
+            title = (
+                f"Recordings at most half as long as the training clips, of which {self.system.name} can say nothing"
+            )
+            faults = [f"{names[path]}: {fault}" for path, fault in short.items()]
+            advice = "Record for longer, leave these out, or train on clips of this length."
+            errors += [fault_list(title, faults, advice)] if short else []
+            windows = [clip for clip in windows if clip.path not in short]
+        for text in likeness.misfits(windows, self.usual, "recordings", names) if self.usual else ():
+            way = text.partition(":")[0]
+            if repeat or way not in self.told:
+                logger.warning("%s", text)
+            self.told.add(way)
+        config = self.run.config
+        year = config.challenge if config.names == "official" else None
+        found, unknown = with_machine_ids(windows, self.machine_ids, self.machine_id, names, year=year)
+        return found, errors + unknown
+
+    def verdicts(self, windows: Sequence[Clip], names: dict[Path, str]) -> list[Verdict]:
+        """Score recordings, or windows of them, as 01_test.py does, and compare with the scores of the training clips.
+
+        Parameters
+        ----------
+        windows : that are :meth:`usable`
+        names : file -> what the recording is called in the verdicts
+        """
+        self._meet([clip for clip in windows if clip.machine_id not in self.thresholds])
+        scores = family_of(self.system).anomaly_scores(self.run, self.system, self.machine_type, windows)
+        return [
+            Verdict(
+                names[clip.path],
+                self.machine_type,
+                clip.machine_id,
+                clip.first / clip.sample_rate,
+                clip.n_samples / clip.sample_rate,
+                score,
+                self.thresholds[clip.machine_id],
+                decision.percentile(score, self.trained.of(clip.machine_id)),
+                "anomaly" if decision.is_anomalous(score, self.thresholds[clip.machine_id]) else "normal",
+            )
+            for clip, score in zip(windows, scores.tolist(), strict=True)
+        ]
+
+    def _meet(self, clips: Sequence[Clip]) -> None:
+        """Check that clips of new machine IDs can be scored, and have thresholds for them."""
+        if not clips:
+            return
+        family_of(self.system).require(self.run, self.system, {self.machine_type: clips})
+        config = self.run.config
+        met = decision.of_training(self.trained, config, {clip.machine_id for clip in clips})
+        for name in met:
+            _warn_of_few(f"{self.machine_type} {name}", len(self.trained.of(name)), config.decision_quantile)
+        self.thresholds |= met
 
 
 def _warn_of_few(name: str, n_clips: int, quantile: float) -> None:
@@ -256,32 +330,3 @@ def _warn_of_few(name: str, n_clips: int, quantile: float) -> None:
     if high > 2 * (1 - quantile):
         text = "%s: the threshold of %d training clips is rough: %.0f to %.0f %% false alarms are to be expected"
         logger.warning(text, name, n_clips, 100 * low, 100 * high)
-
-
-# ---- output ----
-
-
-def table(verdicts: Sequence[Verdict]) -> str:
-    """Verdicts for the screen, and how many are anomalous."""
-    width = max(len("recording"), *(len(verdict.recording) for verdict in verdicts))
-    lines = [f"{'recording':{width}}   ID     start [s]       score   threshold  percentile  verdict"]
-    lines += [
-        f"{v.recording:{width}}  {v.machine_id}  {v.start:9.2f}  {v.score:10.5g}  {v.threshold:10.5g}  "
-        f"{v.percentile:10.1f}  {v.verdict}"
-        for v in verdicts
-    ]
-    n_anomalous = sum(v.verdict == "anomaly" for v in verdicts)
-    return "\n".join([*lines, f"{n_anomalous} of {len(verdicts)} anomalous"])
-
-
-def write(path: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write the verdicts as the name's ending says; floats have the digits that give the same number again."""
-    rows = [dataclasses.asdict(verdict) for verdict in verdicts]
-    text = io.StringIO()
-    if path.suffix == ".json":
-        text.write(json.dumps(rows, indent=1) + "\n")
-    else:
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_text(path, text.getvalue())

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,6 +35,7 @@ class Memory:
     checksums: np.ndarray | None = None  # (n_clips,), of the clips' files: equal ones are copies; None: all differ
     folds: np.ndarray | None = None  # (n_clips,), which network of `unheard` was not trained on the clip
     unheard: np.ndarray | None = None  # (n_folds, n_clips, n_numbers), by networks each trained without a fold
+    fitted: dict = field(default_factory=dict, init=False, repr=False)  # detectors that were asked for before
 
     ARRAYS: ClassVar[dict] = {
         "names": ("U", 1),
@@ -96,9 +97,17 @@ class Memory:
         scores, sharing = np.empty(len(vectors)), self.sharing(detector, machine_ids)
         for name in np.unique(sharing):
             members = sharing == name
-            train, scale = self._reference(detector, machine_ids[members][0])
-            scores[members] = outliers.outlier_scores(train, scale(vectors[members]), **settings(detector))
+            scores[members] = self._scorer(detector, machine_ids[members][0])(vectors[members])
         return scores
+
+    def _scorer(self, detector: Detector, machine_id: str) -> outliers.Scorer:
+        """What scores the vectors of a machine ID; it is fitted once, for a stream asks window by window."""
+        key = detector, self.sharing(detector, np.array([machine_id]))[0]
+        if key not in self.fitted:
+            train, scale = self._reference(detector, machine_id)
+            score = outliers.fitted(train, **settings(detector))
+            self.fitted[key] = lambda vectors: score(scale(vectors))
+        return self.fitted[key]
 
     def own_scores(self, detector: Detector) -> np.ndarray:
         """Scores of the training clips, each as if it had never been met; shape (n_clips,), float64.
@@ -149,7 +158,8 @@ class Memory:
             return self.scores(detector, vectors, machine_ids)
         machine_ids = np.asarray(machine_ids)
         found = []
-        for (part, remembered), own in zip(self.parts(widths), _own_scores(self, detector, tuple(widths)), strict=True):
+        owns = _own_scores(self, detector, tuple(widths))
+        for (part, remembered), own in zip(_parts(self, tuple(widths)), owns, strict=True):
             scores = remembered.scores(detector, vectors[:, part], machine_ids)
             found.append(standardised.standardised_by_id(scores, machine_ids, own, self.machine_ids))
         return combined(found, combine)
@@ -222,6 +232,12 @@ def _own_scores(remembered: Memory, detector: Detector, widths: tuple[int, ...])
     return [of_part.own_scores(detector) for _, of_part in remembered.parts(widths)]
 
 
+@functools.lru_cache(maxsize=16)
+def _parts(remembered: Memory, widths: tuple[int, ...]) -> list[tuple[slice, Memory]]:
+    """The same parts each time, which keep what was fitted to them."""
+    return [*remembered.parts(widths)]
+
+
 def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
     """One score of several standardised log scores, shape (n,); above 0, as the scores of one detector.
 
@@ -238,7 +254,7 @@ def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
 
 
 def settings(detector: Detector) -> dict:
-    """Arguments of :func:`outliers.outlier_scores`."""
+    """Arguments of :func:`outliers.fitted`."""
     return {
         "score": detector.score,
         "n_neighbors": detector.n_neighbors,

@@ -3,11 +3,13 @@
 Whatever the vectors are, a classifier's embeddings or descriptors of the sound. Higher = more anomalous.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from common import UserError
+
+Scorer = Callable[[np.ndarray], np.ndarray]  # vectors (n, n_dimensions) -> (n,), float64
 
 DUPLICATE_DECIMALS = 5  # of a vector of norm one: vectors equal in these are of the same recording
 BLOCK_NUMBERS = 2**22  # distances that are held at a time: 32 MB
@@ -70,18 +72,25 @@ def distinct(vectors: np.ndarray) -> np.ndarray:
 # ---- scores ----
 
 
-def outlier_scores(
-    train: np.ndarray, test: np.ndarray, *, score: str, n_neighbors: int, metric: str, n_nearest: int = 5
-) -> np.ndarray:
-    """How far each test vector lies from the training vectors, shape (n_test,), float64; higher = more anomalous.
+def outlier_scores(train: np.ndarray, test: np.ndarray, **settings) -> np.ndarray:
+    """How far each test vector lies from the training vectors, see :func:`fitted`."""
+    return fitted(train, **settings)(test)
+
+
+def fitted(train: np.ndarray, *, score: str, n_neighbors: int, metric: str, n_nearest: int = 5) -> Scorer:
+    """Detector that says how far vectors lie from the training vectors; higher = more anomalous.
 
     Parameters
     ----------
-    train, test : ndarray, shape (n, n_dimensions)
+    train : ndarray, shape (n_train, n_dimensions)
     score : ``lof``: the local outlier factor (Breunig et al. 2000), inliers near 1; ``knn``: the mean distance to the
-        ``n_neighbors`` nearest training vectors; ``density``: see :func:`density_scores`
+        ``n_neighbors`` nearest training vectors; ``density``: see :func:`fitted_density`
     metric : a name that scikit-learn knows: ``euclidean``, ``manhattan``, ``cosine``
     n_nearest : of ``density`` alone
+
+    Returns
+    -------
+    function : vectors (n, n_dimensions) -> (n,), float64
 
     Raises
     ------
@@ -100,16 +109,16 @@ def outlier_scores(
             "Lower it, or train on more clips"
         )
     if score == "density":
-        return density_scores(train, test, n_neighbors=n_neighbors, n_nearest=n_nearest, metric=metric)
+        return fitted_density(train, n_neighbors=n_neighbors, n_nearest=n_nearest, metric=metric)
     if score == "knn":
         nearest = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(train)
-        return nearest.kneighbors(test)[0].mean(axis=1).astype(np.float64)
+        return lambda test: nearest.kneighbors(test)[0].mean(axis=1).astype(np.float64)
     lof = LocalOutlierFactor(n_neighbors=n_neighbors, metric=metric, novelty=True).fit(train)
-    return -lof.score_samples(test).astype(np.float64)  # scikit-learn's sign is the opposite
+    return lambda test: -lof.score_samples(test).astype(np.float64)  # scikit-learn's sign is the opposite
 
 
-def density_scores(train: np.ndarray, test: np.ndarray, *, n_neighbors: int, n_nearest: int, metric: str) -> np.ndarray:
-    """Distance to the training vectors in units of how far these lie from each other, shape (n_test,).
+def fitted_density(train: np.ndarray, *, n_neighbors: int, n_nearest: int, metric: str) -> Scorer:
+    """Distance to the training vectors in units of how far these lie from each other.
 
     ``r_i`` is the mean distance of training vector i to its ``n_neighbors`` nearest other training vectors; the score
     of x is the mean of the ``n_nearest`` smallest ``d(x, i) / r_i`` (after Wilkinghoff et al. 2025, local
@@ -122,8 +131,12 @@ def density_scores(train: np.ndarray, test: np.ndarray, *, n_neighbors: int, n_n
     from sklearn.metrics import pairwise_distances
 
     radii = _neighbors(train, n_neighbors, metric)[0].mean(axis=1)
-    parts = [pairwise_distances(test[rows], train, metric) / radii for rows in _blocks(len(test), len(train))]
-    return np.concatenate([_mean_of_smallest(part, min(n_nearest, len(train))) for part in parts])
+
+    def scores(test: np.ndarray) -> np.ndarray:
+        parts = [pairwise_distances(test[rows], train, metric) / radii for rows in _blocks(len(test), len(train))]
+        return np.concatenate([_mean_of_smallest(part, min(n_nearest, len(train))) for part in parts])
+
+    return scores
 
 
 def _neighbors(train: np.ndarray, n_neighbors: int, metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 A record is written last, or says what must be there: without it, or with another content, a file does not count.
 """
 
+import copy
 import functools
 import hashlib
 import json
@@ -19,7 +20,7 @@ import yaml
 
 from common import UserError
 from storage.files import write_text
-from storage.strict_yaml import read_yaml
+from storage.strict_yaml import parse_yaml
 
 CHECKSUM = "# SHA-256 of the lines above: "  # begins the last line of a record
 SHOWN = 200  # characters of another library's message; it may quote the whole file
@@ -71,8 +72,9 @@ def read(path: Path, fields: Mapping[str, type]) -> dict:
     ValueError : if it is not as it was written.
     """
     try:
-        text, found, checksum = path.read_text(encoding="utf-8").rpartition(CHECKSUM)
-        record = read_yaml(path, aliases=False)
+        whole = path.read_text(encoding="utf-8")
+        text, found, checksum = whole.rpartition(CHECKSUM)
+        record = copy.deepcopy(_parsed(whole))
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
@@ -88,6 +90,12 @@ def read(path: Path, fields: Mapping[str, type]) -> dict:
     if not isinstance(files, dict) or not all(_is_file_entry(*entry) for entry in files.items()):
         raise ValueError("files: expected names with their SHA-256")
     return record
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """Content of a record; a stream asks for it window by window, and parsing takes longer than to judge one."""
+    return parse_yaml(text, aliases=False)
 
 
 def _is_file_entry(name: Any, checksum: Any) -> bool:

@@ -12,7 +12,16 @@ DOUBLE = "while scanning a double-quoted scalar"  # PyYAML's words
 
 
 def read_yaml(path: Path, *, aliases: bool = True) -> Any:
-    """Content of a YAML file as plain values.
+    """Content of a YAML file, see :func:`parse_yaml`; OSError if it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not in UTF-8 ({error}); save it so") from error
+    return parse_yaml(text, aliases=aliases)
+
+
+def parse_yaml(text: str, *, aliases: bool) -> Any:
+    """YAML as plain values.
 
     Parameters
     ----------
@@ -21,13 +30,8 @@ def read_yaml(path: Path, *, aliases: bool = True) -> Any:
 
     Raises
     ------
-    OSError : if it cannot be read.
     ValueError : if it is no YAML, in words that fit on a screen.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not in UTF-8 ({error}); save it so") from error
     try:
         return yaml.load(text, Loader=_HandwrittenLoader if aliases else _PlainLoader)
     except RecursionError:

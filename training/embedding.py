@@ -1,7 +1,8 @@
 """Embeddings of clips by a trained classifier."""
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -51,6 +52,19 @@ def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndar
     ----------
     examples : the network's inputs of each clip, shape (n_windows, ...)
     """
+    outputs = output_function(network)
+    counts: list[int] = []  # windows of each clip
+    batches = filled_batches(examples, EMBEDDING_BATCH, counts)
+    parts = [[part.numpy() for part in outputs(batch)] for batch in batches]
+    embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
+    if not (np.isfinite(embeddings).all() and np.isfinite(log_probabilities).all()):
+        raise UserError("the network gives values that are not finite numbers: delete it and train anew")
+    return clip_embeddings(embeddings, counts), clip_means(log_probabilities, counts)
+
+
+@functools.lru_cache(maxsize=4)
+def output_function(network: keras.Model) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
+    """EMBEDDING_BATCH windows -> their embeddings and log probabilities, as TensorFlow compiles it once."""
     both = keras.Model(network.inputs, [network.get_layer("embedding").output, network.outputs[0]])
 
     @tf.function
@@ -61,13 +75,7 @@ def embed(network: keras.Model, examples: Iterable[np.ndarray]) -> tuple[np.ndar
             log_probabilities = tf.reduce_mean(log_probabilities, axis=1)
         return tf.reshape(vectors, (EMBEDDING_BATCH, -1)), log_probabilities
 
-    counts: list[int] = []  # windows of each clip
-    batches = filled_batches(examples, EMBEDDING_BATCH, counts)
-    parts = [[part.numpy() for part in outputs(batch)] for batch in batches]
-    embeddings, log_probabilities = (np.concatenate(part)[: sum(counts)] for part in zip(*parts, strict=True))
-    if not (np.isfinite(embeddings).all() and np.isfinite(log_probabilities).all()):
-        raise UserError("the network gives values that are not finite numbers: delete it and train anew")
-    return clip_embeddings(embeddings, counts), clip_means(log_probabilities, counts)
+    return outputs
 
 
 def clip_embeddings(embeddings: np.ndarray, counts: Sequence[int]) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from audio.clips import Clip
 from common import UserError, __version__
 from config import Config, System
-from storage import records
+from storage import files, records
 from storage.records import file_fault, record_path
 from years.year import DEFAULT
 
@@ -73,6 +73,24 @@ def scores_path(folder: Path, machine_type: str) -> Path:
 def resume_path(folder: Path, name: str) -> Path:
     """State after the last epoch of an unfinished training."""
     return folder / f"resume_{name}.npz"
+
+
+def start_weights(system: System) -> dict[str, str]:
+    """Digest of the file with the weights that a network starts from, nothing where it starts from no such file."""
+    path = getattr(system.model, "weights", None)
+    if path in (None, "imagenet"):
+        return {}
+    if not Path(path).is_file():
+        raise UserError(f"model.weights: no file {path} (looked for {Path(path).resolve()})")
+    return {"weights": records.file_digest(Path(path))}
+
+
+def require_writable(config: Config, training_data: str, systems: Sequence[System], *, models: bool) -> None:
+    """Raise UserError unless results of the systems, and ``models``, can be written."""
+    for system in systems:
+        files.require_writable(config.result_folder(training_data, system.name), "result_directory")
+        if models:
+            files.require_writable(config.model_folder(training_data, system.name), "model_directory")
 
 
 # ---- reading ----

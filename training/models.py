@@ -1,5 +1,6 @@
 """Networks as ``.keras`` files."""
 
+import functools
 import json
 import re
 import zipfile
@@ -12,7 +13,7 @@ from common import UserError
 from config import System
 from storage.records import SHOWN, UNREADABLE
 from training.fit import plot_history
-from training.model_records import model_path
+from training.model_records import checked_file, model_path
 from training.run import Job, Run
 
 
@@ -52,7 +53,15 @@ def write_model(model: keras.Model, path: Path) -> None:
 
 def load_finished(run: Run, system: System, name: str) -> keras.Model:
     """Finished model of the YAML's configuration, once its file has been found to be the one that was saved."""
-    return load_model(run.checked_file(system, name, model_path(run.model_folder(system), name).name))
+    path = model_path(run.model_folder(system), name)
+    record = run.require_trained(system, name)
+    return _loaded(checked_file(path.parent, record, path.name), record["files"][path.name])
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(path: Path, digest: str) -> keras.Model:
+    """Model of a file whose SHA-256 has been found to be ``digest``; a stream asks window by window."""
+    return load_model(path)
 
 
 def load_model(path: Path) -> keras.Model:

@@ -20,7 +20,7 @@ from audio.features import Cache
 from common import UserError
 from config import Config, System
 from storage import records
-from storage.files import require_writable, write_whole
+from storage.files import write_whole
 from storage.records import SHOWN, differences
 from training import model_records, process
 from training.model_records import file_faults, model_path, read_record, resume_path
@@ -85,10 +85,7 @@ class Run:
         """Raise UserError unless results, and ``models``, can be written; the chief alone of several workers writes."""
         if not distribution.is_chief(self.strategy):
             return
-        for system in systems:
-            require_writable(self.result_folder(system.name), "result_directory")
-            if models:
-                require_writable(self.model_folder(system), "model_directory")
+        model_records.require_writable(self.config, self.training_data, systems, models=models)
 
     def model_folder(self, system: System) -> Path:
         """Folder of a system's models."""
@@ -154,16 +151,6 @@ def enough_memory(system: System) -> Iterator[None]:
         ) from error
 
 
-def start_weights(system: System) -> dict[str, str]:
-    """Digest of the file with the weights that a network starts from, nothing where it starts from no such file."""
-    path = getattr(system.model, "weights", None)
-    if path in (None, "imagenet"):
-        return {}
-    if not Path(path).is_file():
-        raise UserError(f"model.weights: no file {path} (looked for {Path(path).resolve()})")
-    return {"weights": records.file_digest(Path(path))}
-
-
 def _channel(clips: Sequence[Clip]) -> int | str | None:
     """The channel that clips are of, None where each has one alone."""
     return next((clip.channel for clip in clips if clip.channel is not None), None)
@@ -190,7 +177,7 @@ class Job:
             "layout": model_records.LAYOUT,
             "fingerprint": fingerprint(clips),
             "sample_rate": clips[0].sample_rate,
-            **start_weights(system),
+            **model_records.start_weights(system),
             "n_samples": {  # of the usual clip
                 name: statistics.median_low([clip.n_samples for clip in own])
                 for name, own in by_machine_type(clips).items()

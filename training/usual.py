@@ -1,21 +1,16 @@
 """The usual clips of a system, which it was trained on: what is to be scored is compared with them."""
 
-import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audio import likeness
 from audio.clips import Clip
-from common import fault_list
 from config import System
 from training.families import family_of
 from training.model_records import read_record
 
 if TYPE_CHECKING:
     from training.run import Run
-
-logger = logging.getLogger(__name__)
 
 
 def usual_clips(run: "Run", system: System, machine_type: str) -> dict | None:
@@ -41,25 +36,3 @@ def unlike_training(run: "Run", systems: Sequence[System], clips: Mapping[str, S
                 found += likeness.copies(test_clips, "test clips", usual["sounds"])
                 lines |= dict.fromkeys(f"{machine_type}: {line}" for line in found)
     return [*lines]
-
-
-def require_alike(run: "Run", system: System, windows: Sequence[Clip], names: Mapping[Path, str]) -> None:
-    """Warn of recordings of a machine type that are not like the training clips.
-
-    Parameters
-    ----------
-    names : file -> what the recording is called in messages
-
-    Raises
-    ------
-    UserError : naming those whose score would say nothing: they are too short for a descriptor.
-    """
-    usual = usual_clips(run, system, windows[0].machine_type)
-    if usual is None:
-        return
-    short = likeness.too_short(windows, usual, names)
-    if short and any(one.descriptor for one in (system, *system.members)):
-        title = f"Recordings at most half as long as the training clips, of which {system.name} can say nothing"
-        raise fault_list(title, short, "Record for longer, leave these out, or train on clips of this length.")
-    for line in likeness.misfits(windows, usual, "recordings", names):
-        logger.warning("%s", line)

@@ -87,7 +87,7 @@ def _vectors(log_mels: Iterable[np.ndarray], frames: int, hop: int) -> Iterator[
     return (np.ascontiguousarray(stack_frames(log_mel.T, frames=frames)[::hop]) for log_mel in log_mels)
 
 
-@functools.lru_cache(maxsize=1)  # in training, one network is that of every machine type
+@functools.lru_cache(maxsize=4)  # in training, one network is that of every machine type
 def error_function(model: keras.Model) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
     """Vectors (n, size) -> mean squared errors (n,), residuals (n, size), as TensorFlow compiles it once."""
 

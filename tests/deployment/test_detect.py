@@ -159,10 +159,14 @@ def test_a_channel_of_several(tmp_path, test_folder):
     path = tmp_path / "two.wav"
     soundfile.write(path, np.stack([np.zeros_like(waveform), waveform], axis=1), RATE)
     trained = detection.Trained(N_SAMPLES, RATE)
-    checked = detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=1)
-    np.testing.assert_array_equal(load_clip(checked[0])[0], waveform)
-    with pytest.raises(common.UserError, match="two: 2 channels; expected one. Set channel: 0"):
-        detection.check_recordings({path: "two"}, "fan", trained, min_samples=1, channel=None)
+    keys = {"machine_type": "fan", "trained": trained, "min_samples": 1}
+    checked = detection.check_recording(path, **keys, channel=1)
+    np.testing.assert_array_equal(load_clip(checked)[0], waveform)
+    clips, (error,) = detection.check_recordings(
+        {path: "two"}, lambda path: detection.check_recording(path, **keys, channel=None)
+    )
+    assert clips == []
+    assert "two: 2 channels; expected one. Set channel: 0" in str(error)
 
 
 def test_the_same_file_twice_is_judged_once(work, tmp_path, test_folder):
@@ -246,7 +250,9 @@ def test_machine_ids():
     def ids(trained, wanted=None, names=("normal_id_02_1.wav", "b.wav"), year=official):
         clips = [clip(name) for name in names]
         shown = {Path(name): name for name in names}
-        found = detection.with_machine_ids(clips, trained, wanted, shown, year=year)
+        found, errors = detection.with_machine_ids(clips, trained, wanted, shown, year=year)
+        if errors:
+            raise errors[0]
         assert [dataclasses.replace(one, machine_id="") for one in found] == clips
         return [one.machine_id for one in found]
 
@@ -256,8 +262,11 @@ def test_machine_ids():
     assert ids(["id_00", "id_02"], names=("id_00_1.wav", "anomaly_id_02_1.wav")) == ["id_00", "id_02"]
     with pytest.raises(common.UserError, match="normal_id_02_1.wav: id_02, of which there are no training clips"):
         ids(["id_00"])
+
+
+def test_a_machine_id_without_training_clips(work, test_folder):
     with pytest.raises(common.UserError, match="--machine-id id_9: no training clips of it; there are some of id_00"):
-        ids(["id_00"], "id_9")
+        run(work, test_folder, "--machine-id", "id_9")
 
 
 # ---- refusals ----
@@ -374,7 +383,7 @@ def test_one_system_judges(work, test_folder):
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("--output", "x.txt", "ends in .csv or .json"), ("--plot", "x.pdf", "ends in .png")],
+    [("--output", "x.txt", "ends in .csv or .jsonl or .json"), ("--plot", "x.pdf", "ends in .png")],
 )
 def test_endings(capsys, option, value, message):
     with pytest.raises(SystemExit) as caught:
