@@ -66,7 +66,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--plot",
         type=common.user_path,
         metavar="FILE.png",
-        help="draw score and threshold over time above the log-mel energies",
+        help="draw score and threshold over time, the log-mel energies, and where they are unlike the training clips; "
+        "say which frequencies are most unusual",
     )
     parser.add_argument(
         "--fail-on-anomaly", action="store_true", help=f"exit code {ANOMALY_EXIT_CODE} if a recording is anomalous"
@@ -112,9 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.output:
             detection.write(args.output, verdicts)
         if args.plot:
-            from deployment import picture
+            from deployment import picture, unusual
 
-            picture.plot(args.plot, verdicts, windows, system.feature)
+            found = unusual.deviations(run, system, windows, verdicts)
+            print(unusual.words(verdicts, found))
+            picture.plot(args.plot, verdicts, windows, system.feature, found)
     if args.fail_on_anomaly and any(verdict.verdict == "anomaly" for verdict in verdicts):
         sys.exit(ANOMALY_EXIT_CODE)
 
