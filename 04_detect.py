@@ -108,7 +108,8 @@ def _add_output(group) -> None:
         "--plot",
         type=common.user_path,
         metavar="FILE.png",
-        help="draw score and threshold over time above the log-mel energies",
+        help="draw score and threshold over time, the log-mel energies, and where they are unlike the training clips; "
+        "say which frequencies are most unusual",
     )
     group.add_argument(
         "--alarm",
@@ -198,9 +199,11 @@ def judge_recordings(args: argparse.Namespace, settings, system, trained, check,
         if args.output:
             report.write(args.output, rows)
         if args.plot:
-            from deployment import picture
+            from deployment import picture, unusual
 
-            picture.plot(args.plot, verdicts, windows, system.feature)
+            found = unusual.deviations(judge.run, system, windows, verdicts)
+            print(unusual.words(verdicts, found), file=sys.stderr if args.json else sys.stdout)
+            picture.plot(args.plot, verdicts, windows, system.feature, found)
     detection.go_on(errors, [], keep_going=False)
     return heard.occurred if heard else any(verdict.verdict == "anomaly" for verdict in verdicts)
 

@@ -12,7 +12,8 @@ DESCRIPTION = """Write the networks of a trained system in the format of another
 JSON with all that a score takes beside: features, windows, detector, thresholds. The clips of the test folder (where
 there are none, the training clips) are scored again from the written files alone; what scores otherwise is refused:
 float32 by more than 0.001 of the scores' spread, 8-bit integers where the AUC falls by more than 0.02, ranks correlate
-at less than 0.95 or more than a tenth of the verdicts change. Integers have detectors and thresholds of their own.
+at less than 0.95 or more than a tenth of the verdicts change. Integers have detectors and thresholds of their own. Two
+of the clips are written as test vectors, with all that lies between sound and score.
 
 Files go to <output>/<training data>/<format>/, those of --int8 to <output>/<training data>/litert_int8/."""
 
@@ -20,7 +21,8 @@ EXAMPLES = """examples:
   05_export.py --system tuned_ae --format onnx
   05_export.py --system baseline_ae --format litert --int8 --machine-type fan
 
-examples/score_onnx.py scores recordings with what the first one writes."""
+examples/score_onnx.py scores recordings with what the first one writes; examples/frontend.py and frontend.c compare
+what they hear with its test vectors."""
 
 logger = logging.getLogger(__name__)
 

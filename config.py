@@ -263,8 +263,8 @@ class System:
             return max(member.min_samples for member in self.members)
         if isinstance(self.model, Detector):
             return 1
-        second = self.model.hop * self.feature.hop_length if getattr(self.model, "aggregate", None) == "std" else 0
-        return self.feature.min_samples + second
+        hop = self.model.hop if getattr(self.model, "aggregate", None) == "std" else 0
+        return self.feature.min_samples + hop * self.feature.hop_length
 
 
 @dataclass(frozen=True, config=KEYS)

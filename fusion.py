@@ -15,6 +15,7 @@ from common import UserError
 from config import System
 from detectors.facts import log_facts
 from detectors.standardised import standardised_by_id
+from training.deviation import Deviation
 from training.families import Part, family_of
 from training.model_records import TrainingScores
 from training.run import Run
@@ -96,10 +97,32 @@ def _by_machine_id(
     of_members: dict[str, TrainingScores],
 ) -> np.ndarray:
     """The members' ``scores`` as one, each standardised by the training clips of the clip's machine ID."""
+    return sum(_addends(system, scores, machine_ids, of_members))
+
+
+def _addends(
+    system: System, scores: Sequence[np.ndarray], machine_ids: np.ndarray, of_members: dict[str, TrainingScores]
+) -> np.ndarray:
+    """What each member adds to the scores, (n_members, n_clips)."""
     members = zip(scores, of_members.values(), system.model.members.values(), strict=True)
-    return sum(
-        weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids) for part, own, weight in members
+    return np.stack(
+        [weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids) for part, own, weight in members]
     )
+
+
+def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> list[Deviation]:
+    """Those by the member that weighs most in the score of the most unusual clip, of those that can tell."""
+    scores = [family_of(member).anomaly_scores(run, member, machine_type, clips) for member in system.members]
+    machine_ids = np.array([clip.machine_id for clip in clips])
+    addends = _addends(system, scores, machine_ids, _training_scores(run, system, machine_type))
+    heaviest = np.argsort(-addends[:, addends.sum(axis=0).argmax()])
+    silent = []  # members that weigh more and cannot tell
+    for member in (system.members[place] for place in heaviest):
+        if found := family_of(member).deviations(run, member, machine_type, clips):
+            note = f"{', '.join(silent)} weighs more and tells no bands; " if silent else ""
+            return [dataclasses.replace(one, note=f"{note}by {one.note or one.system}") for one in found]
+        silent.append(member.name)
+    return []
 
 
 def parts(run: Run, system: System, machine_type: str) -> list[Part]:

@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras import layers
 
 from audio import features
+from audio.bands import mel_edges
 from audio.clips import Clip
 from audio.settings import Feature
 from common import UserError
@@ -25,6 +26,7 @@ from config import OF_RESIDUALS, ConvAutoencoder, DenseAutoencoder, OfficialMode
 from detectors import decision
 from storage.records import record_path
 from training import distribution
+from training.deviation import Deviation
 from training.families import Part
 from training.fit import fit_job
 from training.model_records import TrainingScores, check_sample_rate, scores_path
@@ -38,6 +40,7 @@ from training.vector_errors import (
     check_counts,
     check_finite,
     errors_and_moments,
+    errors_by_band,
     vector_errors,
     vectors_of,
 )
@@ -327,6 +330,28 @@ def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[
 def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
     """Scores of the clips that the machine type's model was trained on."""
     return _training_errors(run, system, machine_type).scores(system.model.aggregate)
+
+
+def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> list[Deviation]:
+    """Where each clip is unlike the training clips: squared error of each band beyond what it would be of new ones."""
+    edges = mel_edges(system.feature, clips[0].sample_rate)
+    usual = _training_errors(run, system, machine_type).of_bands()
+    relative = system.model.aggregate in OF_RESIDUALS
+    log_mels = features.log_mel_clips(clips, system.feature, None)
+    found = errors_by_band(load_finished(run, system, machine_type), log_mels, **vectors_of(system))
+    about = {"aspects": np.full(len(usual), ""), "unit": "of that in training" if relative else "dB^2"}
+    return [
+        Deviation(
+            system.name,
+            edges,
+            edges[:-1],
+            edges[1:],
+            weights=(of_bands - usual) / (usual if relative else 1),
+            errors=errors,
+            **about,
+        )
+        for errors, of_bands in found
+    ]
 
 
 def _training_errors(run: Run, system: System, machine_type: str) -> TrainingErrors:

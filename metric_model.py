@@ -27,6 +27,7 @@ from detectors.memory import Memory
 from storage.records import record_path
 from training import backbone, clip_trainer, distribution, embedding
 from training.classes import class_names, stratified_order
+from training.deviation import Deviation
 from training.families import Part
 from training.fit import fit_job
 from training.folds import fold_of_each
@@ -394,6 +395,11 @@ def widths(system: System) -> dict:
     if isinstance(system.model, DenseL2Softmax):
         return {"widths": system.model.networks * [system.model.embedding], "combine": "sum"}
     return {"widths": [0], "combine": "sum"}  # one network: all of them
+
+
+def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> list[Deviation]:
+    """None: the numbers of an embedding are of no band."""
+    return []
 
 
 def parts(run: Run, system: System, machine_type: str) -> list[Part]:

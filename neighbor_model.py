@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from audio import features
+from audio.bands import mel_edges, numbers_of
 from audio.clips import Clip
 from config import System
 from detectors import decision, memory
 from detectors.facts import detector_facts
 from detectors.memory import Memory
 from storage.records import record_path
+from training.deviation import Deviation
 from training.families import Part
 from training.model_records import TrainingScores, check_sample_rate
 from training.run import Job, Run
@@ -79,6 +81,23 @@ def own_scores(system: System, remembered: Memory) -> TrainingScores:
     """Scores of the clips that are remembered, each as if it were not."""
     scores = remembered.joint_own_scores(system.model, **groups(system))
     return remembered.training_scores(scores)
+
+
+def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> list[Deviation]:
+    """Where each clip is unlike the training clips: what each number of its descriptor adds to the distance."""
+    sample_rate = clips[0].sample_rate
+    vectors = np.stack([*features.descriptors(clips, system.descriptor, system.feature, None)])
+    remembered, machine_ids = load_memory(run, system, machine_type), [clip.machine_id for clip in clips]
+    weights = np.concatenate(
+        [
+            part.excess(system.model, vectors[:, columns], machine_ids)
+            for columns, part in remembered.parts(groups(system)["widths"])
+        ],
+        axis=1,
+    )
+    about = dataclasses.asdict(numbers_of(system.descriptor, system.feature, sample_rate))
+    about |= {"edges": mel_edges(system.feature, sample_rate), "unit": "deviations of the distances"}
+    return [Deviation(system.name, weights=row, **about) for row in weights]
 
 
 def groups(system: System) -> dict:

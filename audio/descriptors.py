@@ -139,6 +139,15 @@ def _hann(length: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)
 
 
+def gammatone_centres(n_bands: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Centre frequencies and bandwidths of the bands [Hz], (n_bands,) each, lowest first."""
+    quality, narrowest = 9.26449, 24.7
+    offset = quality * narrowest
+    steps = np.arange(n_bands, 0, -1) / n_bands
+    centres = (high + offset) * ((low + offset) / (high + offset)) ** steps - offset
+    return centres, 1.019 * (centres / quality + narrowest)
+
+
 @functools.lru_cache(maxsize=8)
 def _gammatone_weights(sample_rate: int, window_length: int, n_bands: int, low: float, high: float) -> np.ndarray:
     """Magnitude response of gammatone filters of fourth order at the bins of the spectrum, lowest band first.
@@ -151,11 +160,7 @@ def _gammatone_weights(sample_rate: int, window_length: int, n_bands: int, low: 
     ndarray, shape (n_bins, n_bands), float32. The bins are no further apart than the narrowest band is wide, except
         where the window is too short to tell them apart.
     """
-    quality, narrowest = 9.26449, 24.7
-    offset = quality * narrowest
-    steps = np.arange(n_bands, 0, -1) / n_bands
-    centres = (high + offset) * ((low + offset) / (high + offset)) ** steps - offset
-    widths = 1.019 * (centres / quality + narrowest)
+    centres, widths = gammatone_centres(n_bands, low, high)
     n_fft = _even_fast_length(max(window_length, min(2 * window_length, sample_rate / widths[0])))
     bins = np.fft.rfftfreq(n_fft, 1 / sample_rate)[:, np.newaxis]
     weights = (1 + ((bins - centres) / widths) ** 2) ** -2

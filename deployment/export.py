@@ -19,6 +19,7 @@ from common import UserError
 from config import System
 from deployment import json_scores, networks, runtimes
 from deployment.comparison import compare
+from deployment.vectors import FOLDER, Vectors
 from detectors import decision
 from detectors.facts import plain_numbers
 from storage.files import write_text
@@ -53,20 +54,23 @@ class Export:
         ------
         UserError : if the files score the clips otherwise than the system does.
         """
-        lines, after, own = [], {}, {}
+        lines, after, own, vectors = [], {}, {}, Vectors.of(system, clips)
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as beside:
             for part in family_of(system).parts(self.run, system, machine_type):
-                text, after[part.system.name], own[part.system.name] = self._part(part, Path(beside), clips, after, own)
+                text, after[part.system.name], own[part.system.name] = self._part(
+                    part, Path(beside), clips, after, own, vectors
+                )
                 lines.append(text)
-            for entry in Path(beside).iterdir():
-                _put(entry, self.folder / entry.name)
+            for entry in [*Path(beside, FOLDER).iterdir(), *Path(beside).iterdir()]:
+                if entry.name != FOLDER:  # that of other systems and machine types too
+                    _put(entry, self.folder / entry.relative_to(beside))
         return "\n".join(lines)
 
     def _part(
-        self, part: Part, beside: Path, clips: Sequence[Clip], after: dict, own: dict
+        self, part: Part, beside: Path, clips: Sequence[Clip], after: dict, own: dict, vectors: Vectors
     ) -> tuple[str, np.ndarray, np.ndarray]:
-        """Write a part's files and score the clips with them.
+        """Write a part's files, score the clips with them, and add the test vectors.
 
         Parameters
         ----------
@@ -82,6 +86,7 @@ class Export:
         thresholds = self._thresholds(trained)
         model, network = self._network(part, beside) if part.network else (None, None)
         content = {"model": model, **self._facts(part), "thresholds": thresholds, **part.facts}
+        content["test_vectors"] = vectors.named(part)
 
         def outputs(of_clips: Sequence[Clip], of_members: dict) -> Iterator[tuple]:
             if system.members:
@@ -102,7 +107,8 @@ class Export:
         if wrong:
             advice = "; float32, without --int8, changes nothing" if self.train_clips else ""
             raise UserError(f"{part.name}, {self.format_name}: {wrong}; not exported{advice}\n  {found.text()}")
-        files = ", ".join([model["file"], path.name] if model else [path.name])
+        vectors.write(part, content, network, beside / FOLDER / part.name)
+        files = ", ".join([*([model["file"]] if model else []), path.name, f"{FOLDER}/{part.name}"])
         return f"{part.name}: {files}\n  {found.text()}", scores, trained.scores
 
     def _network(self, part: Part, beside: Path) -> tuple[dict, runtimes.Network]:
@@ -187,6 +193,7 @@ def _nonzero(row: np.ndarray) -> dict:
 
 def _put(source: Path, target: Path) -> None:
     """Move a file or folder to its name, in the place of an earlier one."""
+    target.parent.mkdir(exist_ok=True)
     if target.is_dir():
         shutil.rmtree(target)
     source.replace(target)

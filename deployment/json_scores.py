@@ -1,6 +1,7 @@
-"""Scores from exported files alone, by the functions of examples/score_onnx.py: as another program computes them."""
+"""Scores from exported files alone, by the functions of examples/: as another program computes them."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,15 +19,16 @@ from training.run import Run
 Outputs = Iterator[tuple[np.ndarray, np.ndarray]]  # of each clip: the network's inputs and outputs, (n_windows, ...)
 
 
-def _load_example() -> ModuleType:
-    path = Path(common.__file__).parent / "examples" / "score_onnx.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+def _load_example(name: str) -> ModuleType:
+    path = Path(common.__file__).parent / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-example = _load_example()
+frontend = _load_example("frontend")  # first: score_onnx.py imports it by this name, as what lies beside it
+example = _load_example("score_onnx")
 
 
 def outputs(run: Run, system: System, content: dict, clips: Sequence[Clip], network: Network | None) -> Outputs:
@@ -39,7 +41,7 @@ def outputs(run: Run, system: System, content: dict, clips: Sequence[Clip], netw
     else:
         heard = run.watch(features.log_mel_clips(clips, system.feature, run.cache))
     for of_clip in heard:
-        inputs = example.network_inputs(of_clip, content)
+        inputs = frontend.network_inputs(of_clip, content)
         yield inputs, network.run(inputs) if network else inputs
 
 

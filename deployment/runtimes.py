@@ -100,6 +100,12 @@ def quantised(values: np.ndarray, tensor: dict) -> np.ndarray:
     return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
 
 
+def as_integers(values: np.ndarray, facts: dict) -> np.ndarray:
+    """The same by a network's facts, for values that go into a tensor of integers, or have come out of one."""
+    tensor = {"dtype": np.dtype(facts["dtype"]), "quantization": (facts["scale"], facts["zero_point"])}
+    return quantised(values, tensor)
+
+
 def dequantised(values: np.ndarray, tensor: dict) -> np.ndarray:
     """The other way round."""
     if tensor["dtype"] == np.float32:

@@ -109,6 +109,22 @@ class Memory:
             self.fitted[key] = lambda vectors: score(scale(vectors))
         return self.fitted[key]
 
+    def excess(self, detector: Detector, vectors: np.ndarray, machine_ids: Sequence[str]) -> np.ndarray:
+        """What each number adds to the distance of other clips beyond what it adds in training, (n, n_numbers).
+
+        In deviations of the training clips' distances from the others: a clip's sum is how unusual its distance is. A
+        number is one of the space in which distances are taken; decorrelation leaves it near where it was.
+        """
+        machine_ids = np.asarray(machine_ids)
+        found, sharing = np.empty(vectors.shape), self.sharing(detector, machine_ids)
+        for name in np.unique(sharing):
+            members = sharing == name
+            train, scale = self._reference(detector, machine_ids[members][0])
+            own = outliers.contributions(train, None, **settings(detector))
+            others = outliers.contributions(train, scale(vectors[members]), **settings(detector))
+            found[members] = (others - own.mean(axis=0)) / (own.sum(axis=1).std() or 1.0)
+        return found
+
     def own_scores(self, detector: Detector) -> np.ndarray:
         """Scores of the training clips, each as if it had never been met; shape (n_clips,), float64.
 

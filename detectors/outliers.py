@@ -139,6 +139,42 @@ def fitted_density(train: np.ndarray, *, n_neighbors: int, n_nearest: int, metri
     return scores
 
 
+def contributions(
+    train: np.ndarray, test: np.ndarray | None, *, score: str, n_neighbors: int, metric: str, n_nearest: int
+) -> np.ndarray:
+    """What each dimension adds to a score, shape (n_test, n_dimensions): their sum is that of :func:`outlier_scores`.
+
+    Of ``lof``, which is a ratio, to the mean distance in its place.
+
+    Parameters
+    ----------
+    test : None: each of the training vectors, by the others
+    """
+    train = distinct(train)
+    others = min(n_neighbors, len(train) - 1)
+    radii = _neighbors(train, others, metric)[0].mean(axis=1) if score == "density" else np.ones(len(train))
+    nearest = min(n_nearest, len(train) - 1) if score == "density" else others
+    found = []
+    for number, vector in enumerate(train if test is None else test):
+        terms = _terms(train, vector, metric) / radii[:, np.newaxis]
+        distances = terms.sum(axis=1)
+        if test is None:
+            distances[number] = np.inf
+        found.append(terms[np.argsort(distances)[:nearest]].mean(axis=0))
+    return np.stack(found)
+
+
+def _terms(train: np.ndarray, vector: np.ndarray, metric: str) -> np.ndarray:  # (n_train, n_dimensions)
+    """What each dimension adds to the distance of a vector from each training vector."""
+    if metric == "manhattan":
+        return np.abs(train - vector)
+    if metric == "cosine":  # half the squared distance of the vectors at norm one
+        units = train / np.linalg.norm(train, axis=1, keepdims=True)
+        return np.square(units - vector / np.linalg.norm(vector)) / 2
+    squares = np.square(train - vector)
+    return squares / np.sqrt(np.maximum(squares.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny))
+
+
 def _neighbors(train: np.ndarray, n_neighbors: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Distances and indices of each training vector's nearest others, nearest first, (n_train, n_neighbors) each."""
     from sklearn.neighbors import NearestNeighbors

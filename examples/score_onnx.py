@@ -1,4 +1,4 @@
-"""Verdicts on recordings by an exported system: NumPy, soundfile and ONNX Runtime alone.
+"""Verdicts on recordings by an exported system: NumPy, soundfile and ONNX Runtime alone, and frontend.py beside.
 
 python score_onnx.py export/dev/onnx/tuned_ae_fan.json id_00 RECORDING.wav...
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from frontend import log_mel_energies, network_inputs
 
 # Keys of the JSON with lists of numbers.
 ARRAYS = ("mean", "scale", "matrix", "vectors", "radii", "densities", "inverse_covariances")
@@ -29,35 +30,6 @@ def _array(key, value):
 def of_id(block, machine_id):
     """What a block of the JSON says of a machine ID, or of all that it does not name."""
     return block[machine_id if machine_id in block else "all"]
-
-
-# ---- recording -> the network's inputs ----
-
-
-def log_mel_energies(waveform, feature):
-    """(n_samples,) -> (n_frames, n_mels) [dB]."""
-    n_fft = feature["n_fft"]
-    padded = np.pad(waveform, n_fft // 2, mode=feature["pad_mode"])
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: feature["hop_length"]]
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-    spectrum = np.abs(np.fft.rfft(frames * window)) ** feature["power"]
-    filters = np.zeros((feature["n_mels"], n_fft // 2 + 1))
-    for row, band in zip(filters, feature["mel_filters"], strict=True):
-        row[band["first_bin"] : band["first_bin"] + len(band["weights"])] = band["weights"]
-    return (20 / feature["power"] * np.log10(spectrum @ filters.T + sys.float_info.epsilon)).astype(np.float32)
-
-
-def network_inputs(features, system):
-    """Log-mel energies (n_frames, n_mels) -> windows (n_windows, ...); a descriptor (1, n_numbers) is one already."""
-    if "windows" not in system:
-        return features
-    frames, n = system["windows"]["frames"], len(features)
-    if "hop" in system["windows"]:  # vectors of an autoencoder
-        windows = np.lib.stride_tricks.sliding_window_view(features, frames, axis=0)[:: system["windows"]["hop"]]
-        return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(windows), -1)
-    starts = np.linspace(0, max(n - frames, 0), -(-n // frames)).round().astype(int)
-    windows = features.astype(np.float16)[(starts[:, None] + np.arange(frames)) % n]
-    return windows.transpose(0, 2, 1)[..., None].astype(np.float32)
 
 
 # ---- inputs and outputs of one clip -> its score ----
@@ -96,16 +68,22 @@ def clip_vector(outputs):
     return mean if len(outputs) == 1 else mean * np.linalg.norm(outputs[0]) / np.linalg.norm(mean)
 
 
-def detector_score(inputs, outputs, system, machine_id):
-    """How far the clip's vector lies from those of the training clips, by a detector for each part of it."""
-    vector, score, scores, logs = clip_vector(outputs), system["score"], [], []
+def part_scores(outputs, score, machine_id):
+    """How far each part of the clip's vector lies from those of the training clips, by a detector of its own."""
+    vector, scores = clip_vector(outputs), []
     for part in score["parts"]:
         scores.append(outlier_score(vector[: part["width"]], of_id(part["machine_ids"], machine_id), score))
         vector = vector[part["width"] :]
-        if "log" in part:
-            logs.append(standardised(scores[-1], of_id(part["log"], machine_id)))
-    if not logs:
+    return scores
+
+
+def detector_score(inputs, outputs, system, machine_id):
+    """One score of those of the parts."""
+    score = system["score"]
+    scores = part_scores(outputs, score, machine_id)
+    if len(scores) == 1:
         return scores[0]
+    logs = [standardised(s, of_id(p["log"], machine_id)) for s, p in zip(scores, score["parts"], strict=True)]
     together, half = {"max": np.max, "mean": np.mean}[score["combine"]](logs), score["largest_log"] / 2
     return np.exp(together if together <= half else 2 * half - half**2 / together)  # where exp would have no number
 
@@ -167,7 +145,8 @@ def main(json_path, machine_id, *recordings):
         if sample_rate != system["sample_rate"]:
             sys.exit(f"{name}: {sample_rate} Hz; expected {system['sample_rate']} Hz")
         channel = system["channel"]
-        waveform = waveform.mean(axis=1) if channel == "mean" else waveform[:, channel or 0]
+        only = waveform.shape[1] == 1
+        waveform = waveform.mean(axis=1) if channel == "mean" else waveform[:, 0 if only else channel or 0]
         inputs = network_inputs(log_mel_energies(waveform, system["feature"]), system)
         (outputs,) = session.run(None, {"input": inputs})
         score = float(SCORES[system["score"]["kind"]](inputs, outputs, system, machine_id))

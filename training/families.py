@@ -18,6 +18,7 @@ from training.model_records import TrainingScores
 if TYPE_CHECKING:
     import keras
 
+    from training.deviation import Deviation
     from training.run import Run
 
 Clips = dict[str, list[Clip]]  # machine type -> its clips
@@ -64,6 +65,9 @@ class Family(Protocol):
 
     def training_scores(self, run: "Run", system: System, machine_type: str) -> TrainingScores:
         """Scores of the clips that the machine type's models were trained on."""
+
+    def deviations(self, run: "Run", system: System, machine_type: str, clips: Sequence[Clip]) -> list["Deviation"]:
+        """Where each clip is unlike the training clips; empty where its score cannot be traced to frequencies."""
 
     def parts(self, run: "Run", system: System, machine_type: str) -> list[Part]:
         """What is exported of a system for one machine type."""

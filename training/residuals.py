@@ -56,6 +56,11 @@ def inverse(covariance: np.ndarray) -> np.ndarray:
     return (directions / np.maximum(variances, floor)) @ directions.T
 
 
+def mean_squares(moments: np.ndarray) -> np.ndarray:
+    """Of each band's residuals, (n_mels,)."""
+    return moments.diagonal()[:-1] / moments[-1, -1]
+
+
 def mahalanobis(moments: np.ndarray, inverses: np.ndarray, how: str) -> float:
     """Score of a clip by the covariances of the training: the smallest by any of them.
 

@@ -16,7 +16,7 @@ from config import AGGREGATES, OF_ERRORS, OF_RESIDUALS, ConvAutoencoder, System
 from storage import records
 from training.batches import filled_batches, pieces
 from training.model_records import TrainingScores
-from training.residuals import inverse_covariances, mahalanobis, moments_of
+from training.residuals import inverse_covariances, mahalanobis, mean_squares, moments_of
 
 SCORING_BATCH = 1024  # vectors in one call of the model: three clips of 10 s; one clip alone takes the time of a call
 SCORING_PATCHES = 256  # the same for a ConvAutoencoder, whose layers hold up to 16 times the values of its input
@@ -99,6 +99,26 @@ def error_function(model: keras.Model) -> Callable[[np.ndarray], tuple[tf.Tensor
     return errors_of
 
 
+def errors_by_band(
+    model: keras.Model, log_mels: Iterable[np.ndarray], *, frames: int, hop: int, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Squared errors of each clip: of each frame and band, (n_frames, n_mels), and of each band, (n_mels,).
+
+    Those of a frame are the mean over the vectors that hold it, NaN where none does; those of a band over all vectors.
+    """
+    for log_mel in log_mels:
+        (vectors,) = _vectors([log_mel], frames, hop)
+        pieces = np.split(vectors, range(batch, len(vectors), batch))
+        residuals = np.concatenate([error_function(model)(piece)[1].numpy() for piece in pieces])
+        squares = np.square(residuals).reshape(len(vectors), frames, -1)  # (n_vectors, frames, n_mels)
+        sums, counts = np.zeros(log_mel.shape), np.zeros((len(log_mel), 1))
+        for place in range(frames):
+            held = slice(place, place + hop * (len(vectors) - 1) + 1, hop)
+            sums[held] += squares[:, place]
+            counts[held] += 1
+        yield np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0), squares.mean(axis=(0, 1))
+
+
 def aggregated(errors: np.ndarray, counts: np.ndarray, how: str) -> np.ndarray:
     """One number for each clip of the errors of its vectors, shape (n_clips,).
 
@@ -128,6 +148,7 @@ class TrainingErrors:
     counts: np.ndarray  # (n_clips,), vectors of each clip
     held_out: np.ndarray  # (n_clips,), 1 where all vectors of a clip are of the validation split, else 0
     inverse_covariances: np.ndarray  # (n_domains, n_mels, n_mels), of the residuals of all of them, frame by frame
+    band_errors: np.ndarray  # (n_mels,), mean squared residual of each band
     errors: dict[str, np.ndarray]  # aggregate -> (n_clips,), float64
 
     KINDS: ClassVar[dict] = {
@@ -137,6 +158,7 @@ class TrainingErrors:
         "counts": ("i", 1),
         "held_out": ("i", 1),
         "inverse_covariances": ("f", 3),
+        "band_errors": ("f", 1),
     }
 
     @classmethod
@@ -162,6 +184,7 @@ class TrainingErrors:
             counts,
             np.zeros(len(clips), int) if held_out is None else held_out.astype(int),
             inverses,
+            mean_squares(sum(moments)),
             by_aggregate,
         )
 
@@ -179,6 +202,11 @@ class TrainingErrors:
         """Those of one way of aggregating, of the clips trained on as they would be of new ones."""
         check_counts(self.counts, aggregate)
         return self.as_scores(self.errors[aggregate])
+
+    def of_bands(self) -> np.ndarray:
+        """Mean squared error of each band, (n_mels,), of the clips trained on as it would be of new ones."""
+        gap = self.as_scores(self.errors["mean"]).scores.mean() / self.errors["mean"].mean()
+        return self.band_errors * gap
 
     def as_scores(self, errors: np.ndarray) -> TrainingScores:
         """Errors of the clips, (n_clips,), as scores that they would have as new ones."""

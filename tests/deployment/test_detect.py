@@ -19,8 +19,9 @@ from conftest import FAMILIES, OPTIONS, merge, official_scores
 import common
 import config
 import make_demo_data
+from audio import bands
 from audio.clips import Clip, load_clip, parse_clip_name
-from deployment import detection, picture
+from deployment import detection
 from detectors import decision
 from storage import records
 from training.families import family_of
@@ -220,7 +221,7 @@ def test_a_picture(work, tmp_path, test_folder):
 
 
 def test_frequencies_of_the_picture(official_feature):
-    centres = picture.band_centres(official_feature, RATE)
+    centres = bands.mel_centres(official_feature, RATE)
     assert len(centres) == 128
     assert (np.diff(centres) > 0).all()
     assert centres[0] == pytest.approx(25, abs=10)

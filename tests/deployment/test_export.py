@@ -65,11 +65,11 @@ def read(folder: Path, name: str) -> dict:
 def test_each_format_scores_as_before(families, tmp_path, capsys, name):
     folder = run(families, tmp_path, "small", name)
     file_name = f"small_fan{runtimes.FORMATS[name].suffix}"
-    assert {path.name for path in folder.iterdir()} - {"small_fan.bin"} == {file_name, "small_fan.json"}
+    assert {path.name for path in folder.iterdir()} - {"small_fan.bin"} == {file_name, "small_fan.json", "test_vectors"}
     model = read(folder, "small_fan")["model"]
     assert (model["file"], model["format"], model["int8"], model["input_shape"]) == (file_name, name, False, [160])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [f"files in {folder}:", f"small_fan: {file_name}, small_fan.json"]
+    assert lines[:2] == [f"files in {folder}:", f"small_fan: {file_name}, small_fan.json, test_vectors/small_fan"]
     assert "8 clips scored again: largest difference" in lines[2]
     assert lines[2].endswith("ranks correlate at 1.0000, AUC 0.5000 -> 0.5000, 0 verdicts changed")
 
@@ -86,7 +86,7 @@ def test_the_network_has_one_input_and_one_output(onnx, system):
 
 
 def test_a_fusion_is_exported_by_members(onnx):
-    files = {"windows.onnx", "dense.onnx", "small_fan.onnx"}
+    files = {"windows.onnx", "dense.onnx", "small_fan.onnx", "test_vectors"}
     files |= {f"{name}_fan.json" for name in ("windows", "dense", "small", "near", "all")}
     assert {path.name for path in onnx.iterdir()} == files
     assert read(onnx, "near_fan")["model"] is None
@@ -109,14 +109,16 @@ def test_a_classifier_is_written_once_for_all_machine_types(families, tmp_path, 
     script.main([*map(str, [*settings, "--output", tmp_path])])
     assert written == ["dense"]
     folder = tmp_path / "dev" / "saved_model"
-    assert {path.name for path in folder.iterdir()} == {"dense", "dense_ToyCar.json", "dense_fan.json"}
+    assert {path.name for path in folder.iterdir()} == {"dense", "dense_ToyCar.json", "dense_fan.json", "test_vectors"}
+    assert {path.name for path in (folder / "test_vectors").iterdir()} == {"dense_ToyCar", "dense_fan"}
     assert {read(folder, f"dense_{name}")["model"]["file"] for name in ("ToyCar", "fan")} == {"dense"}
 
 
 def test_again_takes_the_place_of_what_is_there(families, tmp_path):
     first = run(families, tmp_path, "small", "saved_model")
     before = {path.relative_to(first) for path in first.rglob("*")}
-    (first / "small_fan" / "stray").touch()
+    for name in ("small_fan", "test_vectors/small_fan"):
+        (first / name / "stray").touch()
     assert {path.relative_to(first) for path in run(families, tmp_path, "small", "saved_model").rglob("*")} == before
 
 
@@ -504,6 +506,7 @@ def test_the_example_knows_softmax():
 def test_the_example_needs_nothing_of_the_project(onnx, tmp_path, test_clips):
     path = onnx / "small_fan.json"
     copy = shutil.copy(EXAMPLE, tmp_path / "alone.py")
+    shutil.copy(EXAMPLE.with_name("frontend.py"), tmp_path)
     command = [sys.executable, "-X", "importtime", copy, str(path), "id_00", str(test_clips[0])]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
