@@ -788,7 +788,7 @@ def test_scripts_refuse_what_cannot_be_trained(settings_file, monkeypatch):
         run_script("00_train", "-d", "--config", settings_file({"n_neighbors": 50}))
 
 
-@pytest.mark.parametrize("kind", ["windows", "all", "machine_type"])
+@pytest.mark.parametrize("kind", ["windows", "machine_type"])
 @pytest.mark.usefixtures("without_mobilenet", "without_xla")
 def test_attributes_of_a_single_clip_are_a_class(yaml_file, train_clips, kind):
     """Also where the network that scores the clip as a new one has not met its class."""
