@@ -129,6 +129,11 @@ class Year:
             for unit, counts in units.items()
         }
 
+    def whole(self, units: Iterable[Unit], split: str) -> bool:
+        """Whether these are all the units that a set has of their machine types."""
+        types = {machine_type for machine_type, _ in units}
+        return set(units) == {(name, unit) for name in types for unit in self.units(split, name)}
+
     def knows(self, units: Iterable[Unit], split: str | None = None) -> bool:
         """Whether all of these are units of one of its sets, or of ``split``."""
         wanted = set(units)
@@ -185,10 +190,15 @@ def that_read(name: str, machine_type: str | None = None) -> list[int]:
 
 
 def of_files(names: Sequence[str], kind: str) -> list[int]:
-    """Years whose files have all of these names: those that have such machine types and sections, or else all."""
-    units = {year: [year.parse_file(name, kind) for name in names] for year in every_year()}
-    of_form = [year for year in units if names and all(units[year])]
-    return [year.year for year in of_form if year.knows(units[year])] or [year.year for year in of_form]
+    """Years whose files have all of these names.
+
+    Those of whose machine types these are all the sections; or else that have such sections; or else all.
+    """
+    units = {year: {year.parse_file(name, kind) for name in names} for year in every_year()}
+    of_form = [year for year in units if names and None not in units[year]]
+    known = [year for year in of_form if year.knows(units[year])]
+    whole = [year for year in known if any(year.whole(units[year], split) for split in year.test_clips)]
+    return [year.year for year in whole or known or of_form]
 
 
 def in_words(years: Sequence[int]) -> str:

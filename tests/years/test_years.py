@@ -137,6 +137,9 @@ def test_years_of_names():
     assert that_read("normal_id_00_00000000.wav") == [2020]
     assert of_files(["anomaly_score_bearing_section_04_test.csv"], KINDS[0]) == [2022]
     assert of_files(["anomaly_score_lathe_section_04_test.csv"], KINDS[0]) == list(range(2022, 2027))
+    of_fan = [f"anomaly_score_fan_section_0{number}_test.csv" for number in range(3)]
+    assert of_files(of_fan, KINDS[0]) == [2022] and of_files(of_fan[:1], KINDS[0]) == [2023, 2024, 2025, 2026]
+    assert of_files(of_fan[:2], KINDS[0]) == [2022]
     assert of_files(["anomaly_score_fan_section_03_source_test.csv"], KINDS[0]) == [2021]
     assert in_words([2022, 2023, 2024]) == "2022 to 2024" and in_words([2021, 2023]) == "2021 or 2023"
 
