@@ -136,8 +136,9 @@ def text(arrays: dict[str, np.ndarray]) -> str:
 
 
 def numbers(values: np.ndarray) -> str:
-    """With the digits that give the same float32 again."""
-    return " ".join(f"{value:.9g}" for value in values.tolist())
+    """With the digits that give the same float32 again, or the same float64."""
+    digits = 9 if values.dtype == np.float32 else 17
+    return " ".join(f"{value:.{digits}g}" for value in values.tolist())
 
 
 def parameters(content: dict) -> str:
@@ -155,6 +156,6 @@ def parameters(content: dict) -> str:
     }
     lines = [f"{name} {value:.9g}" if name == "power" else f"{name} {value}" for name, value in values.items()]
     for band in feature["mel_filters"]:
-        weights = np.array(band["weights"])
+        weights = np.array(band["weights"], np.float32)
         lines.append(f"{band['first_bin']} {len(weights)} {numbers(weights)}".rstrip())
     return "\n".join(lines) + "\n"
