@@ -35,7 +35,7 @@ from training.metric_layers import CosineLogits, L2Constraint
 from training.model_records import TrainingScores, check_sample_rate, resume_path
 from training.models import load_finished, save_model
 from training.run import Job, Run
-from training.workload import n_folds, network_name, networks, passes, prolonged
+from training.workload import n_folds, network_name, networks, on_part, passes, prolonged
 
 ALPHA_START = 16.0  # of a trained alpha
 UNSEEN = 1e9  # deviation of an input that never changes in training: it stays near zero whatever it does
@@ -204,7 +204,8 @@ def _without_folds(
     for fold in range(folds.max() + 1):
         heard, out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         clips = [job.clips[index] for index in heard]
-        part = Job(job.run, job.system, f"{job.name}_without_{fold}", clips)
+        system = on_part(job.system, len(heard), len(labels))
+        part = Job(job.run, system, f"{job.name}_without_{fold}", clips)
         network, _, examples = _fit(part, prepare, labels, heard, seed + 2 + fold)
         embeddings, log_probabilities = embedding.embed(network, examples)
         own[out] = log_probabilities[out, labels[out]]

@@ -234,9 +234,9 @@ def embeddings(
     folds = np.concatenate([(np.arange(count) + number) % n_folds for number, count in enumerate(counts)])
     unheard = []
     for fold in range(n_folds if n_folds > 1 else 0):
-        network = trained(
-            features, system, vectors, labels, np.flatnonzero(folds != fold), seed=seed + FOLD_SEED + fold
-        )
+        heard = np.flatnonzero(folds != fold)
+        part = workload.on_part(system, len(heard), len(labels))
+        network = trained(features, part, vectors, labels, heard, seed=seed + FOLD_SEED + fold)
         unheard.append(embedding.embed(network, iter(vectors[:, None]))[0])
     held_out = {"folds": folds, "unheard": np.stack(unheard, axis=1)} if unheard else {}
     return (

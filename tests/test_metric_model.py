@@ -609,6 +609,27 @@ def test_few_clips_are_seen_more_often():
     assert workload.n_folds(without, 100) == 1 and workload.passes(without, 100) == 152
 
 
+def test_a_training_without_a_fold_takes_the_steps_of_the_one_on_all_clips(monkeypatch):
+    fit = config.Fit(config.Compile("adam", "mean_squared_error"), 30, 128, shuffle=True, validation_split=0, verbose=0)
+    system = config.System("dense", dataclasses.replace(DENSE, min_steps=2000, folds=5), None, fit)
+
+    def batches(n_clips, batch_size):
+        return [min(batch_size, n_clips - start) for start in range(0, n_clips, batch_size)]
+
+    assert batches(144, 128) == [128, 16]  # of 144 clips out of 180: every other step would be of a few clips
+    for n_clips, n_heard in ((60, 48), (180, 144), (270, 216), (690, 552), (1300, 650)):
+        whole, part = batches(n_clips, 128), batches(n_heard, workload.on_part(system, n_heard, n_clips).fit.batch_size)
+        assert np.array(part) == pytest.approx(np.array(whole) * n_heard / n_clips, abs=len(whole))
+
+    sizes, clips = [], [make_clip(machine_id=f"id_0{k % 6}") for k in range(180)]
+    monkeypatch.setattr(metric_model, "Job", lambda *parts: types.SimpleNamespace(system=parts[1]))
+    monkeypatch.setattr(metric_model, "_fit", lambda part, *_: (None, {}, sizes.append(part.system.fit.batch_size)))
+    monkeypatch.setattr(embedding, "embed", lambda *_: (np.zeros((180, 2)), np.zeros((180, 6))))
+    job = types.SimpleNamespace(run=None, system=system, name="all", clips=clips, is_chief=False)
+    metric_model._without_folds(job, None, np.arange(180) % 6, 0)
+    assert sizes == 5 * [103]
+
+
 def test_folds_hold_a_part_of_each_machine_and_copies_together():
     clips = [make_clip(machine_id=f"id_0{k % 3}") for k in range(33)]
     clips = [dataclasses.replace(clip, crc=(k * 7919) % 101) for k, clip in enumerate(clips)]

@@ -30,7 +30,7 @@ RECORD = {
     "sample_rate": int,
     "versions": dict,
 }
-LAYOUT = 4  # of the arrays beside a model; those of another layout are made anew
+LAYOUT = 5  # of the arrays beside a model; those of another layout are made anew
 # Keys of a model that decide nothing where another one has this value.
 WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))
 

@@ -69,6 +69,16 @@ def prolonged(system: System, n_clips: int) -> System:
     return dataclasses.replace(system, fit=fit)
 
 
+def on_part(system: System, n_heard: int, n_clips: int) -> System:
+    """The system as it trains on some of the clips: as on all of them, each batch without the share that is left out.
+
+    With batches of the same size there would be fewer steps or a last batch of a few clips, either of which learns less
+    by heart: distances of clips that were not met would be smaller than by the network of all clips.
+    """
+    fit = dataclasses.replace(system.fit, batch_size=math.ceil(system.fit.batch_size * n_heard / n_clips))
+    return dataclasses.replace(system, fit=fit)
+
+
 def _steps(system: System, n_clips: int) -> int:
     """Training steps of an epoch."""
     return math.ceil(n_clips * (1 - system.fit.validation_split) / system.fit.batch_size)
