@@ -95,7 +95,7 @@ def spectrogram_branch(model: SpectralL2Softmax, spectrogram: keras.KerasTensor)
     """(n, n_frames, n_bins) -> (n, model.embedding)."""
     n_frames, n_bins = spectrogram.shape[1:]
     h = layers.Reshape((n_frames, 1, n_bins))(spectrogram)
-    h = _normalised(h)  # each frequency
+    h = _normalised(h, trained=False)  # each frequency; whatever follows it can scale itself
     h = layers.Reshape((n_frames, n_bins, 1))(h)
     first, *_ = model.filters
     h = layers.Conv2D(first, FIRST_KERNEL, 2, "same", **_without_bias(model))(h)
@@ -119,8 +119,9 @@ def _residual(model: SpectralL2Softmax, h: keras.KerasTensor, filters: int, *, s
     return layers.Activation("relu")(layers.Add()([h, beside]))
 
 
-def _normalised(h: keras.KerasTensor) -> keras.KerasTensor:
-    return FusedBatchNormalization(momentum=BATCH_NORM_MOMENTUM)(h)
+def _normalised(h: keras.KerasTensor, *, trained: bool = True) -> keras.KerasTensor:
+    """Batch normalisation; not ``trained``: nothing in it, so that no gradients are computed beyond it."""
+    return FusedBatchNormalization(momentum=BATCH_NORM_MOMENTUM, center=trained, scale=trained)(h)
 
 
 def _without_bias(model: SpectralL2Softmax) -> dict:

@@ -45,7 +45,9 @@ class FusedBatchNormalization(layers.BatchNormalization):
         """Normalise by the batch's statistics in training, by the moving ones otherwise."""
         if self.synchronized:  # over the replicas of a distributed step
             return super().call(inputs, training=training, mask=mask)
-        gamma, beta = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
+        ones = tf.ones_like(self.moving_mean)
+        gamma = tf.cast(self.gamma, tf.float32) if self.scale else ones
+        beta = tf.cast(self.beta, tf.float32) if self.center else 0 * ones
         if not (training and self.trainable):
             return tf.compat.v1.nn.fused_batch_norm(
                 inputs,

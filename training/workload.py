@@ -67,7 +67,7 @@ def _check_spectra(system: System, clips: Sequence[Clip]) -> None:
         seconds = lengths[0] / clips[0].sample_rate
         raise UserError(
             f"{system.name}: spectra.duration: {system.spectra.duration:g} s, and the training clips have from "
-            f"{seconds:g} to {lengths[-1] / clips[0].sample_rate:g} s. Set it to {seconds:g}, the shortest one's, or less"
+            f"{seconds:g} to {lengths[-1] / clips[0].sample_rate:g} s. Set it to {seconds:g}, the shortest one's"
         )
 
 
