@@ -397,7 +397,7 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     if isinstance(system.model, DenseL2Softmax):
         facts = {"descriptor": dataclasses.asdict(system.descriptor)}
     elif isinstance(system.model, SpectralL2Softmax):
-        facts = spectral_model.facts(system)
+        facts = spectral_model.facts(system, run.require_trained(system, name)["sample_rate"])
     else:
         facts = {
             "windows": {

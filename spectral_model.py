@@ -180,6 +180,18 @@ def clip_inputs(run: Run, system: System, clips: Sequence[Clip]) -> Iterator[np.
     return run.watch(features.blocks(clips, features.spectra(system.spectra, clips[0].sample_rate), None))
 
 
-def facts(system: System) -> dict:
+def facts(system: System, sample_rate: int) -> dict:
     """What the network hears of a clip, for other programs."""
-    return {"spectra": dataclasses.asdict(system.spectra)}
+    parts = layout(system.spectra, sample_rate)
+    return {
+        "spectra": {
+            "how": "n_samples of the clip, which is repeated where it is shorter; abs(rfft) / sqrt(n) of all of them, "
+            "the first spectrum_bins; then each spectrogram, frame by frame, without padding, times a periodic Hann "
+            "window, abs(rfft) / sqrt(window), bins first_bin to end_bin - 1, less each bin's mean over the frames "
+            "with subtract_mean",
+            "n_samples": parts.n_samples,
+            "spectrum_bins": parts.spectrum,
+            "spectrograms": [{**dataclasses.asdict(one), "hop": one.hop} for one in parts.spectrograms],
+            "subtract_mean": parts.subtract_mean,
+        }
+    }

@@ -36,7 +36,9 @@ def outputs(run: Run, system: System, content: dict, clips: Sequence[Clip], netw
 
     Where there is none, what it would take is what a detector compares.
     """
-    if system.descriptor:
+    if system.spectra:
+        heard = run.watch(features.blocks(clips, features.spectra(system.spectra, content["sample_rate"]), None))
+    elif system.descriptor:
         heard = run.descriptors(system, clips)[:, None]
     else:
         heard = run.watch(features.log_mel_clips(clips, system.feature, run.cache))

@@ -21,7 +21,7 @@ from deployment import json_scores, runtimes, vectors
 
 EXAMPLES = Path(common.__file__).parent / "examples"
 RATE = make_demo_data.SAMPLE_RATE
-SYSTEMS = ("small", "windows", "dense", "near", "all")
+SYSTEMS = ("small", "windows", "dense", "spectral", "near", "all")
 
 
 def export(settings: Path, folder: Path, system: str, *options) -> Path:
