@@ -113,7 +113,7 @@ FAMILIES = {  # a small system of each model family
     "spectral": merge(
         SYSTEMS["spectral_l2_softmax"],
         {
-            "model": {"networks": 2, "embedding": 4, "filters": [2, 4], "min_steps": 1, "score": "knn"} | NEAREST,
+            "model": {"embedding": 4, "filters": [2], "min_steps": 1, "folds": 1, "score": "knn"} | NEAREST,
             "spectra": {"duration": 0.25},
             "fit": FIT,
         },
