@@ -1,18 +1,13 @@
 """What is most unusual of a recording, in words: the two or three ranges of frequency that weigh most, and in what."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from audio.clips import Clip
-from config import System
 from deployment.detection import Verdict
 from training.deviation import Deviation
-from training.families import family_of
-from training.run import Run
 
 MOST_RANGES = 3
 LEAST = 1 / 3  # of the largest weight of a band: bands with less are in no range
@@ -34,13 +29,6 @@ class Range(NamedTuple):
         if not self.aspect:
             return said
         return f"{said}, {'modulated at about' if self.aspect.endswith('Hz') else 'in'} {self.aspect}"
-
-
-def deviations(run: Run, system: System, clips: Sequence[Clip], verdicts: Sequence[Verdict]) -> list[Deviation]:
-    """Where each window of a recording is unlike the training clips; empty where that cannot be told."""
-    pairs = zip(clips, verdicts, strict=True)
-    own = [dataclasses.replace(clip, machine_id=verdict.machine_id) for clip, verdict in pairs]
-    return family_of(system).deviations(run, system, own[0].machine_type, own)
 
 
 def worst(verdicts: Sequence[Verdict]) -> int:

@@ -244,7 +244,7 @@ def test_int8(families, tmp_path, capsys):
 
 
 def test_rounding_to_integers_by_hand():
-    tensor = {"dtype": np.int8, "quantization": (0.5, 90)}
+    tensor = {"dtype": "int8", "scale": 0.5, "zero_point": 90}
     values = np.array([-110.0, -200.0, 0.0, 18.5, 40.0, 0.3], np.float32)
     integers = runtimes.quantised(values, tensor)
     assert integers.dtype == np.int8
