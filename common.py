@@ -159,7 +159,9 @@ def _exit_code(main: Callable[[], None]) -> int:
     except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
         logger.debug("file system error", exc_info=True)
         advice = ADVICE.get(error.errno, "Make it accessible")
-        logger.error("A file or folder cannot be used: %s\n%s, or name another in the YAML.", error, advice)
+        logger.error(
+            "A file or folder cannot be used: %s\n%s, or name another in the YAML or the command.", error, advice
+        )
     except MemoryError as error:
         logger.debug("out of memory", exc_info=True)
         logger.error("Not enough memory (%s): lower fit.batch_size, or name fewer machine types", error)

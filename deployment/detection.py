@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,11 @@ class Judge:
             advice = "Record for longer, leave these out, or train on clips of this length."
             errors += [fault_list(title, faults, advice)] if short else []
             windows = [clip for clip in windows if clip.path not in short]
-        for text in self._misfits(windows, names) if self.usual else ():
+        kinds = defaultdict(list)
+        for clip in windows if self.usual else ():
+            kind = "recordings" if self.hearing.channels is None else f"recordings in channel {clip.channel}"
+            kinds[kind].append(clip)
+        for text in [line for kind in kinds for line in likeness.misfits(kinds[kind], self.usual, kind, names)]:
             way = text.partition(":")[0]
             if repeat or way not in self.told:
                 logger.warning("%s", text)
@@ -151,16 +156,6 @@ class Judge:
         year = config.challenge if config.names == "official" else None
         found, unknown = with_machine_ids(windows, self.machine_ids, names, year=year)
         return found, errors + unknown
-
-    def _misfits(self, windows: Sequence[Clip], names: dict[Path, str]) -> list[str]:
-        """A line for each way in which the recordings, or one channel of them, are unlike the training clips."""
-        if self.hearing.channels is None:
-            return likeness.misfits(windows, self.usual, "recordings", names)
-        lines = []
-        for channel in dict.fromkeys(clip.channel for clip in windows):
-            own = [clip for clip in windows if clip.channel == channel]
-            lines += likeness.misfits(own, self.usual, f"recordings in channel {channel}", names)
-        return lines
 
     def verdicts(self, windows: Sequence[Clip], names: dict[Path, str]) -> list[Verdict]:
         """Score windows that are :meth:`usable`, as 01_test.py does, and compare with the training clips' scores."""

@@ -31,16 +31,21 @@ class Range(NamedTuple):
         return f"{said}, {'modulated at about' if self.aspect.endswith('Hz') else 'in'} {self.aspect}"
 
 
-def worst(verdicts: Sequence[Verdict]) -> int:
-    """Number of the window with the highest score."""
-    return int(np.argmax([verdict.score for verdict in verdicts]))
+def worst(verdicts: Sequence[Verdict], found: Sequence[Deviation]) -> int:
+    """Number of the window of which one speaks: that with the highest score, where that is an anomaly.
+
+    Where none is, that with the largest weight of a band: weak faults of a few bands are lost in the sum over all.
+    """
+    if any(verdict.verdict == "anomaly" for verdict in verdicts):
+        return int(np.argmax([verdict.score for verdict in verdicts]))
+    return int(np.argmax([deviation.by_band().max() for deviation in found]))
 
 
 def words(verdicts: Sequence[Verdict], found: Sequence[Deviation]) -> str:
-    """What is most unusual of the window with the highest score, in a line."""
+    """What is most unusual of the :func:`worst` window, in a line."""
     if not found:
         return "most unusual: this system's scores cannot be traced to frequencies"
-    number = worst(verdicts)
+    number = worst(verdicts, found)
     verdict, deviation = verdicts[number], found[number]
     when = f", {verdict.start:.2f} to {verdict.start + verdict.duration:.2f} s" if len(verdicts) > 1 else ""
     note = f" ({deviation.note})" if deviation.note else ""

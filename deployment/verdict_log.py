@@ -47,9 +47,10 @@ class VerdictLog:
                     end += len(line)
                     yield line.decode(errors="surrogateescape")
 
+        rows = csv.DictReader(lines()) if self.is_csv else map(json.loads, lines())
         try:
-            rows = csv.DictReader(lines()) if self.is_csv else map(json.loads, lines())
-            self._require(rows.fieldnames or self.columns) if self.is_csv else None
+            if self.is_csv:
+                self._require(rows.fieldnames or self.columns)
             for row in rows:
                 self._require([*row])
                 recall(row)

@@ -68,7 +68,7 @@ def judge(session: Session, place: Path, *, raw: tuple[int, int] | None, output:
                 rows = [{"time": time_text(when), **row} for row in telling.rows(verdicts)]
                 if log:
                     log.add(rows)
-                shown = datetime.fromtimestamp(when // 10**9).strftime("%Y-%m-%d %H:%M:%S")
+                shown = datetime.fromtimestamp(when / 1e9).strftime("%Y-%m-%d %H:%M:%S")
                 table = "".join(f"{shown}  {report.line(row, WIDTH)}\n" for row in rows)
                 print(report.json_lines(rows) if telling.as_json else table, end="", flush=True)
 
@@ -87,9 +87,7 @@ def until_asked_to_stop() -> Iterator[None]:
 
 def time_text(nanoseconds: int) -> str:
     """Time as ISO 8601 in UTC, to the microsecond."""
-    seconds, rest = divmod(nanoseconds, 10**9)
-    whole = datetime.fromtimestamp(seconds, timezone.utc)
-    return whole.replace(microsecond=rest // 1000).isoformat("T", "microseconds")
+    return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).isoformat(timespec="microseconds")
 
 
 # ---- a folder ----
