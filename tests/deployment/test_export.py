@@ -25,7 +25,7 @@ from deployment import comparison, export, json_scores, networks, runtimes
 from detectors import facts
 from detectors.facts import plain_numbers
 from detectors.memory import Memory
-from training import embedding, metric_layers, residuals
+from training import backbone, embedding, metric_layers, residuals
 
 EXAMPLE = Path(common.__file__).parent / "examples" / "score_onnx.py"
 script = importlib.import_module("05_export")
@@ -157,6 +157,16 @@ def normalised_network() -> keras.Model:
     h = keras.layers.Normalization((1, 2, 3), mean, variance, dtype="float32")(inputs)
     h = keras.layers.Concatenate()([h, h, h])
     return keras.Model(inputs, metric_layers.L2Constraint(16.0, False)(inner(h)))
+
+
+def test_mobilenet_as_onnx(families, tmp_path):
+    need("onnx")
+    model = config.load_config(families / "settings.yaml").systems["windows"].model
+    network = networks.for_inference(backbone.mobilenet(model, (32, 32)))
+    networks.write(network, tmp_path / "x.onnx", "onnx", None)
+    inputs = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    outputs = runtimes.load(tmp_path / "x.onnx", "onnx").run(inputs)
+    np.testing.assert_allclose(outputs, network.predict_on_batch(inputs), rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture
