@@ -33,9 +33,7 @@ class Hearing:
     def of(cls, settings: Config, training_data: str, system: System, machine_type: str, **wanted) -> "Hearing":
         """That of a system; of a fusion, its members'. ``wanted``: ``channels``, ``machine_ids``.
 
-        Raises
-        ------
-        UserError : if it has not been trained for the machine type, with what it has been trained for.
+        Raises UserError if it has not been trained for the machine type, with what it has been trained for.
         """
         for member in system.members or [system]:
             folder = settings.model_folder(training_data, member.name)

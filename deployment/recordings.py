@@ -65,9 +65,7 @@ def judge(
 def find(arguments: Sequence[str], standard_input: BinaryIO, folder: Path) -> dict[Path, str]:
     """Files to be judged -> what they are called; each once, in the order given.
 
-    Parameters
-    ----------
-    folder : what comes from standard input is put into it as a file
+    What comes from standard input is put into the ``folder`` as a file.
     """
     names: dict[Path, str] = {}
     for argument in dict.fromkeys(arguments):  # standard input can be read once

@@ -73,8 +73,6 @@ class VerdictLog:
         ------
         OSError : if they cannot be written, such as on a full disk; the file is then as it was.
         """
-        if not rows:
-            return
         end = self.file.seek(0, io.SEEK_END)
         text = csv_lines(rows, header=not end) if self.is_csv else json_lines(rows)
         left = memoryview(text.encode(errors="surrogateescape"))

@@ -40,6 +40,7 @@ def judge(session: Session, place: Path, *, raw: tuple[int, int] | None, output:
     raw : sample rate and number of channels of samples without a header
     """
     is_stream, hearing = str(place) == STANDARD_INPUT, session.hearing
+    by_channel = hearing.channels is not None
     if not is_stream and not place.is_dir():
         raise UserError(f"--watch {place}: no such folder (looked for {place.resolve()})")
     if not output and not is_stream:
@@ -51,7 +52,6 @@ def judge(session: Session, place: Path, *, raw: tuple[int, int] | None, output:
         if not is_stream:
             known.add((row["recording"], row["time"]))
 
-    by_channel = hearing.channels is not None
     with until_asked_to_stop(), tempfile.TemporaryDirectory() as folder:
         log = VerdictLog(output, ["time", *telling.columns(by_channel=by_channel)], recall) if output else None
         if is_stream:
@@ -70,7 +70,8 @@ def judge(session: Session, place: Path, *, raw: tuple[int, int] | None, output:
                     log.add(rows)
                 shown = datetime.fromtimestamp(when / 1e9).strftime("%Y-%m-%d %H:%M:%S")
                 table = "".join(f"{shown}  {report.line(row, WIDTH)}\n" for row in rows)
-                print(report.json_lines(rows) if telling.as_json else table, end="", flush=True)
+                with errors_name(Path("standard output")):
+                    print(report.json_lines(rows) if telling.as_json else table, end="", flush=True)
 
 
 @contextlib.contextmanager
