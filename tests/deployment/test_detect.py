@@ -379,7 +379,7 @@ def test_an_edited_yaml(work, tmp_path, test_folder):
 
 
 def test_one_system_judges(work, test_folder):
-    with pytest.raises(common.UserError, match="--system: name one of small, windows, dense, near, all"):
+    with pytest.raises(common.UserError, match=f"--system: name one of {', '.join(FAMILIES)}"):
         detect.main(["--config", str(work / "settings.yaml"), "--machine-type", "fan", str(test_folder)])
 
 
