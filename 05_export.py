@@ -29,10 +29,7 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line -> namespace."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
+    parser = common.plain_parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("--system", required=True, metavar="NAME", help="system of the YAML; of a fusion, its members")
     parser.add_argument("--format", required=True, choices=list(runtimes.FORMATS))
     parser.add_argument(
@@ -42,15 +39,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--machine-type", action="append", metavar="NAME", help="only this machine type; may be repeated (default: all)"
     )
     parser.add_argument(
-        "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
-    )
-    parser.add_argument(
         "--training-data",
         choices=common.TRAINING_DATA,
         default="dev",
         help="what the system was trained on; default: %(default)s",
     )
-    parser.add_argument("--output", type=Path, default=Path("export"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=common.user_path, default=Path("export"), metavar="DIR", help="default: %(default)s"
+    )
     args = parser.parse_args(argv)
     if args.int8 and args.format != "litert":
         parser.error("--int8 goes with --format litert")

@@ -78,19 +78,26 @@ def user_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """Parser with the official baseline's options and ours that all numbered scripts share."""
+def plain_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Parser with the options that all numbered scripts share: version and YAML."""
     parser = argparse.ArgumentParser(
         description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,  # the examples keep their lines
     )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
-    split = parser.add_mutually_exclusive_group(required=True)
-    split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
-    split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
     parser.add_argument(
         "--config", type=user_path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
     )
+    return parser
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Parser with the official baseline's options and ours that 00_train.py and 01_test.py share."""
+    parser = plain_parser(description)
+    split = parser.add_mutually_exclusive_group(required=True)
+    split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
+    split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
     parser.add_argument("--system", action="append", metavar="NAME", help="system of the YAML to run; may be repeated")
     parser.add_argument(
         "--machine-type", action="append", metavar="NAME", help="only this machine type; may be repeated (default: all)"
@@ -152,7 +159,9 @@ def _exit_code(main: Callable[[], None]) -> int:
     except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
         logger.debug("file system error", exc_info=True)
         advice = ADVICE.get(error.errno, "Make it accessible")
-        logger.error("A file or folder cannot be used: %s\n%s, or name another in the YAML.", error, advice)
+        logger.error(
+            "A file or folder cannot be used: %s\n%s, or name another in the YAML or the command.", error, advice
+        )
     except MemoryError as error:
         logger.debug("out of memory", exc_info=True)
         logger.error("Not enough memory (%s): lower fit.batch_size, or name fewer machine types", error)

@@ -347,7 +347,7 @@ def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip
             edges[:-1],
             edges[1:],
             weights=(of_bands - usual) / (usual if relative else 1),
-            errors=errors,
+            errors=errors - usual,
             **about,
         )
         for errors, of_bands in found

@@ -46,13 +46,7 @@ class Export:
     def of_type(self, system: System, machine_type: str, clips: Sequence[Clip]) -> str:
         """Export a system for a machine type: files of all its parts, or none; lines on each part.
 
-        Parameters
-        ----------
-        clips : to score again
-
-        Raises
-        ------
-        UserError : if the files score the clips otherwise than the system does.
+        Raises UserError if the files score the ``clips`` otherwise than the system does.
         """
         lines, after, own, vectors = [], {}, {}, Vectors.of(system, clips)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,15 +64,9 @@ class Export:
     def _part(
         self, part: Part, beside: Path, clips: Sequence[Clip], after: dict, own: dict, vectors: Vectors
     ) -> tuple[str, np.ndarray, np.ndarray]:
-        """Write a part's files, score the clips with them, and add the test vectors.
+        """Write a part's files, score the clips with them, and add the test vectors; lines on it, and its scores.
 
-        Parameters
-        ----------
-        after, own : name of each member of a fusion -> its scores of the clips, and of the training clips
-
-        Returns
-        -------
-        lines on the part; the same scores of its own
+        These, and ``after`` and ``own`` of each member of a fusion, are of the clips, and of the training clips.
         """
         system = part.system
         before = family_of(system).anomaly_scores(self.run, system, part.machine_type, clips)
