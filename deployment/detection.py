@@ -12,7 +12,7 @@ import numpy as np
 
 from audio import likeness
 from audio.clips import Clip, check_sound, parse_clip_name, wav_paths
-from common import TRAINING_DATA, UserError, fault_list
+from common import TRAINING_DATA, UserError, fault_list, training_command
 from config import Classifier, Config, System
 from detectors import decision
 from storage.files import expanded
@@ -74,11 +74,10 @@ def trained_clips(settings: Config, training_data: str, system: System, machine_
         folder = settings.model_folder(training_data, member.name)
         trained = _trained_clips(folder, member)
         if machine_type not in trained:
-            split = "-d" if training_data == "dev" else f"-e --training-data {training_data}"
             types = {data: _trained_clips(settings.model_folder(data, member.name), member) for data in TRAINING_DATA}
             others = [f"--training-data {data}: {', '.join(found)}" for data, found in types.items() if found]
             raise UserError(
-                f"{folder}: no finished model for {machine_type}. Train it (python 00_train.py {split} "
+                f"{folder}: no finished model for {machine_type}. Train it ({training_command(training_data)} "
                 f"--system {system.name} --machine-type {machine_type}), or name another with --machine-type, --system "
                 f"or --training-data; models of {member.name} are there for {'; '.join(others) or 'none'}"
             )

@@ -35,6 +35,7 @@ class Record:
 
     machine_type: str
     system: str
+    split: str  # "dev" or "eval": whose test clips these are
     training_data: str  # "dev", "eval" or "dev+eval"
     settings: dict  # all that decides the scores, see `settings_of`
     models: dict[str, str]  # file that stands for a model, below the model directory -> SHA-256
@@ -49,6 +50,11 @@ class Record:
     def year(self) -> int:
         """Of the challenge."""
         return self.settings.get("year", DEFAULT)
+
+    @property
+    def scored_by(self) -> str:
+        """Name of the folder that such scores are in."""
+        return common.scored_by(self.split, self.training_data)
 
     @property
     def any_names(self) -> bool:
@@ -95,6 +101,7 @@ def model_digests(paths: Iterable[Path], directory: Path) -> dict[str, str]:
 def record_of(
     config: Config,
     system: System,
+    split: str,
     training_data: str,
     clips: Sequence[Clip],
     *,
@@ -106,6 +113,7 @@ def record_of(
     return Record(
         machine_type=clips[0].machine_type,
         system=system.name,
+        split=split,
         training_data=training_data,
         settings=settings_of(config, system),
         models=dict(models),
@@ -200,7 +208,7 @@ def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None
     """
     faults = []
     for record in found:
-        directory = config.directory("dev" if record.training_data == "dev" else "eval")
+        directory = config.directory(record.split)
         year = read_year(record.year)
         tests = test_folders(directory, record.machine_type, year)
         paths = [folder / name for name in record.files if year.parse_file(name, score_files.SCORES)]
@@ -274,10 +282,10 @@ def _origin_faults(found: Sequence[Record], models_in: Path | None, settings: di
     for record in found:
         first = found[0]
         named = score_files.some(list(record.files))
-        same = (first.system, first.training_data) == (record.system, record.training_data)
+        same = (first.system, first.scored_by) == (record.system, record.scored_by)
         changes = differences(record.settings, settings if settings is not None else first.settings)
         if not same:
-            yield f"{named}: of {record.training_data} {record.system}, beside {first.training_data} {first.system}"
+            yield f"{named}: of {record.scored_by} {record.system}, beside {first.scored_by} {first.system}"
         elif changes:
             whose = "the YAML's" if settings is not None else f"{first.machine_type}'s"
             yield f"{named}: scored with other settings than {whose}: {', '.join(changes)}"

@@ -44,7 +44,7 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
             name = year.file_name(score_files.DECISIONS, machine_type, unit)
             texts[name] = score_files.decisions_text(names, decisions)
     record = result_record.record_of(
-        run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
+        run.config, system, run.split, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
     )
     result_record.write(run.result_folder(system.name), record, texts)
 

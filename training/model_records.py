@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from audio.clips import Clip
-from common import UserError, __version__
+from common import UserError, __version__, scored_by
 from config import Config, System
 from storage import files, records
 from storage.records import file_fault, record_path
@@ -85,10 +85,12 @@ def start_weights(system: System) -> dict[str, str]:
     return {"weights": records.file_digest(Path(path))}
 
 
-def require_writable(config: Config, training_data: str, systems: Sequence[System], *, models: bool) -> None:
+def require_writable(
+    config: Config, split: str, training_data: str, systems: Sequence[System], *, models: bool
+) -> None:
     """Raise UserError unless results of the systems, and ``models``, can be written."""
     for system in systems:
-        files.require_writable(config.result_folder(training_data, system.name), "result_directory")
+        files.require_writable(config.result_folder(scored_by(split, training_data), system.name), "result_directory")
         if models:
             files.require_writable(config.model_folder(training_data, system.name), "model_directory")
 

@@ -80,6 +80,7 @@ def write_scores(directory, entry, clips):
         record = result_record.record_of(
             settings,
             settings.systems[entry.system],
+            "eval",
             entry.training_data,
             test_clips,
             models=result_record.model_digests([model], settings.model_directory),
