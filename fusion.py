@@ -1,5 +1,7 @@
 """One score from several systems: the weighted sum of their log scores, each standardised by the training clips' own.
 
+The sum is standardised as well: 0 as the usual training clip's, 1 one deviation above.
+
 Systems differ in the unit and the spread of their scores, and fail on different machines. A fusion has no model of its
 own: it trains its members where they are not trained, and scores with what they have learnt.
 """
@@ -17,7 +19,7 @@ from detectors.facts import log_facts
 from detectors.standardised import standardised_by_id
 from training.deviation import Deviation
 from training.families import Part, family_of
-from training.model_records import TrainingScores
+from training.model_records import JOINED, TrainingScores
 from training.run import Run
 
 
@@ -77,7 +79,7 @@ def training_scores(run: Run, system: System, machine_type: str) -> TrainingScor
     """Scores of the training clips of a machine type."""
     of_members = _training_scores(run, system, machine_type)
     first = next(iter(of_members.values()))
-    return dataclasses.replace(first, scores=_own_scores(system, of_members))
+    return dataclasses.replace(first, scores=_own_scores(system, of_members), unit=JOINED)
 
 
 def _own_scores(system: System, of_members: dict[str, TrainingScores]) -> np.ndarray:
@@ -96,8 +98,16 @@ def _by_machine_id(
     machine_ids: np.ndarray,
     of_members: dict[str, TrainingScores],
 ) -> np.ndarray:
-    """The members' ``scores`` as one, each standardised by the training clips of the clip's machine ID."""
-    return sum(_addends(system, scores, machine_ids, of_members))
+    """The members' ``scores`` as one, each and the sum standardised by the training clips of the clip's machine ID."""
+    own, own_ids = _own_sums(system, of_members)
+    sums = _addends(system, scores, machine_ids, of_members).sum(axis=0)
+    return standardised_by_id(sums, machine_ids, own, own_ids, joined=True)
+
+
+def _own_sums(system: System, of_members: dict[str, TrainingScores]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of what the members add to the scores of the training clips, (n_clips,), and the clips' machine IDs."""
+    own_ids = next(iter(of_members.values())).machine_ids
+    return _addends(system, [own.scores for own in of_members.values()], own_ids, of_members).sum(axis=0), own_ids
 
 
 def _addends(
@@ -106,7 +116,10 @@ def _addends(
     """What each member adds to the scores, (n_members, n_clips)."""
     members = zip(scores, of_members.values(), system.model.members.values(), strict=True)
     return np.stack(
-        [weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids) for part, own, weight in members]
+        [
+            weight * standardised_by_id(part, machine_ids, own.scores, own.machine_ids, joined=own.joined)
+            for part, own, weight in members
+        ]
     )
 
 
@@ -129,9 +142,12 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     """What is exported: the parts of the members, and what they are summed by."""
 
     def learn(clips: Sequence[Clip], values: np.ndarray) -> tuple[dict, np.ndarray]:
-        names, machine_ids = tuple(clip.name for clip in clips), np.array([clip.machine_id for clip in clips])
-        owns = [TrainingScores(names, machine_ids, column) for column in values.T]
-        of_members = {member.name: own for member, own in zip(system.members, owns, strict=True)}
+        known = _training_scores(run, system, machine_type).items()
+        machine_ids = np.array([clip.machine_id for clip in clips])
+        of_members = {
+            name: dataclasses.replace(own, machine_ids=machine_ids, scores=column)
+            for (name, own), column in zip(known, values.T, strict=True)
+        }
         return _score_facts(system, machine_type, of_members), _own_scores(system, of_members)
 
     of_members = [part for member in system.members for part in family_of(member).parts(run, member, machine_type)]
@@ -145,8 +161,8 @@ def _score_facts(system: System, machine_type: str, of_members: dict[str, Traini
         name: {
             "weight": weight,
             "json": f"{name}_{machine_type}.json",
-            "log": log_facts(of_members[name].scores, of_members[name].machine_ids),
+            "log": log_facts(of_members[name].scores, of_members[name].machine_ids, joined=of_members[name].joined),
         }
         for name, weight in system.model.members.items()
     }
-    return {"kind": "fusion", "members": members}
+    return {"kind": "fusion", "members": members, "joined": log_facts(*_own_sums(system, of_members), joined=True)}

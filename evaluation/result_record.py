@@ -42,6 +42,7 @@ class Record:
     clips: int
     fingerprint: str  # of the list of test clips
     thresholds: dict[str, float]  # machine ID -> score above which a clip is called anomalous; empty: no decisions
+    score_unit: str  # of scores and thresholds, docs/reference.md has them all
     result_file: str
     max_fpr: float
     files: dict[str, str]  # CSV -> SHA-256
@@ -107,6 +108,7 @@ def record_of(
     *,
     models: Mapping[str, str],
     thresholds: Mapping[str, float],
+    score_unit: str,
     texts: Mapping[str, str],
 ) -> Record:
     """Record of the CSVs of one machine type: ``models`` from ``model_digests``, ``texts`` name of a CSV -> content."""
@@ -120,6 +122,7 @@ def record_of(
         clips=len(clips),
         fingerprint=fingerprint(clips),
         thresholds=dict(thresholds),
+        score_unit=score_unit,
         result_file=config.result_file,
         max_fpr=config.max_fpr,
         files={name: records.digest(text.encode()) for name, text in texts.items()},

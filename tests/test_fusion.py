@@ -25,6 +25,14 @@ def test_standardised_log_scores_by_hand():
     assert np.isfinite(standardised(np.array([0.0, 1.0]), np.zeros(3))).all()
 
 
+def test_joined_scores_are_log_scores_already():
+    """Of any sign; a fusion of them is that of their exponentials, which they were before."""
+    rng = np.random.default_rng(0)
+    own, new = rng.normal(2, 3, size=50), rng.normal(size=7)
+    assert np.allclose(standardised(new, own, joined=True), standardised(np.exp(new), np.exp(own)))
+    assert np.allclose(standardised(new, new[:1], joined=True), new - new[0])
+
+
 def test_scores_equal_but_for_rounding():
     own = 2.0 + 1e-15 * np.arange(10)
     assert np.allclose(standardised(np.array([1.0, 4.0]), own), [-np.log(2), np.log(2)])
@@ -68,6 +76,9 @@ SYSTEMS = {
 }
 
 
+RECORDS = ("model/dev/near", "model/dev/small", "result/dev/both", "result/dev/small")
+
+
 def run_script(name, *arguments):
     importlib.import_module(name).main(list(arguments))
 
@@ -102,13 +113,19 @@ def test_members_are_trained_and_summed(yaml_file, tmp_path):
             by_hand = 0
             for name, weight in (("near", 1), ("dense", 0.5), ("small", 0.5)):
                 system = settings.systems[name]
-                own = family_of(system).training_scores(run, system, machine_type).of(machine_id)
-                logs = np.log(np.maximum(of[name][file_name], 1e-3 * own.min()))
-                by_hand += weight * (logs - np.log(own).mean()) / np.log(own).std()
-            assert np.allclose(fused, by_hand)
+                trained = family_of(system).training_scores(run, system, machine_type)
+                assert trained.unit == {"near": "deviations", "dense": "deviations", "small": "error"}[name]
+                own, scores = trained.of(machine_id), of[name][file_name]
+                if name == "small":
+                    own, scores = np.log(own), np.log(np.maximum(scores, 1e-3 * own.min()))
+                by_hand += weight * (np.append(scores, own) - own.mean()) / own.std()
+            usual = by_hand[len(fused) :]
+            assert np.allclose(fused, (by_hand[: len(fused)] - usual.mean()) / usual.std())
         own = fusion.training_scores(run, settings.systems["both"], "fan")
         assert own.scores.shape == (6,) and set(own.machine_ids) == {"id_00", "id_02"}
-        assert own.of("id_00").mean() == pytest.approx(0, abs=1e-9)
+        assert np.allclose([own.of("id_00").mean(), own.of("id_00").std(), own.joined], [0, 1, True])
+    records = [yaml.safe_load((tmp_path / f"{place}/record_fan.yaml").read_text()) for place in RECORDS]
+    assert [record["score_unit"] for record in records] == ["deviations", "error", "deviations", "error"]
 
 
 def test_a_member_that_differs_is_named(yaml_file, tmp_path):

@@ -30,7 +30,10 @@ RECORD = {
     "sample_rate": int,
     "versions": dict,
 }
-LAYOUT = 4  # of the arrays beside a model; those of another layout are made anew
+LAYOUT = 5  # of the arrays beside a model, and the unit of its thresholds; those of another layout are made anew
+JOINED = (
+    "deviations"  # unit of scores that several were joined to: 0 as the usual training clip's, 1: one deviation more
+)
 # Keys of a model that decide nothing where another one has this value.
 WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))
 
@@ -165,6 +168,12 @@ class TrainingScores:
     machine_ids: np.ndarray  # (n_clips,), text
     scores: np.ndarray  # (n_clips,), float64
     checksums: np.ndarray | None = None  # (n_clips,), of the clips' files
+    unit: str = "score"  # docs/reference.md has them all
+
+    @property
+    def joined(self) -> bool:
+        """Whether the scores are standardised log scores, put together from several."""
+        return self.unit == JOINED
 
     def of(self, machine_id: str) -> np.ndarray:
         """Scores of the clips of one machine ID, shape (n,)."""

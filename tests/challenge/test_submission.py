@@ -85,6 +85,7 @@ def write_scores(directory, entry, clips):
             test_clips,
             models=result_record.model_digests([model], settings.model_directory),
             thresholds={},
+            score_unit="error",
             texts=texts,
         )
         result_record.write(settings.result_directory / entry.training_data / entry.system, record, texts)
