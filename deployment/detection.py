@@ -17,7 +17,7 @@ from config import Classifier, Config, System
 from detectors import decision
 from storage.files import expanded
 from training.families import family_of
-from training.model_records import read_record
+from training.model_records import counted, read_record
 from training.usual import usual_clips
 from training.workload import network_name
 from years.year import Year
@@ -70,7 +70,7 @@ def trained_clips(settings: Config, training_data: str, system: System, machine_
     ------
     UserError : if it has not been trained for the machine type, with what it has been trained for.
     """
-    for member in system.members or [system]:
+    for member in counted(settings, training_data, system, machine_type).members or [system]:
         folder = settings.model_folder(training_data, member.name)
         trained = _trained_clips(folder, member)
         if machine_type not in trained:
@@ -240,7 +240,8 @@ class Judge:
     """
 
     def __init__(self, run, system: System, machine_type: str, machine_id: str | None):
-        self.run, self.system, self.machine_type, self.machine_id = run, system, machine_type, machine_id
+        self.run, self.machine_type, self.machine_id = run, machine_type, machine_id
+        self.system = counted(run.config, run.training_data, system, machine_type)
         self.trained = family_of(system).training_scores(run, system, machine_type)
         self.machine_ids = np.unique(self.trained.machine_ids).tolist()
         self.usual = usual_clips(run, system, machine_type)

@@ -19,7 +19,7 @@ from audio.clips import (
 from common import UserError, fault_list
 from config import Config, System
 from training import expected
-from training.workload import workload
+from training.workload import left_out, workload
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +111,14 @@ def checked_clips(
 
 
 def work(settings: Config, systems: Sequence[System], clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that training takes.
+    """Progress steps that training takes; the log says which members a fusion leaves out.
 
     Raises
     ------
     UserError : if a system cannot be trained on these clips, naming those of the YAML that can.
     """
     try:
-        return sum(workload(system, clips) for system in systems)
+        steps = sum(workload(system, clips) for system in systems)
     except UserError as error:
         able = []
         for system in settings.systems.values():
@@ -127,3 +127,6 @@ def work(settings: Config, systems: Sequence[System], clips: dict[str, list[Clip
                 able.append(system.name)
         advice = f"\nOn these clips, --system {', '.join(able)} can be trained." if able else ""
         raise UserError(f"{error}{advice}") from error
+    for line in filter(None, (left_out(system, clips) for system in systems)):
+        logger.warning("%s", line)
+    return steps

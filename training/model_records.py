@@ -157,6 +157,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def counted(config: Config, training_data: str, system: System, machine_type: str) -> System:
+    """A fusion with those members alone that its training has not left out for a machine type; others as they are."""
+    record = read_record(config.model_folder(training_data, system.name), machine_type) if system.members else None
+    left_out = (record or {}).get("left_out", ())
+    members = tuple(member for member in system.members if member.name not in left_out)
+    if not left_out or not members:
+        return system
+    weights = {member.name: system.model.members[member.name] for member in members}
+    return dataclasses.replace(system, members=members, model=dataclasses.replace(system.model, members=weights))
+
+
 # ---- scores of the training clips ----
 
 
