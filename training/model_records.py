@@ -179,7 +179,7 @@ class TrainingScores:
     machine_ids: np.ndarray  # (n_clips,), text
     scores: np.ndarray  # (n_clips,), float64
     checksums: np.ndarray | None = None  # (n_clips,), of the clips' files
-    unit: str = "score"  # docs/reference.md has them all
+    unit: str = "score"  # docs/reference.md has them; this one is of a family that names none
 
     @property
     def joined(self) -> bool:
