@@ -6,14 +6,14 @@ from pathlib import Path
 
 import common
 from audio.clips import Clip
-from config import Config, OfficialModel, System
+from config import Config, System
 from detectors import decision
 from evaluation import result_record, score_files, tables
 from evaluation.folders import Result
 from evaluation.metrics import evaluate
 from evaluation.published import official_figures
 from evaluation.rules import RULES
-from training.families import family_of
+from training.families import OfficialModel, family_of
 
 PAUSES = (0.2, 1.0, 3.0)  # [s] before a result folder that does not fit is looked at again
 
