@@ -104,9 +104,9 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--training-data",
-        choices=["eval", "dev+eval"],
-        help="with -e: train on (or use models trained on) the additional training clips alone, or with those of the "
-        "development set (default: eval)",
+        choices=TRAINING_DATA,
+        help="what the models are trained on: the training clips of this dataset alone (default), or with dev+eval "
+        "those of both, whichever is scored",
     )
     return parser
 
@@ -114,10 +114,25 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse; ``training_data`` is then ``dev``, ``eval`` or ``dev+eval``."""
     args = parser.parse_args(argv)
-    if args.split == "dev" and args.training_data:
-        parser.error("--training-data goes with -e/--eval; with -d the development training clips are used")
     args.training_data = args.training_data or args.split
+    if args.split not in args.training_data.split("+"):
+        other = args.training_data
+        parser.error(
+            f"--training-data {other} has no machine of the {args.split} clips: with -{args.split[0]} take "
+            f"{args.split} (the default) or dev+eval"
+        )
     return args
+
+
+def scored_by(split: str, training_data: str) -> str:
+    """Name of the folder of scores: those of the ``dev`` clips by models of both datasets have one of their own."""
+    return "dev_by_dev+eval" if (split, training_data) == ("dev", "dev+eval") else training_data
+
+
+def training_command(training_data: str, split: str | None = None) -> str:
+    """What trains on these clips, for an error; ``split`` is the one that is to be scored, if any."""
+    of_both = f"-{(split or 'eval')[0]} --training-data dev+eval"
+    return f"python 00_train.py {of_both if training_data == 'dev+eval' else '-' + training_data[0]}"
 
 
 def run_main(main: Callable[[], None]) -> None:

@@ -242,8 +242,9 @@ def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
         history, errors = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
         name = scores_path(job.folder, machine_type).name
-        thresholds = {machine_type: decision.of_training(errors.scores(system.model.aggregate), run.config)}
-        save_model(trainer.autoencoder, job, history, {name: errors.save}, {"thresholds": thresholds})
+        own = errors.scores(system.model.aggregate)
+        facts = {"thresholds": {machine_type: decision.of_training(own, run.config)}, "score_unit": own.unit}
+        save_model(trainer.autoencoder, job, history, {name: errors.save}, facts)
 
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:

@@ -18,6 +18,7 @@ from deployment.hearing import Hearing
 from detectors import decision
 from training.deviation import Deviation
 from training.families import family_of
+from training.model_records import counted
 from training.usual import usual_clips
 from years.year import Year
 
@@ -110,7 +111,8 @@ class Judge:
     """
 
     def __init__(self, run, system: System, hearing: Hearing):
-        self.run, self.system, self.hearing = run, system, hearing
+        self.run, self.hearing = run, hearing
+        self.system = counted(run.config, run.training_data, system, hearing.machine_type)
         self.trained = family_of(system).training_scores(run, system, hearing.machine_type)
         self.machine_ids = np.unique(self.trained.machine_ids).tolist()
         self.usual = usual_clips(run, system, hearing.machine_type)

@@ -73,7 +73,8 @@ class Export:
         trained = family_of(system).training_scores(self.run, system, part.machine_type)
         thresholds = self._thresholds(trained)
         model, network = self._network(part, beside) if part.network else (None, None)
-        content = {"model": model, **self._facts(part), "thresholds": thresholds, **part.facts}
+        content = {"model": model, **self._facts(part), "score_unit": trained.unit, "thresholds": thresholds}
+        content |= part.facts
         content["test_vectors"] = vectors.named(part)
 
         def outputs(of_clips: Sequence[Clip], of_members: dict) -> Iterator[tuple]:

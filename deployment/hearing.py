@@ -8,9 +8,9 @@ from pathlib import Path
 
 from audio import wav
 from audio.clips import Clip, check_sound
-from common import TRAINING_DATA, UserError
+from common import TRAINING_DATA, UserError, training_command
 from config import Classifier, Config, System
-from training.model_records import read_record
+from training.model_records import counted, read_record
 from training.workload import network_name
 
 UNUSABLE = (ValueError, OSError, RuntimeError)  # what a recording is refused by; soundfile's errors are RuntimeErrors
@@ -35,17 +35,16 @@ class Hearing:
 
         Raises UserError if it has not been trained for the machine type, with what it has been trained for.
         """
-        for member in system.members or [system]:
+        for member in counted(settings, training_data, system, machine_type).members or [system]:
             folder = settings.model_folder(training_data, member.name)
             trained = _trained_clips(folder, member)
             if machine_type not in trained:
-                split = "-d" if training_data == "dev" else f"-e --training-data {training_data}"
                 types = {one: _trained_clips(settings.model_folder(one, member.name), member) for one in TRAINING_DATA}
                 others = [f"--training-data {one}: {', '.join(found)}" for one, found in types.items() if found]
                 raise UserError(
-                    f"{folder}: no finished model for {machine_type}. Train it (python 00_train.py {split} --system "
-                    f"{system.name} --machine-type {machine_type}), or name another with --machine-type, --system or "
-                    f"--training-data; models of {member.name} are there for {'; '.join(others) or 'none'}"
+                    f"{folder}: no finished model for {machine_type}. Train it ({training_command(training_data)} "
+                    f"--system {system.name} --machine-type {machine_type}), or name another with --machine-type, "
+                    f"--system or --training-data; models of {member.name} are there for {'; '.join(others) or 'none'}"
                 )
         return cls(machine_type, *trained[machine_type], system.min_samples, settings.channel, **wanted)
 
