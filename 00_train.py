@@ -2,7 +2,7 @@
 
 python 00_train.py -d                            train on dev_data/<machine type>/train
 python 00_train.py -e                            train on eval_data/<machine type>/train
-python 00_train.py -e --training-data dev+eval   train on both
+python 00_train.py -e --training-data dev+eval   train on both; the same with -d
 python 00_train.py -d --check                    say what is in the folders, and what is wrong with it
 """
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from training.run import Run, enough_memory, progress_bar  # TensorFlow: after all that can be wrong was checked
 
     with progress_bar(total, settings.fit.verbose) as bar:
-        run = Run(settings, args.training_data, bar)
+        run = Run(settings, args.training_data, bar, args.split)
         run.require_writable(systems, models=True)
         for system in systems:
             with enough_memory(system):

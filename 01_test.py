@@ -3,6 +3,7 @@
 python 01_test.py -d                            score dev_data/<machine type>/test
 python 01_test.py -e                            score eval_data/<machine type>/test
 python 01_test.py -e --training-data dev+eval   the same with models trained on both training sets
+python 01_test.py -d --training-data dev+eval   the same for dev_data; CSVs go to <result_directory>/dev_by_dev+eval/
 """
 
 import logging
@@ -49,15 +50,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         systems = [System("official", OfficialModel(args.official_model), settings.feature, settings.fit)]
     clips = dataset.test_clips(settings, args.split, systems, args.machine_type)
     if not args.machine_type:
+        scored_by = common.scored_by(args.split, args.training_data)
         for system in systems:
-            folder = settings.result_folder(args.training_data, system.name)
+            folder = settings.result_folder(scored_by, system.name)
             result_record.require_only(folder, list(clips), settings.directory(args.split), settings.challenge)
 
     from training.run import Run, enough_memory, progress_bar  # TensorFlow: after all that can be wrong was checked
 
     passes = sum(len(system.members) or 1 for system in systems)  # over the clips
     with progress_bar(sum(map(len, clips.values())) * passes, settings.fit.verbose) as bar:
-        run = Run(settings, args.training_data, bar, draw=embedding_figure.write_figure)
+        run = Run(settings, args.training_data, bar, args.split, draw=embedding_figure.write_figure)
         run.require_writable(systems, models=False)
         for system in systems:
             family_of(system).require(run, system, clips)

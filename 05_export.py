@@ -29,10 +29,7 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line -> namespace."""
-    parser = argparse.ArgumentParser(
-        description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {common.__version__}")
+    parser = common.plain_parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("--system", required=True, metavar="NAME", help="system of the YAML; of a fusion, its members")
     parser.add_argument("--format", required=True, choices=list(runtimes.FORMATS))
     parser.add_argument(
@@ -42,15 +39,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--machine-type", action="append", metavar="NAME", help="only this machine type; may be repeated (default: all)"
     )
     parser.add_argument(
-        "--config", type=Path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
-    )
-    parser.add_argument(
         "--training-data",
         choices=common.TRAINING_DATA,
         default="dev",
         help="what the system was trained on; default: %(default)s",
     )
-    parser.add_argument("--output", type=Path, default=Path("export"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=common.user_path, default=Path("export"), metavar="DIR", help="default: %(default)s"
+    )
     args = parser.parse_args(argv)
     if args.int8 and args.format != "litert":
         parser.error("--int8 goes with --format litert")
@@ -61,30 +57,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then export."""
     args = parse_arguments(argv)
     runtimes.require_packages(args.format)
-    from audio import clips as datasets  # what takes time to import comes after --help
+    from audio.clips import test_clip_paths, test_folders  # what takes time to import comes after --help
     from config import load_config
-    from training.dataset import checked_clips
+    from training import dataset
     from training.families import family_of
 
     settings = load_config(args.config)
     (system,) = settings.select([args.system])
-    splits = args.training_data.split("+")
-    directory, year = settings.directory(splits[-1]), settings.challenge
-    types = datasets.select_machine_types(directory, f"{splits[-1]}_directory", args.machine_type, year)
-    tested = {name: datasets.test_clip_paths(directory, name, names=settings.names, year=year) for name in types}
-    if untested := [name for name in types if not tested[name]]:
+    year, types = settings.challenge, dataset.machine_types(settings, args.training_data.split("+"), args.machine_type)
+    places = {name: settings.directory(split) for split, names in types.items() for name in names}  # the last one
+    tested = {n: test_clip_paths(place, n, names=settings.names, year=year) for n, place in places.items()}
+    if untested := [name for name in places if not tested[name]]:
         logger.info("no test clips of %s: training clips are scored again", ", ".join(untested))
     clips = {}
-    if len(untested) < len(types):
-        folders = [(n, path) for n in types if tested[n] for path in datasets.test_folders(directory, n, year)]
-        clips |= checked_clips(settings, folders, [system], normal_only=False)
+    if len(untested) < len(places):
+        folders = [(n, path) for n in places if tested[n] for path in test_folders(places[n], n, year)]
+        clips |= dataset.checked_clips(settings, folders, [system], normal_only=False)
     if untested:
-        folders = [(name, directory / name / "train") for name in untested]
-        clips |= checked_clips(settings, folders, [system], normal_only=True)
+        folders = [(name, places[name] / name / "train") for name in untested]
+        clips |= dataset.checked_clips(settings, folders, [system], normal_only=True)
     train_clips = None
     if args.int8:
-        folders = [(name, settings.directory(split) / name / "train") for split in splits for name in types]
-        train_clips = checked_clips(settings, folders, [system], normal_only=True)
+        folders = dataset.train_folders(settings, types)
+        train_clips = dataset.checked_clips(settings, folders, [system], normal_only=True)
     folder = args.output / args.training_data / (args.format + ("_int8" if args.int8 else ""))
 
     from training.run import Run, progress_bar  # TensorFlow: after all that can be wrong was checked

@@ -78,28 +78,35 @@ def user_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """Parser with the official baseline's options and ours that all numbered scripts share."""
+def plain_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Parser with the options that all numbered scripts share: version and YAML."""
     parser = argparse.ArgumentParser(
         description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,  # the examples keep their lines
     )
     parser.add_argument("-v", "--version", action="version", version=f"%(prog)s {__version__}")
-    split = parser.add_mutually_exclusive_group(required=True)
-    split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
-    split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
     parser.add_argument(
         "--config", type=user_path, default=Path("baseline.yaml"), metavar="PATH", help="default: %(default)s"
     )
+    return parser
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Parser with the official baseline's options and ours that 00_train.py and 01_test.py share."""
+    parser = plain_parser(description)
+    split = parser.add_mutually_exclusive_group(required=True)
+    split.add_argument("-d", "--dev", dest="split", action="store_const", const="dev", help="development dataset")
+    split.add_argument("-e", "--eval", dest="split", action="store_const", const="eval", help="evaluation dataset")
     parser.add_argument("--system", action="append", metavar="NAME", help="system of the YAML to run; may be repeated")
     parser.add_argument(
         "--machine-type", action="append", metavar="NAME", help="only this machine type; may be repeated (default: all)"
     )
     parser.add_argument(
         "--training-data",
-        choices=["eval", "dev+eval"],
-        help="with -e: train on (or use models trained on) the additional training clips alone, or with those of the "
-        "development set (default: eval)",
+        choices=TRAINING_DATA,
+        help="what the models are trained on: the training clips of this dataset alone (default), or with dev+eval "
+        "those of both, whichever is scored",
     )
     return parser
 
@@ -107,10 +114,25 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse; ``training_data`` is then ``dev``, ``eval`` or ``dev+eval``."""
     args = parser.parse_args(argv)
-    if args.split == "dev" and args.training_data:
-        parser.error("--training-data goes with -e/--eval; with -d the development training clips are used")
     args.training_data = args.training_data or args.split
+    if args.split not in args.training_data.split("+"):
+        other = args.training_data
+        parser.error(
+            f"--training-data {other} has no machine of the {args.split} clips: with -{args.split[0]} take "
+            f"{args.split} (the default) or dev+eval"
+        )
     return args
+
+
+def scored_by(split: str, training_data: str) -> str:
+    """Name of the folder of scores: those of the ``dev`` clips by models of both datasets have one of their own."""
+    return "dev_by_dev+eval" if (split, training_data) == ("dev", "dev+eval") else training_data
+
+
+def training_command(training_data: str, split: str | None = None) -> str:
+    """What trains on these clips, for an error; ``split`` is the one that is to be scored, if any."""
+    of_both = f"-{(split or 'eval')[0]} --training-data dev+eval"
+    return f"python 00_train.py {of_both if training_data == 'dev+eval' else '-' + training_data[0]}"
 
 
 def run_main(main: Callable[[], None]) -> None:
@@ -152,7 +174,9 @@ def _exit_code(main: Callable[[], None]) -> int:
     except OSError as error:  # no permission, a full disk, a file where a folder should be: the message names the path
         logger.debug("file system error", exc_info=True)
         advice = ADVICE.get(error.errno, "Make it accessible")
-        logger.error("A file or folder cannot be used: %s\n%s, or name another in the YAML.", error, advice)
+        logger.error(
+            "A file or folder cannot be used: %s\n%s, or name another in the YAML or the command.", error, advice
+        )
     except MemoryError as error:
         logger.debug("out of memory", exc_info=True)
         logger.error("Not enough memory (%s): lower fit.batch_size, or name fewer machine types", error)

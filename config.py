@@ -322,9 +322,9 @@ class Config:
         """Folder of a system's models."""
         return self.model_directory / training_data / system_name
 
-    def result_folder(self, training_data: str, system_name: str) -> Path:
-        """Folder of a system's score CSVs."""
-        return self.result_directory / training_data / system_name
+    def result_folder(self, scored_by: str, system_name: str) -> Path:
+        """Folder of a system's score CSVs, see :func:`common.scored_by`."""
+        return self.result_directory / scored_by / system_name
 
     def select(self, names: list[str] | None) -> list[System]:
         """The systems that the user asked for, or those that the YAML runs by default."""

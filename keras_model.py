@@ -242,8 +242,9 @@ def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
         history, errors = _train_one(job, trainer)
         distribution.synchronise(trainer.autoencoder, False)  # the file says nothing of how it was trained
         name = scores_path(job.folder, machine_type).name
-        thresholds = {machine_type: decision.of_training(errors.scores(system.model.aggregate), run.config)}
-        save_model(trainer.autoencoder, job, history, {name: errors.save}, {"thresholds": thresholds})
+        own = errors.scores(system.model.aggregate)
+        facts = {"thresholds": {machine_type: decision.of_training(own, run.config)}, "score_unit": own.unit}
+        save_model(trainer.autoencoder, job, history, {name: errors.save}, facts)
 
 
 def make_trainer(system: System, seed: int) -> WindowTrainer:
@@ -347,7 +348,7 @@ def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip
             edges[:-1],
             edges[1:],
             weights=(of_bands - usual) / (usual if relative else 1),
-            errors=errors,
+            errors=errors - usual,
             **about,
         )
         for errors, of_bands in found

@@ -291,10 +291,10 @@ def save(
 ) -> None:
     """Write the network and what the detectors remember; the record last."""
     writers = {memory.file_name("embeddings", name): one.write for name, one in remembered.items()}
-    thresholds = {
-        name: decision.of_training(own_scores(job.system, one), job.run.config) for name, one in remembered.items()
-    }
-    save_model(network, job, history, writers, {"classes": classes, "thresholds": thresholds})
+    owns = {name: own_scores(job.system, one) for name, one in remembered.items()}
+    thresholds = {name: decision.of_training(own, job.run.config) for name, own in owns.items()}
+    unit = next(iter(owns.values())).unit
+    save_model(network, job, history, writers, {"classes": classes, "thresholds": thresholds, "score_unit": unit})
 
 
 def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -373,7 +373,7 @@ def own_scores(system: System, remembered: Memory) -> TrainingScores:
         scores = -remembered.log_probabilities.astype(np.float64)
     else:
         scores = remembered.joint_own_scores(system.model, **widths(system))
-    return remembered.training_scores(scores)
+    return remembered.training_scores(scores, memory.score_unit(system.model, **widths(system)))
 
 
 def widths(system: System) -> dict:

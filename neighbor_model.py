@@ -40,9 +40,10 @@ def train(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
             continue
         vectors = run.descriptors(system, train_clips)
         remembered = Memory.of(train_clips, vectors)
-        thresholds = {machine_type: decision.of_training(own_scores(system, remembered), run.config)}
+        own = own_scores(system, remembered)
+        facts = {"thresholds": {machine_type: decision.of_training(own, run.config)}, "score_unit": own.unit}
         writers = {memory.file_name("descriptors", machine_type): remembered.write}
-        job.finish(writers, {"thresholds": thresholds})
+        job.finish(writers, facts)
 
 
 def require(run: Run, system: System, clips: dict[str, list[Clip]]) -> None:
@@ -80,7 +81,7 @@ def training_scores(run: Run, system: System, machine_type: str) -> TrainingScor
 def own_scores(system: System, remembered: Memory) -> TrainingScores:
     """Scores of the clips that are remembered, each as if it were not."""
     scores = remembered.joint_own_scores(system.model, **groups(system))
-    return remembered.training_scores(scores)
+    return remembered.training_scores(scores, memory.score_unit(system.model, **groups(system)))
 
 
 def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> list[Deviation]:

@@ -1,12 +1,13 @@
 """Clips of a dataset: what their names say, which there are, what they are like; each known by its content."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,18 +131,17 @@ def folder_table() -> str:
 
 
 def select_machine_types(
-    directory: Path, key: str, wanted: Sequence[str] | None, year: Year | None = None
-) -> list[str]:
-    """Machine types of ``directory``, or those of them that the user ``wanted``."""
-    found = machine_types_in(directory, key, year)
-    alike = {unicodedata.normalize("NFC", name): name for name in found}  # a Mac's file system may have the other form
-    wanted = [alike.get(unicodedata.normalize("NFC", name), name) for name in wanted or ()]
-    unknown = sorted(set(wanted) - set(found))
-    if unknown:
-        raise UserError(
-            f"--machine-type {' '.join(unknown)}: no such folder in {directory.resolve()}; there is {', '.join(found)}"
-        )
-    return sorted(set(wanted)) if wanted else found
+    directories: Mapping[str, Path], wanted: Sequence[str] | None, year: Year | None = None
+) -> dict[str, list[str]]:
+    """Machine types of each of ``directories``, by the YAML's key; or those of them that the user ``wanted``."""
+    alike = functools.partial(unicodedata.normalize, "NFC")  # a Mac's file system may have the other form
+    found = {key: machine_types_in(directory, key, year) for key, directory in directories.items()}
+    every = sorted({name for names in found.values() for name in names})
+    if unknown := sorted({*map(alike, wanted or ())} - {*map(alike, every)}):
+        where = " or ".join(str(directory.resolve()) for directory in directories.values())
+        raise UserError(f"--machine-type {' '.join(unknown)}: no such folder in {where}; there is {', '.join(every)}")
+    chosen = {*map(alike, wanted or every)}
+    return {key: [name for name in names if alike(name) in chosen] for key, names in found.items()}
 
 
 def wav_paths(folder: Path) -> list[Path]:

@@ -96,7 +96,8 @@ def require_channel(n_channels: int, channel: int | str | None) -> None:
     if channel is None and last > 0:
         raise ValueError(
             f"{last + 1} channels; expected one. Set channel: 0 in the YAML, which fits models trained on one channel "
-            f"too (from 0 to {last}, or mean), or mix it down: ffmpeg -i IN.wav -ac 1 OUT.wav"
+            f"too (from 0 to {last}, or mean; 04_detect.py judges each with --channels all), or mix it down: ffmpeg -i "
+            "IN.wav -ac 1 OUT.wav"
         )
     if isinstance(channel, int) and channel > last:
         raise ValueError(f"no channel {channel}: it has {last + 1}, from 0 to {last}")

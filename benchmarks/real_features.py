@@ -142,6 +142,7 @@ class Scores:
     test_ids: np.ndarray  # (n_clips,), text
     train: np.ndarray  # (n_clips,), of each as if it were not trained on
     train_ids: np.ndarray
+    joined: bool  # standardised log scores, put together from several
 
 
 def scores_of_type(
@@ -174,6 +175,7 @@ def scores_of_type(
         test_ids,
         remembered.joint_own_scores(model, **parts),
         train_ids,
+        joined=len(parts["widths"]) > 1,
     )
 
 
@@ -286,15 +288,15 @@ def fused(members: Mapping[str, Mapping[str, Scores]], weights: Mapping[str, flo
     for machine_type in sorted({machine_type for scores in members.values() for machine_type in scores}):
         own = {name: scores[machine_type] for name, scores in members.items() if machine_type in scores}
         parts = [
-            weights[name] * standardised_by_id(one.test, one.test_ids, one.train, one.train_ids)
+            weights[name] * standardised_by_id(one.test, one.test_ids, one.train, one.train_ids, joined=one.joined)
             for name, one in own.items()
         ]
         owns = [
-            weights[name] * standardised_by_id(one.train, one.train_ids, one.train, one.train_ids)
+            weights[name] * standardised_by_id(one.train, one.train_ids, one.train, one.train_ids, joined=one.joined)
             for name, one in own.items()
         ]
         any_member = next(iter(own.values()))
-        found[machine_type] = dataclasses.replace(any_member, test=sum(parts), train=sum(owns))
+        found[machine_type] = dataclasses.replace(any_member, test=sum(parts), train=sum(owns), joined=True)
     return found
 
 

@@ -105,11 +105,14 @@ def model_facts(directory: Path, system: System) -> tuple[int, int]:
     directory : folder of the models of all systems with the same training data
     """
     if system.members:
-        parameters, sample_rates = zip(*(model_facts(directory, member) for member in system.members), strict=True)
+        left_out = [records.read(path, {"left_out": list})["left_out"] for path in _record_paths(directory, system)]
+        everywhere = set.intersection(*map(set, left_out)) if left_out else set()
+        members = [member for member in system.members if member.name not in everywhere]
+        parameters, sample_rates = zip(*(model_facts(directory, member) for member in members), strict=True)
         return sum(parameters), max(sample_rates)
     fields = {"sample_rate": int} | ({"parameters": int} if "fit" in system.model.BLOCKS else {})
     facts = []
-    for path in sorted((directory / system.name).glob("record_*.yaml")):
+    for path in _record_paths(directory, system):
         try:
             record = records.read(path, fields)
         except (OSError, ValueError) as error:
@@ -118,6 +121,10 @@ def model_facts(directory: Path, system: System) -> tuple[int, int]:
     if not facts:
         raise common.UserError(f"{directory / system.name}: no record_<machine type>.yaml of a trained model")
     return max(facts)
+
+
+def _record_paths(directory: Path, system: System) -> list[Path]:
+    return sorted((directory / system.name).glob("record_*.yaml"))
 
 
 def _submission_block(number: int, authors: Authors, what: str) -> dict:

@@ -46,13 +46,7 @@ class Export:
     def of_type(self, system: System, machine_type: str, clips: Sequence[Clip]) -> str:
         """Export a system for a machine type: files of all its parts, or none; lines on each part.
 
-        Parameters
-        ----------
-        clips : to score again
-
-        Raises
-        ------
-        UserError : if the files score the clips otherwise than the system does.
+        Raises UserError if the files score the ``clips`` otherwise than the system does.
         """
         lines, after, own, vectors = [], {}, {}, Vectors.of(system, clips)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,22 +64,17 @@ class Export:
     def _part(
         self, part: Part, beside: Path, clips: Sequence[Clip], after: dict, own: dict, vectors: Vectors
     ) -> tuple[str, np.ndarray, np.ndarray]:
-        """Write a part's files, score the clips with them, and add the test vectors.
+        """Write a part's files, score the clips with them, and add the test vectors; lines on it, and its scores.
 
-        Parameters
-        ----------
-        after, own : name of each member of a fusion -> its scores of the clips, and of the training clips
-
-        Returns
-        -------
-        lines on the part; the same scores of its own
+        These, and ``after`` and ``own`` of each member of a fusion, are of the clips, and of the training clips.
         """
         system = part.system
         before = family_of(system).anomaly_scores(self.run, system, part.machine_type, clips)
         trained = family_of(system).training_scores(self.run, system, part.machine_type)
         thresholds = self._thresholds(trained)
         model, network = self._network(part, beside) if part.network else (None, None)
-        content = {"model": model, **self._facts(part), "thresholds": thresholds, **part.facts}
+        content = {"model": model, **self._facts(part), "score_unit": trained.unit, "thresholds": thresholds}
+        content |= part.facts
         content["test_vectors"] = vectors.named(part)
 
         def outputs(of_clips: Sequence[Clip], of_members: dict) -> Iterator[tuple]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from audio import features
-from audio.bands import mel_centres
+from audio.bands import mel_edges
 from audio.clips import Clip
 from audio.settings import Feature
 from deployment import unusual
@@ -15,51 +15,61 @@ from evaluation.figures import COLOURS, drawable, save
 from training.deviation import Deviation
 
 MAX_COLUMNS = 2000  # of what is drawn over time
-FREQUENCY_LABELS = 6
+TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)  # [kHz], of which those are drawn that lie in the bands
+FAR_APART = 100  # times the lowest score or threshold: what is higher than that is drawn on a logarithmic axis
 OF_KIND = {"normal": COLOURS[0], "anomaly": COLOURS[5]}
 
 
 def plot(
     path: Path, verdicts: Sequence[Verdict], clips: Sequence[Clip], feature: Feature, found: Sequence[Deviation]
 ) -> None:
-    """Draw what is said of the windows of a recording, ``clips``, into a file.
-
-    Parameters
-    ----------
-    found : of each window, see :func:`deployment.unusual.deviations`
-    """
+    """Draw what is said of the windows of a recording, ``clips``, into a file; ``found``: what is unusual of each."""
     from matplotlib.figure import Figure
 
-    title = f"{verdicts[0].recording}: {verdicts[0].machine_type} {verdicts[0].machine_id}"
     figure = Figure(figsize=(10, 9 if found else 6), layout="constrained")
     above, below, *last = figure.subplots(3 if found else 2, 1, height_ratios=(2, 3, 3)[: 3 if found else 2])
     _draw_scores(above, verdicts)
     above.sharex(below)
     above.tick_params(labelbottom=False)
-    above.set_title(drawable(title), loc="left")
-    centres = mel_centres(feature, clips[0].sample_rate)
-    energies = _draw_bands(below, verdicts, features.log_mel_clips(clips, feature, None), centres)
+    edges = mel_edges(feature, clips[0].sample_rate)
+    energies = _draw_bands(below, verdicts, features.log_mel_clips(clips, feature, None), edges)
     figure.colorbar(energies, ax=below, label="log-mel energy [dB]")
     if found:
-        _draw_deviations(figure, last[0], verdicts, found)
-        last[0].set_title(unusual.words(verdicts, found), loc="left", fontsize="medium", wrap=True)
-    else:
-        below.set_title(unusual.words(verdicts, found), loc="left", fontsize="medium", wrap=True)
+        number = unusual.worst(verdicts, found)
+        worst, window = found[number], verdicts[number]
+        _frame_ranges(below, window, worst, edges)
+        if worst.errors is None:
+            image = _draw_weights(last[0], worst)
+            label = f"weight [{worst.unit}]"
+        else:
+            rows = (np.sqrt(np.maximum(one.errors, 0)) for one in found)
+            image = _draw_bands(last[0], verdicts, rows, worst.edges, cmap="magma")
+            _frame_ranges(last[0], window, worst, worst.edges)
+            label = "error beyond that in training [dB]"
+        figure.colorbar(image, ax=last[0], label=label)
+    said = unusual.words(verdicts, found)
+    (last[0] if found else below).set_title(said, loc="left", fontsize="medium", wrap=True)
     save(figure, path)
 
 
 def _draw_scores(axes, verdicts: Sequence[Verdict]) -> None:
+    first = verdicts[0]
     for kind, colour in OF_KIND.items():
         axes.plot([], [], color=colour, linewidth=3, label=kind)
     for v in verdicts:
         ends = (v.start, v.start + v.duration)
         axes.plot(ends, [v.score] * 2, color=OF_KIND[v.verdict], linewidth=3, solid_capstyle="butt")
-    axes.axhline(verdicts[0].threshold, color="black", linestyle="--", linewidth=1, label="threshold")
+    axes.axhline(first.threshold, color="black", linestyle="--", linewidth=1, label="threshold")
+    values = [first.threshold, *(v.score for v in verdicts)]
+    if 0 < FAR_APART * min(values) < max(values):
+        axes.set_yscale("log")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    channel = "" if first.channel is None else f", channel {first.channel}"
+    axes.set_title(drawable(f"{first.recording}: {first.machine_type} {first.machine_id}{channel}"), loc="left")
     axes.set_ylabel("anomaly score")
 
 
-def _draw_bands(axes, verdicts: Sequence[Verdict], rows: Iterable[np.ndarray], centres: np.ndarray, **how):
+def _draw_bands(axes, verdicts: Sequence[Verdict], rows: Iterable[np.ndarray], edges: np.ndarray, **how):
     """Draw (n_frames, n_mels) of each window, as fine as can be seen; the last one lies above what it overlaps."""
     n_columns = max(1, MAX_COLUMNS // len(verdicts))
     blocks = []
@@ -68,39 +78,38 @@ def _draw_bands(axes, verdicts: Sequence[Verdict], rows: Iterable[np.ndarray], c
         blocks.append(np.stack([column.mean(axis=0) for column in columns], axis=1))  # (n_mels, n_columns)
     limits = {"vmin": min(map(np.nanmin, blocks)), "vmax": max(map(np.nanmax, blocks))}
     for v, block in zip(verdicts, blocks, strict=True):
-        extent = (v.start, v.start + v.duration, 0, len(centres))
-        image = axes.imshow(block, origin="lower", aspect="auto", interpolation="none", extent=extent, **limits, **how)
-    _label_frequencies(axes, centres)
+        image = _image(axes, block, (v.start, v.start + v.duration), edges, **limits, **how)
     axes.set(xlabel="time [s]", xlim=(0, verdicts[-1].start + verdicts[-1].duration))
     return image
 
 
-def _label_frequencies(axes, centres: np.ndarray) -> None:
-    bands = np.linspace(0, len(centres) - 1, FREQUENCY_LABELS).round().astype(int)
-    axes.set_yticks(bands + 0.5, [f"{frequency / 1000:.1f}" for frequency in centres[bands]])
+def _image(axes, block: np.ndarray, ends: tuple[float, float], edges: np.ndarray, **how):
+    """Draw (n_mels, n_columns) from one end to the other."""
+    extent = (*ends, 0, len(block))
+    image = axes.imshow(block, origin="lower", aspect="auto", interpolation="none", extent=extent, **how)
+    shown = [tick for tick in TICKS if edges[0] <= 1000 * tick <= 1.05 * edges[-1]]
+    places = np.interp(1000 * np.array(shown), edges, np.arange(len(edges)))
+    axes.set_yticks(places, [f"{tick:g}" for tick in shown])
     axes.set_ylabel("frequency [kHz]")
+    return image
 
 
-def _draw_deviations(figure, axes, verdicts: Sequence[Verdict], found: Sequence[Deviation]) -> None:
-    """Of an autoencoder its errors over time, otherwise what weighs in the most unusual window."""
-    deviation = found[unusual.worst(verdicts)]
-    centres = (deviation.edges[:-1] + deviation.edges[1:]) / 2
-    if deviation.errors is not None:
-        image = _draw_bands(axes, verdicts, (np.sqrt(one.errors) for one in found), centres, cmap="magma")
-        figure.colorbar(image, ax=axes, label="reconstruction error [dB]")
-        return
+def _frame_ranges(axes, window: Verdict, worst: Deviation, edges: np.ndarray) -> None:
+    """Frame what the words name, in the window of which they speak."""
+    from matplotlib.patches import Rectangle
+
+    for one in unusual.ranges(worst):
+        low, high = np.interp([one.low, one.high], edges, np.arange(len(edges)))
+        beyond = len(edges) / 60  # the frame of a band shall not hide it
+        how = {"fill": False, "edgecolor": "white"}
+        axes.add_patch(Rectangle((window.start, low - beyond), window.duration, high - low + 2 * beyond, **how))
+
+
+def _draw_weights(axes, deviation: Deviation):
+    """Draw what weighs in a window: bands and, side by side, modulations, level and unrest."""
     aspects = [*dict.fromkeys(deviation.aspects.tolist())]
     weights = np.stack([deviation.by_band(aspect) for aspect in aspects], axis=1)  # (n_mels, n_aspects)
-    image = axes.imshow(
-        weights,
-        origin="lower",
-        aspect="auto",
-        interpolation="none",
-        cmap="magma",
-        vmin=0,
-        extent=(-0.5, len(aspects) - 0.5, 0, len(weights)),
-    )
+    image = _image(axes, weights, (-0.5, len(aspects) - 0.5), deviation.edges, cmap="magma", vmin=0)
     axes.set_xticks(range(len(aspects)), aspects)
     axes.set_xlabel("modulation, level, unrest")
-    _label_frequencies(axes, centres)
-    figure.colorbar(image, ax=axes, label=f"weight [{deviation.unit}]")
+    return image

@@ -79,45 +79,39 @@ def _litert(path: Path) -> Network:
         interpreter = Interpreter(str(path))
         interpreter.allocate_tensors()
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    facts = {"input": _tensor_facts(source), "output": _tensor_facts(result)}
 
     def run(values: np.ndarray) -> np.ndarray:
         if values.shape != tuple(interpreter.get_input_details()[0]["shape"]):
             interpreter.resize_tensor_input(source["index"], values.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(source["index"], quantised(values, source))
+        interpreter.set_tensor(source["index"], quantised(values, facts["input"]))
         interpreter.invoke()
-        return dequantised(interpreter.get_tensor(result["index"]), result)
+        return dequantised(interpreter.get_tensor(result["index"]), facts["output"])
 
-    return Network(run, {"input": _tensor_facts(source), "output": _tensor_facts(result)})
-
-
-def quantised(values: np.ndarray, tensor: dict) -> np.ndarray:
-    """Values as a tensor of LiteRT takes them: ``round(value / scale) + zero_point`` within the integers' range."""
-    if tensor["dtype"] == np.float32:
-        return values
-    scale, zero_point = tensor["quantization"]
-    limits = np.iinfo(tensor["dtype"])
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
-
-
-def as_integers(values: np.ndarray, facts: dict) -> np.ndarray:
-    """The same by a network's facts, for values that go into a tensor of integers, or have come out of one."""
-    tensor = {"dtype": np.dtype(facts["dtype"]), "quantization": (facts["scale"], facts["zero_point"])}
-    return quantised(values, tensor)
-
-
-def dequantised(values: np.ndarray, tensor: dict) -> np.ndarray:
-    """The other way round."""
-    if tensor["dtype"] == np.float32:
-        return values
-    scale, zero_point = tensor["quantization"]
-    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+    return Network(run, facts)
 
 
 def _tensor_facts(tensor: dict) -> dict:
-    scale, zero_point = tensor["quantization"]
     facts = {"name": tensor["name"], "dtype": np.dtype(tensor["dtype"]).name}
+    scale, zero_point = tensor["quantization"]
     return facts if facts["dtype"] == "float32" else {**facts, "scale": float(scale), "zero_point": int(zero_point)}
+
+
+def quantised(values: np.ndarray, facts: dict) -> np.ndarray:
+    """Values as a tensor takes them: ``round(value / scale) + zero_point`` within the integers' range."""
+    if "scale" not in facts:
+        return values
+    limits = np.iinfo(facts["dtype"])
+    integers = np.round(values / facts["scale"]) + facts["zero_point"]
+    return np.clip(integers, limits.min, limits.max).astype(facts["dtype"])
+
+
+def dequantised(values: np.ndarray, facts: dict) -> np.ndarray:
+    """The other way round."""
+    if "scale" not in facts:
+        return values
+    return (values.astype(np.float32) - facts["zero_point"]) * np.float32(facts["scale"])
 
 
 def _saved_model(path: Path) -> Network:

@@ -1,18 +1,13 @@
 """What is most unusual of a recording, in words: the two or three ranges of frequency that weigh most, and in what."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from audio.clips import Clip
-from config import System
 from deployment.detection import Verdict
 from training.deviation import Deviation
-from training.families import family_of
-from training.run import Run
 
 MOST_RANGES = 3
 LEAST = 1 / 3  # of the largest weight of a band: bands with less are in no range
@@ -36,23 +31,21 @@ class Range(NamedTuple):
         return f"{said}, {'modulated at about' if self.aspect.endswith('Hz') else 'in'} {self.aspect}"
 
 
-def deviations(run: Run, system: System, clips: Sequence[Clip], verdicts: Sequence[Verdict]) -> list[Deviation]:
-    """Where each window of a recording is unlike the training clips; empty where that cannot be told."""
-    pairs = zip(clips, verdicts, strict=True)
-    own = [dataclasses.replace(clip, machine_id=verdict.machine_id) for clip, verdict in pairs]
-    return family_of(system).deviations(run, system, own[0].machine_type, own)
+def worst(verdicts: Sequence[Verdict], found: Sequence[Deviation]) -> int:
+    """Number of the window of which one speaks: that with the highest score, where that is an anomaly.
 
-
-def worst(verdicts: Sequence[Verdict]) -> int:
-    """Number of the window with the highest score."""
-    return int(np.argmax([verdict.score for verdict in verdicts]))
+    Where none is, that with the largest weight of a band: weak faults of a few bands are lost in the sum over all.
+    """
+    if any(verdict.verdict == "anomaly" for verdict in verdicts):
+        return int(np.argmax([verdict.score for verdict in verdicts]))
+    return int(np.argmax([deviation.by_band().max() for deviation in found]))
 
 
 def words(verdicts: Sequence[Verdict], found: Sequence[Deviation]) -> str:
-    """What is most unusual of the window with the highest score, in a line."""
+    """What is most unusual of the :func:`worst` window, in a line."""
     if not found:
         return "most unusual: this system's scores cannot be traced to frequencies"
-    number = worst(verdicts)
+    number = worst(verdicts, found)
     verdict, deviation = verdicts[number], found[number]
     when = f", {verdict.start:.2f} to {verdict.start + verdict.duration:.2f} s" if len(verdicts) > 1 else ""
     note = f" ({deviation.note})" if deviation.note else ""

@@ -106,7 +106,7 @@ def heard(
     arrays |= {"inputs": inputs, "outputs": outputs}
     for name, values in (("input", inputs), ("output", outputs)):
         if "scale" in network.facts[name]:
-            arrays[f"int8_{name}s"] = runtimes.as_integers(values, network.facts[name])
+            arrays[f"int8_{name}s"] = runtimes.quantised(values, network.facts[name])
     return arrays, (inputs, outputs)
 
 

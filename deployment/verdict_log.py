@@ -3,8 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from common import UserError
 from deployment.report import csv_lines, json_lines
@@ -18,41 +19,52 @@ class VerdictLog:
     ----------
     path : a name that ends in .csv or .jsonl; a line that was not finished is cut off
     columns : that rows have
+    recall : is called with each row that is there, of text or of numbers: years of them do not fit into the memory
 
     Raises
     ------
     UserError : if the file is not one of such rows.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]):
-        self.path, self.columns = path, list(columns)
+    def __init__(self, path: Path, columns: Sequence[str], recall: Callable[[dict], object]):
+        self.path, self.columns, self.is_csv = path, list(columns), path.suffix == ".csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with errors_name(path):
-            self.file = path.open("a+b", buffering=0)
-            self.file.seek(0)
-            content = self.file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self.rows = self._read(whole.decode(errors="surrogateescape"))
-        if len(whole) < len(content):
-            self.file.truncate(len(whole))
+        with errors_name(path), path.open("a+b") as file:
+            file.seek(0)
+            end = self._read(file, recall)
+            if end < file.seek(0, io.SEEK_END):
+                file.truncate(end)
+            self.file = path.open("ab", buffering=0)
 
-    def _read(self, text: str) -> list[dict]:
-        """The rows that are there, as text or as numbers."""
+    def _read(self, file: BinaryIO, recall: Callable[[dict], object]) -> int:
+        """Where the last whole line ends."""
+        end = 0
+
+        def lines():
+            nonlocal end
+            for line in file:
+                if line.endswith(b"\n"):
+                    end += len(line)
+                    yield line.decode(errors="surrogateescape")
+
+        rows = csv.DictReader(lines()) if self.is_csv else map(json.loads, lines())
         try:
-            if self.path.suffix == ".csv":
-                reader = csv.DictReader(io.StringIO(text, newline=""))
-                rows, columns = [*reader], [reader.fieldnames or self.columns]
-            else:
-                rows = [json.loads(line) for line in text.splitlines()]
-                columns = map(list, rows)
-        except (csv.Error, ValueError) as error:
+            if self.is_csv:
+                self._require(rows.fieldnames or self.columns)
+            for row in rows:
+                self._require([*row])
+                recall(row)
+        except (csv.Error, TypeError, ValueError) as error:
             raise UserError(f"{self.path}: not the verdicts of a watch ({error}); name another --output") from error
-        if wrong := next((found for found in columns if found != self.columns), None):
+        return end
+
+    def _require(self, found: list) -> None:
+        """Raise UserError for other columns."""
+        if found != self.columns:
             raise UserError(
-                f"{self.path}: has the columns {', '.join(wrong)}; expected {', '.join(self.columns)}. "
+                f"{self.path}: has the columns {', '.join(map(str, found))}; expected {', '.join(self.columns)}. "
                 "Name another --output, or move it away"
             )
-        return rows
 
     def add(self, rows: Sequence[dict]) -> None:
         """Append rows, with one call of the system.
@@ -61,11 +73,8 @@ class VerdictLog:
         ------
         OSError : if they cannot be written, such as on a full disk; the file is then as it was.
         """
-        if not rows:
-            return
         end = self.file.seek(0, io.SEEK_END)
-        is_csv = self.path.suffix == ".csv"
-        text = csv_lines(rows, header=not end) if is_csv else json_lines(rows)
+        text = csv_lines(rows, header=not end) if self.is_csv else json_lines(rows)
         left = memoryview(text.encode(errors="surrogateescape"))
         try:
             with errors_name(self.path):

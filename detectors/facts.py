@@ -15,17 +15,21 @@ LOF_EPSILON = 1e-10  # scikit-learn's, added to a mean reachability distance
 def detector_facts(detector: Detector, remembered: Memory, *, widths: Sequence[int], combine: str) -> dict:
     """The detectors' settings, and for each machine ID, or for ``all``, the vectors that a clip's is compared with.
 
-    There is a detector for each part of a clip's vector; where there are several, the score is ``exp`` of the largest,
-    or of the mean, of their standardised log scores.
+    There is a detector for each part of a clip's vector; where there are several, the score is the largest, or the
+    mean, of their standardised log scores, standardised as ``joined`` says.
     """
     several, parts = len(widths) > 1, []
-    for _, part in remembered.parts(widths) if several else [(None, remembered)]:
+    owns = memory.own_scores_of_parts(remembered, detector, tuple(widths)) if several else [None]
+    for own, (_, part) in zip(owns, remembered.parts(widths) if several else [(None, remembered)], strict=True):
         known = np.unique(part.machine_ids).tolist()
         names = {"all": known[0]} if detector.lof_per == "machine_type" else dict(zip(known, known, strict=True))
         of_ids = {name: _reference_facts(detector, part, machine_id) for name, machine_id in names.items()}
-        log = {"log": log_facts(part.own_scores(detector), part.machine_ids)} if several else {}
+        log = {"log": log_facts(own, part.machine_ids)} if several else {}
         parts.append({"width": part.vectors.shape[1], **log, "machine_ids": of_ids})
-    rule = {"combine": "max" if combine == "max" else "mean", "largest_log": memory.LARGEST} if several else {}
+    rule = {}
+    if several:
+        joined = log_facts(remembered.joined(detector, widths, combine), remembered.machine_ids, joined=True)
+        rule = {"combine": "max" if combine == "max" else "mean", "joined": joined}
     return {"kind": "detector", **memory.settings(detector), **rule, "parts": parts}
 
 
@@ -68,8 +72,10 @@ def plain_numbers(values: np.ndarray) -> list[float]:
     return [float(str(value)) for value in np.asarray(values, np.float32)]
 
 
-def log_facts(scores: np.ndarray, machine_ids: np.ndarray) -> dict:
-    """What standardises log scores, ``(log(max(score, least)) - mean) / deviation``: of each machine ID, and of all."""
+def log_facts(scores: np.ndarray, machine_ids: np.ndarray, *, joined: bool = False) -> dict:
+    """What standardises scores, of each machine ID and of all: ``(log(max(score, least)) - mean) / deviation``.
+
+    Those that are ``joined`` have no ``least``: ``(score - mean) / deviation``.
+    """
     groups = {name: machine_ids == name for name in np.unique(machine_ids).tolist()} | {"all": slice(None)}
-    keys = ("least", "mean", "deviation")
-    return {name: dict(zip(keys, log_statistics(scores[group]), strict=True)) for name, group in groups.items()}
+    return {name: log_statistics(scores[group], joined=joined) for name, group in groups.items()}

@@ -16,12 +16,12 @@ from config import Detector, System
 from detectors import outliers, standardised
 from storage.records import read_arrays
 from training.folds import folds as folds_of
-from training.model_records import TrainingScores, checked_file
+from training.model_records import JOINED, TrainingScores, checked_file
 
 if typing.TYPE_CHECKING:
     from training.run import Run
 
-LARGEST = 700.0  # logarithm of the largest score: exp of more is no number
+UNITS = {"lof": "factor", "knn": "distance", "density": "ratio", "softmax": "surprisal"}  # of one detector's scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +165,8 @@ class Memory:
     ) -> np.ndarray:
         """One score by several detectors, each on a part of the vectors, shape (n,), float64.
 
+        In deviations from the mean of the training clips of the same machine ID; that of one alone is as it is.
+
         Parameters
         ----------
         widths : numbers of each part, one after the other
@@ -174,11 +176,14 @@ class Memory:
             return self.scores(detector, vectors, machine_ids)
         machine_ids = np.asarray(machine_ids)
         found = []
-        owns = _own_scores(self, detector, tuple(widths))
+        owns = own_scores_of_parts(self, detector, tuple(widths))
         for (part, remembered), own in zip(_parts(self, tuple(widths)), owns, strict=True):
             scores = remembered.scores(detector, vectors[:, part], machine_ids)
             found.append(standardised.standardised_by_id(scores, machine_ids, own, self.machine_ids))
-        return combined(found, combine)
+        own = self.joined(detector, widths, combine)
+        return standardised.standardised_by_id(
+            combined(found, combine), machine_ids, own, self.machine_ids, joined=True
+        )
 
     def joint_own_scores(self, detector: Detector, *, widths: Sequence[int], combine: str) -> np.ndarray:
         """:meth:`joint_scores` of the training clips, each as if it had never been met.
@@ -186,15 +191,19 @@ class Memory:
         It stays in mean and deviation of the log scores: without it, there would be too few false alarms (2 % in place
         of 6 with ten clips, 7 in place of 8 with twenty), as the others' own scores know it as well.
         """
-        owns = _own_scores(self, detector, tuple(widths))
         if len(widths) == 1:
-            return owns[0]
-        ids = self.machine_ids
+            return own_scores_of_parts(self, detector, tuple(widths))[0]
+        own, ids = self.joined(detector, widths, combine), self.machine_ids
+        return standardised.standardised_by_id(own, ids, own, ids, joined=True)
+
+    def joined(self, detector: Detector, widths: Sequence[int], combine: str) -> np.ndarray:
+        """Standardised log scores of the training clips by several detectors as one, (n_clips,)."""
+        owns, ids = own_scores_of_parts(self, detector, tuple(widths)), self.machine_ids
         return combined([standardised.standardised_by_id(own, ids, own, ids) for own in owns], combine)
 
-    def training_scores(self, scores: np.ndarray) -> TrainingScores:
+    def training_scores(self, scores: np.ndarray, unit: str) -> TrainingScores:
         """These scores as those of the clips that are remembered."""
-        return TrainingScores(tuple(self.names.tolist()), self.machine_ids, scores, self.checksums)
+        return TrainingScores(tuple(self.names.tolist()), self.machine_ids, scores, self.checksums, unit)
 
     def parts(self, widths: Sequence[int]) -> Iterator[tuple[slice, "Memory"]]:
         """Where each part of the vectors is, and what its detector remembers."""
@@ -241,7 +250,7 @@ def require_scorable(system: System, faults: Sequence[str]) -> None:
 
 
 @functools.lru_cache(maxsize=16)
-def _own_scores(remembered: Memory, detector: Detector, widths: tuple[int, ...]) -> list[np.ndarray]:
+def own_scores_of_parts(remembered: Memory, detector: Detector, widths: tuple[int, ...]) -> list[np.ndarray]:
     """Scores of the training clips by the detector of each part; a run asks for them several times."""
     if len(widths) == 1:
         return [remembered.own_scores(detector)]
@@ -255,18 +264,19 @@ def _parts(remembered: Memory, widths: tuple[int, ...]) -> list[tuple[slice, Mem
 
 
 def combined(standardised: Sequence[np.ndarray], rule: str) -> np.ndarray:
-    """One score of several standardised log scores, shape (n,); above 0, as the scores of one detector.
-
-    Those beyond half of ``LARGEST`` draw nearer to it and stay in order.
+    """One score of several standardised log scores, shape (n,).
 
     Parameters
     ----------
     standardised : of each detector, (n,)
     rule : ``max`` or ``sum``
     """
-    together = np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
-    half = LARGEST / 2
-    return np.exp(np.where(together > half, LARGEST - half**2 / np.maximum(together, half), together))
+    return np.max(standardised, axis=0) if rule == "max" else np.mean(standardised, axis=0)
+
+
+def score_unit(detector: Detector, *, widths: Sequence[int], **_) -> str:
+    """In what the scores are that a detector gives, or one for each of ``widths``."""
+    return JOINED if len(widths) > 1 and detector.score != "softmax" else UNITS[detector.score]
 
 
 def settings(detector: Detector) -> dict:

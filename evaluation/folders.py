@@ -166,7 +166,7 @@ def _read_result(
         result_record.require_clips(folder, records, config)
     any_names = any(record.any_names for record in records)
     # Of one's own machines there may be clips of one kind, or without labels; a challenge's have both.
-    partial = not truth and (any_names or any(record.training_data == "dev" for record in records))
+    partial = not truth and (any_names or any(record.split == "dev" for record in records))
     scores = score_files.read_folder(folder, truth, year=year, any_names=any_names, unlabelled=partial)
     performance = evaluate(scores, max_fpr=max_fpr, rated_only=partial, rule=RULES[year.rule])
     return Result(name, folder, scores, performance, records, year)

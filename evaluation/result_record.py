@@ -36,12 +36,14 @@ class Record:
 
     machine_type: str
     system: str
+    split: str  # "dev" or "eval": whose test clips these are
     training_data: str  # "dev", "eval" or "dev+eval"
     settings: dict  # all that decides the scores, see `settings_of`
     models: dict[str, str]  # file that stands for a model, below the model directory -> SHA-256
     clips: int
     fingerprint: str  # of the list of test clips
     thresholds: dict[str, float]  # machine ID -> score above which a clip is called anomalous; empty: no decisions
+    score_unit: str  # of scores and thresholds, docs/reference.md has them all
     result_file: str
     max_fpr: float
     files: dict[str, str]  # CSV -> SHA-256
@@ -50,6 +52,11 @@ class Record:
     def year(self) -> int:
         """Of the challenge."""
         return self.settings.get("year", DEFAULT)
+
+    @property
+    def scored_by(self) -> str:
+        """Name of the folder that such scores are in."""
+        return common.scored_by(self.split, self.training_data)
 
     @property
     def any_names(self) -> bool:
@@ -96,23 +103,27 @@ def model_digests(paths: Iterable[Path], directory: Path) -> dict[str, str]:
 def record_of(
     config: Config,
     system: System,
+    split: str,
     training_data: str,
     clips: Sequence[Clip],
     *,
     models: Mapping[str, str],
     thresholds: Mapping[str, float],
+    score_unit: str,
     texts: Mapping[str, str],
 ) -> Record:
     """Record of the CSVs of one machine type: ``models`` from ``model_digests``, ``texts`` name of a CSV -> content."""
     return Record(
         machine_type=clips[0].machine_type,
         system=system.name,
+        split=split,
         training_data=training_data,
         settings=settings_of(config, system),
         models=dict(models),
         clips=len(clips),
         fingerprint=fingerprint(clips),
         thresholds=dict(thresholds),
+        score_unit=score_unit,
         result_file=config.result_file,
         max_fpr=config.max_fpr,
         files={name: records.digest(text.encode()) for name, text in texts.items()},
@@ -201,7 +212,7 @@ def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None
     """
     faults = []
     for record in found:
-        directory = config.directory("dev" if record.training_data == "dev" else "eval")
+        directory = config.directory(record.split)
         year = read_year(record.year)
         tests = test_folders(directory, record.machine_type, year)
         paths = [folder / name for name in record.files if year.parse_file(name, score_files.SCORES)]
@@ -275,10 +286,10 @@ def _origin_faults(found: Sequence[Record], models_in: Path | None, settings: di
     for record in found:
         first = found[0]
         named = score_files.some(list(record.files))
-        same = (first.system, first.training_data) == (record.system, record.training_data)
+        same = (first.system, first.scored_by) == (record.system, record.scored_by)
         changes = differences(record.settings, settings if settings is not None else first.settings)
         if not same:
-            yield f"{named}: of {record.training_data} {record.system}, beside {first.training_data} {first.system}"
+            yield f"{named}: of {record.scored_by} {record.system}, beside {first.scored_by} {first.system}"
         elif changes:
             whose = "the YAML's" if settings is not None else f"{first.machine_type}'s"
             yield f"{named}: scored with other settings than {whose}: {', '.join(changes)}"

@@ -23,10 +23,11 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     paths = family_of(system).made_by(run, system, machine_type)
     directory = result_record.model_directory(run.config, system)
     models = result_record.model_digests(paths, directory)
-    thresholds = {}
+    thresholds, score_unit = {}, "error"
     if not isinstance(system.model, OfficialModel):  # which keeps no training scores
         trained = family_of(system).training_scores(run, system, machine_type)
         thresholds = decision.of_training(trained, run.config, {clip.machine_id for clip in clips})
+        score_unit = trained.unit
     scores = family_of(system).anomaly_scores(run, system, machine_type, clips)
     if result_record.model_digests(paths, directory) != models:
         raise common.UserError(f"{paths[0]}: was replaced while {machine_type} was scored; score it again")
@@ -43,9 +44,8 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
             decisions = decision.is_anomalous(values, thresholds[machine_id])
             name = year.file_name(score_files.DECISIONS, machine_type, unit)
             texts[name] = score_files.decisions_text(names, decisions)
-    record = result_record.record_of(
-        run.config, system, run.training_data, clips, models=models, thresholds=thresholds, texts=texts
-    )
+    made = {"models": models, "thresholds": thresholds, "score_unit": score_unit, "texts": texts}
+    record = result_record.record_of(run.config, system, run.split, run.training_data, clips, **made)
     result_record.write(run.result_folder(system.name), record, texts)
 
 

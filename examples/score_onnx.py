@@ -84,8 +84,8 @@ def detector_score(inputs, outputs, system, machine_id):
     if len(scores) == 1:
         return scores[0]
     logs = [standardised(s, of_id(p["log"], machine_id)) for s, p in zip(scores, score["parts"], strict=True)]
-    together, half = {"max": np.max, "mean": np.mean}[score["combine"]](logs), score["largest_log"] / 2
-    return np.exp(together if together <= half else 2 * half - half**2 / together)  # where exp would have no number
+    together = {"max": np.max, "mean": np.mean}[score["combine"]](logs)
+    return standardised(together, of_id(score["joined"], machine_id))
 
 
 def outlier_score(vector, train, score):
@@ -112,14 +112,15 @@ def distances_to(train, vector, metric):
 
 
 def standardised(score, log):
-    """Log score in deviations from the mean of the training clips'."""
-    return (np.log(max(score, log["least"])) - log["mean"]) / log["deviation"]
+    """Log score in deviations from the mean of the training clips'; one that was joined of several is a log score."""
+    return ((np.log(max(score, log["least"])) if "least" in log else score) - log["mean"]) / log["deviation"]
 
 
 def fusion_score(of_members, _, system, machine_id):
     """Of a fusion; ``of_members``: name -> score of the clip by this member's JSON."""
     members = system["score"]["members"].items()
-    return sum(m["weight"] * standardised(of_members[name], of_id(m["log"], machine_id)) for name, m in members)
+    together = sum(m["weight"] * standardised(of_members[name], of_id(m["log"], machine_id)) for name, m in members)
+    return standardised(together, of_id(system["score"]["joined"], machine_id))
 
 
 SCORES = {

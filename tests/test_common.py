@@ -360,7 +360,7 @@ def test_each_machine_type_may_have_a_sample_rate_of_its_own(tmp_path):
 
 def test_machine_types_are_found_in_either_unicode_form(tmp_path):
     (tmp_path / "Lu\u0308fter" / "train").mkdir(parents=True)
-    assert select_machine_types(tmp_path, "key", ["L\u00fcfter"]) == ["Lu\u0308fter"]
+    assert select_machine_types({"key": tmp_path}, ["L\u00fcfter"]) == {"key": ["Lu\u0308fter"]}
 
 
 def test_a_name_of_ones_own_is_told_which_key_takes_it(tmp_path):
@@ -453,12 +453,13 @@ def test_the_layout_of_mimii_is_told_how_to_become_ours(tmp_path):
 
 
 def test_select_machine_types(tmp_path):
-    for name in ("valve", "fan", "pump"):
+    for name in ("dev/valve", "dev/fan", "eval/fan", "eval/pump"):
         (tmp_path / name / "train").mkdir(parents=True)
-    assert select_machine_types(tmp_path, "key", None) == ["fan", "pump", "valve"]
-    assert select_machine_types(tmp_path, "key", ["valve", "fan", "valve"]) == ["fan", "valve"]
-    with pytest.raises(common.UserError, match=r"--machine-type Fan: .*there is fan, pump, valve"):
-        select_machine_types(tmp_path, "key", ["Fan"])
+    both = {split: tmp_path / split for split in ("dev", "eval")}
+    assert select_machine_types(both, None) == {"dev": ["fan", "valve"], "eval": ["fan", "pump"]}
+    assert select_machine_types(both, ["valve", "fan", "valve"]) == {"dev": ["fan", "valve"], "eval": ["fan"]}
+    with pytest.raises(common.UserError, match=r"--machine-type Fan: .*dev or .*eval; there is fan, pump, valve"):
+        select_machine_types(both, ["Fan"])
 
 
 def test_odd_chunks_before_the_sound_are_skipped(tmp_path):
@@ -805,8 +806,12 @@ def test_help_keeps_the_lines_of_the_description(capsys):
     [
         ([], "required"),
         (["-d", "-e"], "not allowed with"),
-        (["-d", "--training-data", "eval"], "goes with -e"),
-        (["-e", "--training-data", "dev"], "invalid choice"),
+        (
+            ["-d", "--training-data", "eval"],
+            "has no machine of the dev clips: with -d take dev (the default) or dev+eval",
+        ),
+        (["-e", "--training-data", "dev"], "has no machine of the eval clips"),
+        (["-e", "--training-data", "both"], "invalid choice"),
         (["-d", "--sytem", "x"], "unrecognized"),
     ],
 )
@@ -819,7 +824,13 @@ def test_wrong_arguments_exit_with_2(argv, message, capsys):
 
 @pytest.mark.parametrize(
     ("argv", "training_data"),
-    [(["-d"], "dev"), (["--dev"], "dev"), (["-e"], "eval"), (["--eval", "--training-data", "dev+eval"], "dev+eval")],
+    [
+        (["-d"], "dev"),
+        (["--dev", "--training-data", "dev"], "dev"),
+        (["-e"], "eval"),
+        (["--eval", "--training-data", "dev+eval"], "dev+eval"),
+        (["-d", "--training-data", "dev+eval"], "dev+eval"),
+    ],
 )
 def test_training_data_of_the_arguments(argv, training_data):
     assert common.parse_arguments(common.argument_parser("test"), argv).training_data == training_data

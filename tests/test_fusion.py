@@ -1,16 +1,20 @@
 """fusion.py: standardised log scores by hand, and the whole chain with members of every family."""
 
 import importlib
+import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
+from conftest import merge
 
 import common
 import fusion
 from detectors.standardised import standardised
 from storage.files import write_text
+from training import workload
 from training.families import family_of
 
 
@@ -23,6 +27,14 @@ def test_standardised_log_scores_by_hand():
     assert np.allclose(of_zero, [(least - logs.mean()) / logs.std()])
     assert np.allclose(standardised(np.array([2.0]), np.array([2.0, 2.0])), [0])  # no deviation
     assert np.isfinite(standardised(np.array([0.0, 1.0]), np.zeros(3))).all()
+
+
+def test_joined_scores_are_log_scores_already():
+    """Of any sign; a fusion of them is that of their exponentials, which they were before."""
+    rng = np.random.default_rng(0)
+    own, new = rng.normal(2, 3, size=50), rng.normal(size=7)
+    assert np.allclose(standardised(new, own, joined=True), standardised(np.exp(new), np.exp(own)))
+    assert np.allclose(standardised(new, new[:1], joined=True), new - new[0])
 
 
 def test_scores_equal_but_for_rounding():
@@ -68,6 +80,10 @@ SYSTEMS = {
 }
 
 
+ALL = {"model": {"type": "fusion", "members": {"dense": 1, "typed": 1, "near": 1}}}
+RECORDS = ("model/dev/near", "model/dev/small", "result/dev/both", "result/dev/small")
+
+
 def run_script(name, *arguments):
     importlib.import_module(name).main(list(arguments))
 
@@ -82,7 +98,7 @@ def scores_in(folder) -> dict[str, np.ndarray]:
 def test_members_are_trained_and_summed(yaml_file, tmp_path):
     path = str(yaml_file({"systems": SYSTEMS}))
     run_script("00_train", "-d", "--config", path, "--system", "both")
-    assert sorted(p.name for p in (tmp_path / "model/dev").iterdir()) == ["dense", "near", "small"]
+    assert sorted(p.name for p in (tmp_path / "model/dev").iterdir()) == ["both", "dense", "near", "small"]
     before = {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}
     run_script("00_train", "-d", "--config", path, "--system", "near", "--system", "both")
     assert before == {p: p.read_bytes() for p in (tmp_path / "model").rglob("*") if p.is_file()}  # all kept
@@ -102,13 +118,19 @@ def test_members_are_trained_and_summed(yaml_file, tmp_path):
             by_hand = 0
             for name, weight in (("near", 1), ("dense", 0.5), ("small", 0.5)):
                 system = settings.systems[name]
-                own = family_of(system).training_scores(run, system, machine_type).of(machine_id)
-                logs = np.log(np.maximum(of[name][file_name], 1e-3 * own.min()))
-                by_hand += weight * (logs - np.log(own).mean()) / np.log(own).std()
-            assert np.allclose(fused, by_hand)
+                trained = family_of(system).training_scores(run, system, machine_type)
+                assert trained.unit == {"near": "deviations", "dense": "deviations", "small": "error"}[name]
+                own, scores = trained.of(machine_id), of[name][file_name]
+                if name == "small":
+                    own, scores = np.log(own), np.log(np.maximum(scores, 1e-3 * own.min()))
+                by_hand += weight * (np.append(scores, own) - own.mean()) / own.std()
+            usual = by_hand[len(fused) :]
+            assert np.allclose(fused, (by_hand[: len(fused)] - usual.mean()) / usual.std())
         own = fusion.training_scores(run, settings.systems["both"], "fan")
         assert own.scores.shape == (6,) and set(own.machine_ids) == {"id_00", "id_02"}
-        assert own.of("id_00").mean() == pytest.approx(0, abs=1e-9)
+        assert np.allclose([own.of("id_00").mean(), own.of("id_00").std(), own.joined], [0, 1, True])
+    records = [yaml.safe_load((tmp_path / f"{place}/record_fan.yaml").read_text()) for place in RECORDS]
+    assert [record["score_unit"] for record in records] == ["deviations", "error", "deviations", "error"]
 
 
 def test_a_member_that_differs_is_named(yaml_file, tmp_path):
@@ -186,3 +208,62 @@ def test_two_systems_on_one_machine_type_differ(yaml_file, tmp_path):
     found = [np.load(tmp_path / f"model/dev/{system}/embeddings_fan.npz") for system in ("dense", "typed")]
     assert found[0]["vectors"].shape == found[1]["vectors"].shape
     assert not np.allclose(found[0]["vectors"], found[1]["vectors"])
+
+
+def test_on_one_machine_a_fusion_goes_without_classifiers(yaml_file, dataset, tmp_path, caplog, capsys):
+    own, source = tmp_path / "own/fan", dataset / "dev_data/fan"
+
+    def record_machine(machine_id):
+        for path in source.glob(f"*/*_{machine_id}_*"):
+            (own / path.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, own / path.parent.name)
+
+    record_machine("id_00")
+    systems = merge(SYSTEMS, {"dense": {"model": {"networks": 1, "folds": 1}}})
+    systems["both"] = {"model": {"type": "fusion", "members": {"dense": 2, "near": 1}}}
+    systems["none"] = {"model": {"type": "fusion", "members": {"dense": 1, "typed": 1}}}
+    config = ["--config", str(yaml_file({"dev_directory": str(own.parent), "systems": systems}))]
+    for system in ("dense", "none"):
+        with pytest.raises(common.UserError, match=r"one class, fan/id_00(.|\n)*--system small, near, both can be"):
+            run_script("00_train", "-d", *config, "--system", system)
+    run_script("00_train", "-d", *config, "--system", "both")
+    said = [line for line in caplog.messages if "goes without" in line]
+    assert said == [
+        "both goes without dense, whose network would hear clips of one class alone, and a classifier needs two"
+    ]
+    assert sorted(path.name for path in (tmp_path / "model/dev").iterdir()) == ["both", "near"]
+    run_script("01_test", "-d", *config, "--system", "near", "--system", "both")
+    near, both = (scores_in(tmp_path / "result/dev" / name) for name in ("near", "both"))
+    assert near.keys() == both.keys() == {"anomaly_score_fan_id_00.csv"}
+    assert np.allclose(*near.values(), *both.values())
+    run_script("04_detect", str(next(own.glob("test/normal*"))), "--machine-type", "fan", *config, "--system", "both")
+    export = ["--system", "both", "--format", "saved_model", "--output", str(tmp_path / "export")]
+    run_script("05_export", *config, *export)
+    said = json.loads((tmp_path / "export/dev/saved_model/both_fan.json").read_text())
+    assert list(said["score"]["members"]) == ["near"]
+
+    record_machine("id_02")  # now there is something to tell apart
+    run_script("00_train", "-d", *config, "--system", "near")
+    with pytest.raises(
+        common.UserError, match=r"members know id_00, id_02; it goes without dense since it was trained"
+    ):
+        run_script("01_test", "-d", *config, "--system", "both")
+    run_script("00_train", "-d", *config, "--system", "both")
+    with pytest.raises(common.UserError, match=r"of another model than the present one, .*both.record_fan.yaml"):
+        run_script("02_evaluate", str(tmp_path / "result/dev/both"), *config)
+    run_script("01_test", "-d", *config, "--system", "both")
+    assert len(scores_in(tmp_path / "result/dev/both")) == 2
+
+
+def test_which_members_have_something_to_tell_apart(yaml_file, train_clips):
+    """A network over all types hears several machines where each type has one."""
+    import config
+
+    systems = config.load_config(yaml_file({"systems": SYSTEMS | {"all": ALL}})).systems
+    train_clips["ToyCar"] = [clip for clip in train_clips["ToyCar"] if clip.machine_id == "id_01"]
+    assert workload.trainable(systems["typed"], train_clips).keys() == {"fan"}
+    assert workload.trainable(systems["dense"], train_clips) == train_clips
+    assert workload.left_out(systems["all"], train_clips).startswith("all goes without typed (for ToyCar), whose")
+    one = {"ToyCar": train_clips["ToyCar"]}
+    assert workload.left_out(systems["all"], one).startswith("all goes without dense, typed, whose")
+    assert workload.workload(systems["all"], one) == workload.workload(systems["near"], one) == 3

@@ -158,6 +158,24 @@ def test_training_on_both_sets(yaml_file, tmp_path):
     score.main(options)
     files = list((tmp_path / "result").rglob("anomaly_score_*.csv"))
     assert files == [tmp_path / "result" / "dev+eval" / "small" / "anomaly_score_fan_id_01.csv"]
+    models, results = contents(tmp_path / "model"), contents(tmp_path / "result")
+    options[0] = "-d"  # the same models score the development clips, whose CSVs have a folder of their own
+    train.main(options)
+    score.main(options)
+    assert contents(tmp_path / "model") == models
+    assert {name: contents(tmp_path / "result")[name] for name in results} == results
+    folder = tmp_path / "result" / "dev_by_dev+eval" / "small"
+    assert sorted(path.name for path in folder.glob("anomaly*")) == [f"anomaly_score_fan_id_0{k}.csv" for k in (0, 2)]
+    figures = (folder / "result.csv").read_bytes()
+    assert figures.startswith(b"fan\nid,AUC,pAUC\n00,")
+    evaluate.main([str(folder.parent), "--config", options[-1]])
+    assert (folder / "result.csv").read_bytes() == figures
+    shutil.copy(tmp_path / "result/dev+eval/small/record_fan.yaml", folder / "record_fan.yaml")
+    with pytest.raises(common.UserError, match="anomaly_score_fan_id_00.csv: no record says what made it"):
+        evaluate.main([str(folder), "--config", options[-1]])
+    (tmp_path / "model/dev+eval/small/record_fan.yaml").unlink()
+    with pytest.raises(common.UserError, match=r"00_train.py -d --training-data dev\+eval --system small"):
+        score.main(options)
     check_score_file(files[0], [f"id_01_{number:08d}.wav" for number in range(2 * OPTIONS.test_clips)])
 
 
@@ -315,10 +333,13 @@ def test_a_machine_type_without_training_clips(yaml_file, own_data):
     assert "Folders that count:" in lines[2]
 
 
-def test_dev_eval_wants_each_machine_type_in_both(yaml_file, own_data):
+def test_dev_eval_wants_each_machine_type_in_both(yaml_file, own_data, caplog):
     shutil.rmtree(own_data / "dev_data" / "fan")
+    options = ["-e", "--training-data", "dev+eval", *with_data(yaml_file(), own_data)]
     with pytest.raises(common.UserError, match=r"fan: only in .*eval_data"):
-        train.main(["-e", "--training-data", "dev+eval", *with_data(yaml_file(), own_data)])
+        train.main(options)
+    train.main([*options, "--machine-type", "fan"])
+    assert "fan: only in" in caplog.text
 
 
 def test_test_clips_of_another_sample_rate_are_refused(trained, own_data, tmp_path):

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from audio import likeness
@@ -19,7 +19,7 @@ from audio.clips import (
 from common import UserError, fault_list
 from config import Config, System
 from training import expected
-from training.workload import workload
+from training.workload import left_out, workload
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +34,17 @@ def train_clips(
     training_data : ``dev``, ``eval`` or ``dev+eval``
     wanted : machine types; None: all
     """
-    splits = training_data.split("+")
-    types = {split: _machine_types(settings, split, wanted) for split in splits}
-    everywhere = set.intersection(*map(set, types.values()))
-    alone = [f"{name}: only in {settings.directory(split)}" for split in types for name in {*types[split]} - everywhere]
-    if alone:
-        advice = "Training on dev+eval needs both; name the types that have both with --machine-type."
-        raise fault_list("Machine types that one dataset lacks", sorted(alone), advice)
-    folders = [(name, settings.directory(split) / name / "train") for split in types for name in types[split]]
-    if settings.supplemental:
-        folders += [(name, settings.directory(split) / name / SUPPLEMENTAL) for split in types for name in types[split]]
-    clips = checked_clips(settings, folders, systems, normal_only=True)
-    expected.check(settings, splits, clips, tested=False)
+    types = machine_types(settings, training_data.split("+"), wanted)
+    if alone := _lacking(settings, types):
+        if not wanted:
+            advice = "Put the others' clips there too, or name the types to train on with --machine-type."
+            raise fault_list("Machine types that one dataset lacks", alone, advice)
+        logger.warning("%s", "; ".join(alone))
+    clips = checked_clips(settings, train_folders(settings, types), systems, normal_only=True)
+    for split in types:
+        place = settings.directory(split)
+        of_split = {name: [clip for clip in own if place in clip.path.parents] for name, own in clips.items()}
+        expected.check(settings, split, {name: own for name, own in of_split.items() if own}, tested=False)
     for machine_type, own in clips.items():
         logger.info("%s: %d training clips", machine_type, len(own))
         for line in [*likeness.misfits(own, likeness.summary(own), "training clips"), *likeness.uncut(own)]:
@@ -59,16 +58,39 @@ def test_clips(
     settings: Config, split: str, systems: Sequence[System], wanted: Sequence[str] | None
 ) -> dict[str, list[Clip]]:
     """Machine type -> its test clips in the official order; parameters as above."""
-    directory, types = settings.directory(split), _machine_types(settings, split, wanted)
+    directory, types = settings.directory(split), machine_types(settings, [split], wanted)[split]
     folders = [(name, folder) for name in types for folder in test_folders(directory, name, settings.challenge)]
     clips = checked_clips(settings, folders, systems, normal_only=False)
-    expected.check(settings, [split], clips, tested=True)
+    expected.check(settings, split, clips, tested=True)
     return {machine_type: official_order(own) for machine_type, own in clips.items()}
 
 
-def _machine_types(settings: Config, split: str, wanted: Sequence[str] | None) -> list[str]:
-    """Machine types of a split that there are, or those of them that are wanted."""
-    return select_machine_types(settings.directory(split), f"{split}_directory", wanted, settings.challenge)
+def machine_types(settings: Config, splits: Sequence[str], wanted: Sequence[str] | None) -> dict[str, list[str]]:
+    """Split -> the machine types that it has, or those of them that are wanted."""
+    keys = [f"{split}_directory" for split in splits]
+    directories = dict(zip(keys, map(settings.directory, splits), strict=True))
+    return dict(zip(splits, select_machine_types(directories, wanted, settings.challenge).values(), strict=True))
+
+
+def _lacking(settings: Config, types: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines on machine types that one of several splits lacks, though both should have them.
+
+    The year knows which one has its machine types; one's own are looked for in both.
+    """
+    lines = []
+    for name in sorted({*itertools.chain(*types.values())}):
+        there = {split for split in types if name in types[split]}
+        should = {split for split in types if settings.challenge.units(split, name)} or {*types}
+        if should - there:
+            lines.append(f"{name}: only in {' and '.join(str(settings.directory(split)) for split in sorted(there))}")
+    return lines
+
+
+def train_folders(settings: Config, types: Mapping[str, Sequence[str]]) -> list[tuple[str, Path]]:
+    """Machine type and folder of training clips; ``types``: split -> machine types."""
+    pairs = [(name, settings.directory(split) / name) for split in types for name in types[split]]
+    kinds = ["train", SUPPLEMENTAL] if settings.supplemental else ["train"]
+    return [(name, place / kind) for kind in kinds for name, place in pairs]
 
 
 def checked_clips(
@@ -89,14 +111,14 @@ def checked_clips(
 
 
 def work(settings: Config, systems: Sequence[System], clips: dict[str, list[Clip]]) -> int:
-    """Progress steps that training takes.
+    """Progress steps that training takes; the log says which members a fusion leaves out.
 
     Raises
     ------
     UserError : if a system cannot be trained on these clips, naming those of the YAML that can.
     """
     try:
-        return sum(workload(system, clips) for system in systems)
+        steps = sum(workload(system, clips) for system in systems)
     except UserError as error:
         able = []
         for system in settings.systems.values():
@@ -105,3 +127,6 @@ def work(settings: Config, systems: Sequence[System], clips: dict[str, list[Clip
                 able.append(system.name)
         advice = f"\nOn these clips, --system {', '.join(able)} can be trained." if able else ""
         raise UserError(f"{error}{advice}") from error
+    for line in filter(None, (left_out(system, clips) for system in systems)):
+        logger.warning("%s", line)
+    return steps

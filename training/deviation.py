@@ -16,7 +16,7 @@ class Deviation:
     aspects: np.ndarray  # (n_numbers,), text: "", a modulation such as "12 Hz", level, unrest
     weights: np.ndarray  # (n_numbers,), 0: as much as in the training clips
     unit: str  # of the weights
-    errors: np.ndarray | None = None  # of an autoencoder, (n_frames, n_mels) [dB^2]
+    errors: np.ndarray | None = None  # of an autoencoder, (n_frames, n_mels) [dB^2], the same over time
     note: str = ""  # of a fusion, why this member
 
     def by_band(self, aspect: str | None = None) -> np.ndarray:

@@ -11,14 +11,14 @@ from years.year import every_year, in_words
 logger = logging.getLogger(__name__)
 
 
-def check(settings: Config, splits: Sequence[str], clips: Mapping[str, Sequence[Clip]], *, tested: bool) -> None:
+def check(settings: Config, split: str, clips: Mapping[str, Sequence[Clip]], *, tested: bool) -> None:
     """Raise UserError for machine types and sections of another year; warn of sections and domains without clips.
 
     Machine types that no year knows are one's own, and may have any sections.
 
     Parameters
     ----------
-    splits : the datasets that the clips are of, ``dev``, ``eval``
+    split : the dataset that the clips are of, ``dev`` or ``eval``
     clips : machine type -> its clips
     tested : whether they are test clips
     """
@@ -28,30 +28,28 @@ def check(settings: Config, splits: Sequence[str], clips: Mapping[str, Sequence[
     faults = []
     for machine_type, own in clips.items():
         units = {(machine_type, year.unit_of(clip.machine_id, clip.domain or year.domains[0])) for clip in own}
-        if all(year.knows(units, split) for split in splits):
-            for line in _lacking(settings, splits, machine_type, own, tested=tested):
+        if year.knows(units, split):
+            for line in _lacking(settings, split, machine_type, own, tested=tested):
                 logger.warning("%s: %s", machine_type, line)
             continue
-        others = [other.year for other in every_year() if all(other.knows(units, split) for split in splits)]
-        if others or any(year.units(split, machine_type) for split in splits):
+        others = [other.year for other in every_year() if other.knows(units, split)]
+        if others or year.units(split, machine_type):
             there = ", ".join(sorted({clip.machine_id for clip in own}))
             where = f"; they are of {in_words(others)}" if others else ""
-            faults.append(f"{machine_type}: {there} are no {' and '.join(splits)} clips of {year.year}{where}")
+            faults.append(f"{machine_type}: {there} are no {split} clips of {year.year}{where}")
     if faults:
         advice = f"The YAML has year: {year.year}; set the year of the clips, or name the folders of that year."
         raise fault_list("Clips of another year", faults, advice)
 
 
-def _lacking(
-    settings: Config, splits: Sequence[str], machine_type: str, clips: Sequence[Clip], *, tested: bool
-) -> Iterator[str]:
+def _lacking(settings: Config, split: str, machine_type: str, clips: Sequence[Clip], *, tested: bool) -> Iterator[str]:
     """Sections without clips, and domains without clips in a section."""
     year = settings.challenge
     known = {(clip.machine_id, clip.domain) for clip in clips}
     ids = {machine_id for machine_id, _ in known}
     told = any(domain for _, domain in known)
     kind = "test" if tested else "training"
-    every = {year.id_of(unit) for split in splits for unit in year.units(split, machine_type)}
+    every = {year.id_of(unit) for unit in year.units(split, machine_type)}
     if missing := sorted(every - ids):
         yield f"no {kind} clips of {', '.join(missing)}, which the year {year.year} has"
     for domain in year.domains if told else ():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from audio.clips import Clip
-from common import UserError, __version__
+from common import UserError, __version__, scored_by
 from config import Config, System
 from storage import files, records
 from storage.records import file_fault, record_path
@@ -30,7 +30,10 @@ RECORD = {
     "sample_rate": int,
     "versions": dict,
 }
-LAYOUT = 5  # of the arrays beside a model; those of another layout are made anew
+LAYOUT = 6  # of the arrays beside a model, and the unit of its thresholds; those of another layout are made anew
+JOINED = (
+    "deviations"  # unit of scores that several were joined to: 0 as the usual training clip's, 1: one deviation more
+)
 # Keys of a model that decide nothing where another one has this value.
 WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))
 
@@ -88,10 +91,12 @@ def start_weights(system: System) -> dict[str, str]:
     return {"weights": records.file_digest(Path(path))}
 
 
-def require_writable(config: Config, training_data: str, systems: Sequence[System], *, models: bool) -> None:
+def require_writable(
+    config: Config, split: str, training_data: str, systems: Sequence[System], *, models: bool
+) -> None:
     """Raise UserError unless results of the systems, and ``models``, can be written."""
     for system in systems:
-        files.require_writable(config.result_folder(training_data, system.name), "result_directory")
+        files.require_writable(config.result_folder(scored_by(split, training_data), system.name), "result_directory")
         if models:
             files.require_writable(config.model_folder(training_data, system.name), "model_directory")
 
@@ -155,6 +160,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def counted(config: Config, training_data: str, system: System, machine_type: str) -> System:
+    """A fusion with those members alone that its training has not left out for a machine type; others as they are."""
+    record = read_record(config.model_folder(training_data, system.name), machine_type) if system.members else None
+    left_out = (record or {}).get("left_out", ())
+    members = tuple(member for member in system.members if member.name not in left_out)
+    if not left_out or not members:
+        return system
+    weights = {member.name: system.model.members[member.name] for member in members}
+    return dataclasses.replace(system, members=members, model=dataclasses.replace(system.model, members=weights))
+
+
 # ---- scores of the training clips ----
 
 
@@ -166,6 +182,12 @@ class TrainingScores:
     machine_ids: np.ndarray  # (n_clips,), text
     scores: np.ndarray  # (n_clips,), float64
     checksums: np.ndarray | None = None  # (n_clips,), of the clips' files
+    unit: str = "score"  # docs/reference.md has them; this one is of a family that names none
+
+    @property
+    def joined(self) -> bool:
+        """Whether the scores are standardised log scores, put together from several."""
+        return self.unit == JOINED
 
     def of(self, machine_id: str) -> np.ndarray:
         """Scores of the clips of one machine ID, shape (n,)."""

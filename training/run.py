@@ -17,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from audio import features, likeness
 from audio.clips import Clip, by_machine_type, fingerprint
 from audio.features import Cache
-from common import UserError
+from common import UserError, scored_by, training_command
 from config import Config, System
 from storage import records
 from storage.files import write_whole
@@ -58,6 +58,7 @@ class Run:
     config: Config
     training_data: str  # "dev", "eval" or "dev+eval"
     progress: tqdm = field(repr=False)
+    split: str | None = None  # whose test clips are scored, "dev" or "eval"; None: none, or those that are named
     draw: Callable | None = None  # of a picture of embeddings beside the scores, see evaluation/embedding_figure.py
 
     @property
@@ -85,7 +86,7 @@ class Run:
         """Raise UserError unless results, and ``models``, can be written; the chief alone of several workers writes."""
         if not distribution.is_chief(self.strategy):
             return
-        model_records.require_writable(self.config, self.training_data, systems, models=models)
+        model_records.require_writable(self.config, self.split, self.training_data, systems, models=models)
 
     def model_folder(self, system: System) -> Path:
         """Folder of a system's models."""
@@ -93,12 +94,11 @@ class Run:
 
     def result_folder(self, system_name: str) -> Path:
         """Folder of a system's score CSVs."""
-        return self.config.result_folder(self.training_data, system_name)
+        return self.config.result_folder(scored_by(self.split, self.training_data), system_name)
 
     def train_command(self, system: System) -> str:
         """What trains a system, for an error."""
-        options = {"dev": "-d", "eval": "-e", "dev+eval": "-e --training-data dev+eval"}[self.training_data]
-        return f"python 00_train.py {options} --system {system.name}"
+        return f"{training_command(self.training_data, self.split)} --system {system.name}"
 
     def require_trained(self, system: System, name: str) -> dict:
         """Record of the finished model that the YAML describes; its files are there and as they were written.

@@ -51,7 +51,7 @@ def survey(
             if trained:
                 dataset.work(settings, [system], trained)
         with _noted(errors):
-            require_writable(settings, training_data, [system], models=True)
+            require_writable(settings, split, training_data, [system], models=True)
         with _noted(errors):
             _require_scorable(system, trained, tested if trained else {})
     for line in _unlike(trained, tested):

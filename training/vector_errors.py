@@ -1,5 +1,6 @@
 """Reconstruction errors of a clip's vectors, and the one number that they become: the scores of the autoencoders."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,8 @@ class TrainingErrors:
     def scores(self, aggregate: str) -> TrainingScores:
         """Those of one way of aggregating, of the clips trained on as they would be of new ones."""
         check_counts(self.counts, aggregate)
-        return self.as_scores(self.errors[aggregate])
+        unit = "distance" if aggregate in OF_RESIDUALS else "error"
+        return dataclasses.replace(self.as_scores(self.errors[aggregate]), unit=unit)
 
     def of_bands(self) -> np.ndarray:
         """Mean squared error of each band, (n_mels,), of the clips trained on as it would be of new ones."""

@@ -1,6 +1,7 @@
 """What the training of a system takes, and whether the clips allow it; nothing here loads TensorFlow."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from audio.clips import Clip
 from audio.spectra import layout
 from common import UserError
 from config import Classifier, ClipClassifier, DenseL2Softmax, Fusion, Neighbors, SpectralL2Softmax, System
-from training.classes import check_enough_clips, check_trainable
+from training.classes import check_enough_clips, check_trainable, class_names
 
 FEW_STEPS = 1000  # of training: so many are cheap whatever min_steps says
 OVER_ALL = "classifier"  # name of the files of a network that is one for all machine types
@@ -28,7 +29,11 @@ def workload(system: System, clips: dict[str, list[Clip]]) -> int:
     """
     model = system.model
     if isinstance(model, Fusion):
-        return sum(workload(member, clips) for member in system.members)
+        members = [(member, trainable(member, clips)) for member in system.members]
+        for machine_type, own in clips.items():
+            if not any(machine_type in of_member for _, of_member in members):
+                workload(system.members[0], {machine_type: own})  # raises: it has no classes to tell apart
+        return sum(workload(member, of_member) for member, of_member in members if of_member)
     if isinstance(model, Classifier):
         return sum(_of_network(system, of_network) for of_network in networks(system, clips).values())
     if isinstance(model, Neighbors):
@@ -36,6 +41,28 @@ def workload(system: System, clips: dict[str, list[Clip]]) -> int:
             check_enough_clips(model, train_clips)
             features.check_descriptor(system.descriptor, system.feature, train_clips[0].sample_rate)
     return sum(len(train_clips) * passes(system, len(train_clips)) for train_clips in clips.values())
+
+
+def trainable(system: System, clips: dict[str, list[Clip]]) -> dict[str, list[Clip]]:
+    """The machine types that a system can be trained for: a classifier's network needs two classes among its clips."""
+    if not isinstance(system.model, Classifier):
+        return clips
+    found: dict[str, list[Clip]] = {}
+    for of_network in networks(system, clips).values():
+        if len(set(class_names(system.model, [*itertools.chain(*of_network.values())]))) > 1:
+            found |= of_network
+    return found
+
+
+def left_out(system: System, clips: dict[str, list[Clip]]) -> str:
+    """Which members a fusion goes without, and why; empty where all can be trained."""
+    words = []
+    for member in system.members:
+        able = trainable(member, clips)
+        if lacking := [machine_type for machine_type in clips if machine_type not in able]:
+            words.append(f"{member.name} (for {', '.join(lacking)})" if able else member.name)
+    why = "whose network would hear clips of one class alone, and a classifier needs two"
+    return f"{system.name} goes without {', '.join(words)}, {why}" if words else ""
 
 
 def _of_network(system: System, clips: dict[str, list[Clip]]) -> int:

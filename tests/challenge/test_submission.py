@@ -80,10 +80,12 @@ def write_scores(directory, entry, clips):
         record = result_record.record_of(
             settings,
             settings.systems[entry.system],
+            "eval",
             entry.training_data,
             test_clips,
             models=result_record.model_digests([model], settings.model_directory),
             thresholds={},
+            score_unit="error",
             texts=texts,
         )
         result_record.write(settings.result_directory / entry.training_data / entry.system, record, texts)

@@ -21,7 +21,8 @@ import config
 import make_demo_data
 from audio import bands
 from audio.clips import Clip, load_clip, parse_clip_name
-from deployment import detection
+from deployment import detection, hearing
+from deployment.hearing import Hearing
 from detectors import decision
 from storage import records
 from training.families import family_of
@@ -151,23 +152,23 @@ def test_a_record_of_another_network_per_says_nothing(work, tmp_path, network_pe
     shutil.copytree(work / "model" / "dev" / "dense", folder)
     record = records.read(folder / "record_classifier.yaml", RECORD)
     records.write(folder / "record_fan.yaml", record | {"n_samples": {"fan": 80_000}})
-    trained = detection.trained_clips(loaded, "dev", loaded.systems["dense"], "fan")
-    assert trained.n_samples == n_samples
+    assert Hearing.of(loaded, "dev", loaded.systems["dense"], "fan").n_samples == n_samples
 
 
 def test_a_channel_of_several(tmp_path, test_folder):
     waveform, _ = common.load_wav(test_folder / "normal_id_00_00000001.wav")
     path = tmp_path / "two.wav"
     soundfile.write(path, np.stack([np.zeros_like(waveform), waveform], axis=1), RATE)
-    trained = detection.Trained(N_SAMPLES, RATE)
-    keys = {"machine_type": "fan", "trained": trained, "min_samples": 1}
-    checked = detection.check_recording(path, **keys, channel=1)
-    np.testing.assert_array_equal(load_clip(checked)[0], waveform)
-    clips, (error,) = detection.check_recordings(
-        {path: "two"}, lambda path: detection.check_recording(path, **keys, channel=None)
-    )
+    one = Hearing("fan", N_SAMPLES, RATE, min_samples=1, channel=1)
+    (clip,), faults = one.heard(path)
+    assert faults == []
+    np.testing.assert_array_equal(load_clip(clip)[0], waveform)
+    clips, (fault,) = dataclasses.replace(one, channel=None).heard(path)
     assert clips == []
-    assert "two: 2 channels; expected one. Set channel: 0" in str(error)
+    assert fault.startswith("2 channels; expected one. Set channel: 0")
+    for channels in ((), (0, 1)):
+        (clip,), faults = dataclasses.replace(one, channels=channels).heard(path)
+        assert (clip.channel, faults) == (1, ["channel 0: silent: every sample is zero"])
 
 
 def test_the_same_file_twice_is_judged_once(work, tmp_path, test_folder):
@@ -216,7 +217,7 @@ def test_a_picture(work, tmp_path, test_folder):
     soundfile.write(tmp_path / "long.wav", np.tile(common.load_wav(path)[0], 3)[:40_000], RATE)
     run(work, tmp_path / "long.wav", "--machine-id", "id_00", "--plot", tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(common.UserError, match="--plot draws one recording; there are 8"):
+    with pytest.raises(common.UserError, match="--plot draws one recording, in one channel; there are 8"):
         run(work, test_folder, "--plot", tmp_path / "x.png")
 
 
@@ -240,7 +241,7 @@ def clip(name: str = "x.wav", n_samples: int = 10) -> Clip:
     [(1, [0]), (10, [0]), (11, [0]), (12, [0, 2]), (20, [0, 10]), (25, [0, 10, 15])],
 )
 def test_windows(n_samples, starts):
-    windows = detection.windows(clip(n_samples=n_samples), 10)
+    windows = hearing.windows([clip(n_samples=n_samples)], 10)
     assert [window.first for window in windows] == starts
     assert {window.n_samples for window in windows} == {n_samples if n_samples <= 11 else 10}
 
@@ -248,13 +249,13 @@ def test_windows(n_samples, starts):
 def test_machine_ids():
     official = read_year(2020)
 
-    def ids(trained, wanted=None, names=("normal_id_02_1.wav", "b.wav"), year=official):
-        clips = [clip(name) for name in names]
+    def ids(trained, wanted="", names=("normal_id_02_1.wav", "b.wav"), year=official):
+        clips = [dataclasses.replace(clip(name), machine_id=wanted) for name in names]
         shown = {Path(name): name for name in names}
-        found, errors = detection.with_machine_ids(clips, trained, wanted, shown, year=year)
+        found, errors = detection.with_machine_ids(clips, trained, shown, year=year)
         if errors:
             raise errors[0]
-        assert [dataclasses.replace(one, machine_id="") for one in found] == clips
+        assert [dataclasses.replace(one, machine_id=wanted) for one in found] == clips
         return [one.machine_id for one in found]
 
     assert ids(["id_02"]) == ["id_02", "id_02"]
@@ -378,7 +379,7 @@ def test_an_edited_yaml(work, tmp_path, test_folder):
 
 
 def test_one_system_judges(work, test_folder):
-    with pytest.raises(common.UserError, match="--system: name one of small, windows, dense, near, all"):
+    with pytest.raises(common.UserError, match=f"--system: name one of {', '.join(FAMILIES)}"):
         detect.main(["--config", str(work / "settings.yaml"), "--machine-type", "fan", str(test_folder)])
 
 

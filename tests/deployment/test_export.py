@@ -25,7 +25,7 @@ from deployment import comparison, export, json_scores, networks, runtimes
 from detectors import facts
 from detectors.facts import plain_numbers
 from detectors.memory import Memory
-from training import embedding, metric_layers, residuals
+from training import backbone, embedding, metric_layers, residuals
 
 EXAMPLE = Path(common.__file__).parent / "examples" / "score_onnx.py"
 script = importlib.import_module("05_export")
@@ -159,6 +159,16 @@ def normalised_network() -> keras.Model:
     return keras.Model(inputs, metric_layers.L2Constraint(16.0, False)(inner(h)))
 
 
+def test_mobilenet_as_onnx(families, tmp_path):
+    need("onnx")
+    model = config.load_config(families / "settings.yaml").systems["windows"].model
+    network = networks.for_inference(backbone.mobilenet(model, (32, 32)))
+    networks.write(network, tmp_path / "x.onnx", "onnx", None)
+    inputs = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    outputs = runtimes.load(tmp_path / "x.onnx", "onnx").run(inputs)
+    np.testing.assert_allclose(outputs, network.predict_on_batch(inputs), rtol=1e-3, atol=1e-4)
+
+
 @pytest.fixture
 def mahalanobis(families, tmp_path):
     """Maker of folders whose settings are those of the trained systems, with another aggregate."""
@@ -244,7 +254,7 @@ def test_int8(families, tmp_path, capsys):
 
 
 def test_rounding_to_integers_by_hand():
-    tensor = {"dtype": np.int8, "quantization": (0.5, 90)}
+    tensor = {"dtype": "int8", "scale": 0.5, "zero_point": 90}
     values = np.array([-110.0, -200.0, 0.0, 18.5, 40.0, 0.3], np.float32)
     integers = runtimes.quantised(values, tensor)
     assert integers.dtype == np.int8
@@ -477,7 +487,8 @@ def test_the_json_has_every_detector(tmp_path, score, metric, kind, lof_per):
         found = json_scores.scores(content, clips, [(vector, vector) for vector in test[:, None]])
         ids = [clip.machine_id for clip in clips]
         expected = remembered.joint_scores(model, test, ids, widths=widths, combine=combine)
-        np.testing.assert_allclose(found, expected, rtol=1e-3 if metric == "cosine" else 1e-4)
+        rtol = 1e-3 if metric == "cosine" else 1e-4
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=10 * rtol * (len(widths) > 1))  # 0 is usual
 
 
 def test_windows_of_the_example():

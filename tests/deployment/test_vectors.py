@@ -216,7 +216,7 @@ def program(tmp_path_factory) -> Path:
     if not compiler:
         pytest.skip("no C compiler")
     path = tmp_path_factory.mktemp("c") / "frontend"
-    options = ["-O2", "-Wall", "-Wextra", "-Werror", "-std=c99"]
+    options = ["-O2", "-Wall", "-Wextra", "-Werror", "-std=c99", "-pedantic"]
     subprocess.run([compiler, *options, str(EXAMPLES / "frontend.c"), "-o", str(path), "-lm"], check=True, timeout=120)
     return path
 

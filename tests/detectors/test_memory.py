@@ -1,6 +1,7 @@
 """memory.py: which training clips a detector remembers, its scores, what is told of clips it cannot score."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import common
 import config
 from detectors import outliers
-from detectors.memory import Memory, combined
+from detectors.memory import Memory, score_unit
 from training.folds import folds
 
 PER_ID = config.Neighbors(
@@ -168,28 +169,39 @@ def test_clips_that_cannot_be_scored(memory):
 
 def test_scores_of_parts_are_combined_by_hand(memory):
     new, ids = memory.vectors[:4] + 1.0, ["id_00"] * 4
-    logs = []
+    logs, logs_of_own = [], []
     parts = (slice(0, 3), slice(3, 8))
     for part in parts:
         alone = dataclasses.replace(memory, vectors=memory.vectors[:, part])
         own = np.log(alone.own_scores(PER_ID)[:30])
+        logs_of_own.append((own - own.mean()) / own.std())
         logs.append((np.log(alone.scores(PER_ID, new[:, part], ids)) - own.mean()) / own.std())
-    for rule, by_hand in (("max", np.maximum(*logs)), ("sum", (logs[0] + logs[1]) / 2)):
+    for rule, together in (("max", np.maximum), ("sum", lambda a, b: (a + b) / 2)):
+        usual = together(*logs_of_own)
         found = memory.joint_scores(PER_ID, new, ids, widths=[3, 5], combine=rule)
-        assert np.allclose(found, np.exp(by_hand))
-        owns = [dataclasses.replace(memory, vectors=memory.vectors[:, p]).own_scores(PER_ID) for p in parts]
-        logs_of_7 = [(np.log(o[7]) - np.log(o[:30]).mean()) / np.log(o[:30]).std() for o in owns]
+        assert np.allclose(found, (together(*logs) - usual.mean()) / usual.std())
         own = memory.joint_own_scores(PER_ID, widths=[3, 5], combine=rule)
-        assert own.shape == (60,) and np.isclose(own[7], np.exp((max if rule == "max" else np.mean)(logs_of_7)))
+        assert np.allclose(own[:30], (usual - usual.mean()) / usual.std())
+        for machine_id in ("id_00", "id_02"):  # 0: as the usual training clip, 1: a deviation above
+            of_id = own[memory.machine_ids == machine_id]
+            assert np.allclose([of_id.mean(), of_id.std()], [0, 1])
     one = memory.joint_scores(PER_ID, new, ids, widths=[8], combine="max")
     assert np.array_equal(one, memory.scores(PER_ID, new, ids))
     assert np.array_equal(memory.joint_own_scores(PER_ID, widths=[8], combine="max"), memory.own_scores(PER_ID))
 
 
-def test_combined_scores_are_finite():
-    high = combined([np.array([-3.0, 3.0, 349, 351, 1e4, 1e9])], "max")
-    assert np.isfinite(high).all() and (np.diff(high) > 0).all()
-    assert np.allclose(np.log(high[:3]), [-3, 3, 349])
+@pytest.mark.parametrize(
+    ("score", "widths", "unit"),
+    [
+        ("lof", [0], "factor"),
+        ("knn", [0], "distance"),
+        ("density", [0], "ratio"),
+        ("density", [3, 5], "deviations"),
+        ("softmax", [3, 5], "surprisal"),
+    ],
+)
+def test_units_of_scores(score, widths, unit):
+    assert score_unit(SimpleNamespace(score=score), widths=widths) == unit
 
 
 def test_training_clips_are_scored_once_in_a_run(memory, monkeypatch):

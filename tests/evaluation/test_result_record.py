@@ -57,7 +57,9 @@ def write_scores(settings, machine_type, machine_ids=("id_00", "id_02"), *, add=
         for machine_id in machine_ids
     }
     models = result_record.model_digests([model_record], settings.model_directory)
-    record = result_record.record_of(settings, system, "dev", clips, models=models, thresholds={}, texts=texts)
+    record = result_record.record_of(
+        settings, system, "dev", "dev", clips, models=models, thresholds={}, score_unit="error", texts=texts
+    )
     folder = settings.result_directory / "dev" / "tuned_ae"
     result_record.write(folder, record, texts)
     return folder

@@ -159,6 +159,35 @@ def test_a_year_that_does_not_fit_the_folders(tmp_path):
         train.main(["-d", "--config", str(path)])
 
 
+def test_models_of_both_sets_in_a_year_with_other_machine_types(tmp_path, capsys):
+    changes = {"systems": {"dense": {"model": {"classes": "machine_id"}}}}  # one network over all types
+    path = make(2023, tmp_path, changes, n_types=1)
+    (of_dev,), (of_eval,) = ([p.name for p in (tmp_path / f"data/{s}_data").iterdir()] for s in ("dev", "eval"))
+    options = ["--training-data", "dev+eval", "--config", str(path), "--system", "near", "--system", "dense"]
+    train.main(["-e", *options])
+    folder = tmp_path / "model" / "dev+eval"
+    assert {p.name for p in folder.glob("near/record*")} == {f"record_{n}.yaml" for n in (of_dev, of_eval)}
+    record = yaml.safe_load((folder / "dense" / "record_classifier.yaml").read_text())
+    assert record["classes"] == sorted(f"{name}/section_00" for name in (of_dev, of_eval))
+    for split, name, scored_by in (("-d", of_dev, "dev_by_dev+eval"), ("-e", of_eval, "dev+eval")):
+        test.main([split, *options])
+        results = tmp_path / "result" / scored_by
+        for system in ("near", "dense"):
+            assert [p.name for p in results.glob(f"{system}/record*")] == [f"record_{name}.yaml"]
+    assert "official score: " in capsys.readouterr().out
+    export.main([*options[:4], "--system", "near", "--format", "saved_model", "--output", str(tmp_path / "export")])
+    there = (tmp_path / "export/dev+eval/saved_model").glob("*.json")
+    assert {p.name for p in there} == {f"near_{name}.json" for name in (of_dev, of_eval)}
+
+
+def test_sections_of_both_sets(tmp_path, caplog):
+    path = make(2021, tmp_path, n_types=1)
+    train.main(["-d", "--training-data", "dev+eval", "--config", str(path), "--system", "near"])
+    assert "no training clips" not in caplog.text
+    (record,) = (tmp_path / "model/dev+eval/near").glob("record_*.yaml")
+    assert len(next(iter(yaml.safe_load(record.read_text())["thresholds"].values()))) == 6
+
+
 def test_sections_and_domains_without_clips_are_told(tmp_path, caplog):
     path = make(2022, tmp_path)
     dev = tmp_path / "data" / "dev_data"
