@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.check:
         found = package.read_package(args.check)
         year = read_year(args.year) if args.year else package.year_of(found, DEFAULT)
-        clips = package.clips_of_truth(args.truth, year) if args.truth else year.eval_clips()
+        clips = package.clips_at(args.truth, "--truth", year) if args.truth else year.eval_clips()
         shown = f"{args.check}, checked for {args.truth or f'the official evaluation clips of {year.year}'}"
         package.check(found, clips, year, shown, "Mend the files, then check again." if args.truth else OTHER_CLIPS)
         logger.info("%s: no faults; %s", args.check, package.summary(found))
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(args.config)
     authors = meta_file.read_authors(args.authors)
     year, where = config.challenge, args.truth or config.eval_directory
-    clips = package.clips_of_truth(where, year) if args.truth else package.clips_of_folder(where, year)
+    clips = package.clips_at(where, "--truth" if args.truth else "eval_directory", year)
     built = submission.build(config, authors, report=args.report_pdf, clips=clips)
     package.check(built, clips, year, "No package written", "Mend the authors file or the results, then run again.")
     submission.require_clips(config)

@@ -15,12 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import common
-from audio.clips import machine_types_in, parse_clip_name, test_clip_paths
 from challenge.meta_file import LABEL, Finding, check_meta
 from challenge.zips import member_fault, too_large
 from evaluation import score_files
 from evaluation.metrics import Key
-from evaluation.truth import evaluators_folder, of_names, read_truth
+from evaluation.truth import clips_in_folder, evaluators_folder, read_truth
 from storage.files import write_whole
 from years.year import KINDS, Year, of_files, read_year
 
@@ -49,28 +48,23 @@ class Package(NamedTuple):
 # ---- the clips that a package must score ----
 
 
-def clips_of_truth(path: Path, year: Year) -> Clips:
-    """Names of the clips in ``eval_data_list.csv``, in a dataset folder, or in that of an official evaluator."""
-    if path.is_dir() and not evaluators_folder(path):
-        return clips_of_folder(path, year)
-    return of_names(read_truth(path, year))
+def clips_at(path: Path, key: str, year: Year) -> Clips:
+    """Names of the clips in ``eval_data_list.csv``, in a dataset folder, or in that of an official evaluator.
 
-
-def clips_of_folder(eval_directory: Path, year: Year) -> Clips:
-    """Names of the clips in ``<eval_directory>/<machine type>/test``."""
-    clips: Clips = {}
-    faults = []
-    for machine_type in machine_types_in(eval_directory, "eval_directory", year):
-        for name, path in test_clip_paths(eval_directory, machine_type, names="official", year=year).items():
-            try:
-                said = parse_clip_name(name, year)
-                clips.setdefault((machine_type, year.unit_of(said.machine_id, said.domain)), []).append(name)
-            except ValueError as error:
-                faults.append(f"{path}: {error}")
-    if not clips and not faults:
-        faults.append(f"no wav file in {eval_directory / '<machine type>' / 'test'}")
+    Parameters
+    ----------
+    key : option or key of the YAML that names ``path``
+    """
+    if not path.is_dir() or evaluators_folder(path):
+        return {unit: list(told) for unit, told in read_truth(path, year).items()}
+    told, faults = clips_in_folder(path, key, year)
+    if not told and not faults:
+        faults = [f"no wav file in {path / '<machine type>' / 'test'}"]
     if faults:
         raise common.fault_list("Evaluation clips", faults, "Mend eval_directory, or name the clips with --truth.")
+    clips: Clips = {}
+    for machine_type, unit, name in told:
+        clips.setdefault((machine_type, unit), []).append(name)
     return clips
 
 

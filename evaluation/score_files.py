@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -33,13 +33,6 @@ logger = logging.getLogger(__name__)
 
 class NoLabelsError(common.UserError):
     """The clips' names have no labels, and no ground truth gives them."""
-
-
-class Told(NamedTuple):
-    """What a ground truth tells of a clip."""
-
-    label: int  # 0 normal, 1 anomaly
-    domain: str | None = None
 
 
 def score_path(directory: Path, machine_type: str, unit: str, year: Year | None = None) -> Path:
@@ -288,7 +281,7 @@ def said_by(name: str, *, any_names: bool, year: Year) -> ClipName:
 
 def read_folder(
     directory: Path,
-    truth: Mapping[Key, Mapping[str, Told]] | None = None,
+    truth: Mapping[Key, Mapping[str, ClipName]] | None = None,
     *,
     year: Year | None = None,
     machine_types: Collection[str] | None = None,
@@ -334,7 +327,7 @@ def read_folder(
 
 
 def _read_machine(
-    path: Path, decided: Path | None, truth: Mapping[str, Told] | None, *, any_names: bool, year: Year
+    path: Path, decided: Path | None, truth: Mapping[str, ClipName] | None, *, any_names: bool, year: Year
 ) -> tuple[LabelledScores, list[str]]:
     """Scores and decisions of a machine ID with their labels, and the faults of both files."""
     options = {"any_names": any_names, "year": year}
@@ -351,7 +344,7 @@ def _read_machine(
             faults.append(f"{path}: {text}")
         if missing:
             faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
-    told = [said_by(name, **options) if truth is None else truth.get(name, Told(0)) for name in scores]
+    told = [said_by(name, **options) if truth is None else truth.get(name, ClipName("", 0)) for name in scores]
     called = None
     if decided:
         decisions, _, faults_of_file = _parsed_file(decided, _decision, **options)

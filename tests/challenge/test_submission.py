@@ -343,7 +343,7 @@ def test_parameters_of_the_largest_model(tmp_path, run):
 def test_a_dataset_without_test_clips(tmp_path):
     (tmp_path / "fan" / "train").mkdir(parents=True)
     with pytest.raises(common.UserError, match="no wav file in"):
-        package.clips_of_folder(tmp_path, read_year(2020))
+        package.clips_at(tmp_path, "eval_directory", read_year(2020))
 
 
 # ---- faults of a package ----

@@ -192,7 +192,7 @@ def test_dataset_folder_as_truth_finds_missing_clips(tmp_path):
     with pytest.raises(common.UserError, match=r"1 clips of the ground truth are missing: anomaly_id_00_00000003\.wav"):
         evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
     (test_clips / "id_00_00000004.wav").touch()
-    with pytest.raises(common.UserError, match="id_00_00000004.wav: name does not say normal or anomaly"):
+    with pytest.raises(common.UserError, match="id_00_00000004.wav: no normal or anomaly in its name"):
         evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
 
 
