@@ -288,7 +288,7 @@ def _wanted(paths: list[Path], year: Year) -> list[Path]:
     """Those of a folder's clips that are used: of the supplemental ones, the machine's without noise."""
     if not paths or paths[0].parent.name != SUPPLEMENTAL:
         return paths
-    return [path for path in paths if year.is_supplemental(path.name)]
+    return [path for path in paths if year.parse_supplemental(path.name)]
 
 
 def _check_clip(

@@ -89,8 +89,8 @@ def test_missing_results_are_allowed_and_said():
             4,
             "'EXAMPLE_U_1'; expected text of at most 10 characters",
         ),
-        ("name: A name", "name: !!null", 3, "submission.name: nothing; expected text"),
-        ("name: A name", "naem: A name", 1, r"submission.name: missing \(there is naem\)"),
+        ("name: A name", "name: !!null", 3, "submission.name: None; expected text"),
+        ("name: A name", "naem: A name", 1, "submission.name: missing; expected text"),
         ("      corresponding: true\n", "", 5, "0 corresponding authors"),
         (
             "richard@example.org",
