@@ -79,12 +79,6 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or Path(f"{authors.team}.zip")
     package.write_zip(output, built.files)
     logger.info("%s: written; %s", output, package.summary(built))
-    if clips != year.eval_clips():
-        logger.info(
-            "It is not for the official evaluation clips; to check it: python 03_submit.py --check %s --truth %s",
-            output,
-            where,
-        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ of, other formats.
 import re
 import struct
 from pathlib import Path
-from stat import S_ISDIR, S_ISFIFO, S_ISREG
+from stat import S_ISREG
 
 from common import soundfile_library
 
@@ -40,8 +40,7 @@ def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[i
     """
     stat = path.stat()
     if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
-        kind = "a folder" if S_ISDIR(stat.st_mode) else "a pipe" if S_ISFIFO(stat.st_mode) else "a device or socket"
-        raise ValueError(f"{kind}, not a file")
+        raise ValueError("not a file, but a folder, pipe or device")
     if stat.st_size == 0:
         raise ValueError("file is empty")
     with path.open("rb") as stream:

@@ -54,23 +54,18 @@ class Document:
 
 
 def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Finding]]:
-    """Parse a YAML file from others; None if it is none, and its findings.
-
-    Tabs are reported line by line and then taken as spaces, so that the other faults are found in the same go.
-    """
+    """Parse a YAML file from others; None if it is none, and its findings."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         return None, [Finding(shown, content[: error.start].count(b"\n") + 1, "not UTF-8 text")]
-    tabs = [number for number, line in enumerate(text.split("\n"), 1) if "\t" in line.partition("#")[0]]
-    findings = [Finding(shown, n, "tab; not valid in YAML, use spaces") for n in tabs]
     document = Document({"": None}, {"": 1})
     try:
-        loader = PlainLoader(text.expandtabs(2))
+        loader = PlainLoader(text)
         root = loader.get_single_node()
         if root is not None:
             _add(document, loader, root, "", root.start_mark.line + 1)
-        return document, findings
+        return document, []
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -79,7 +74,7 @@ def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Fin
         fault = Finding(shown, mark.line + 1 if mark else None, f"not valid YAML: {problem}{begun}")
     except RecursionError:
         fault = Finding(shown, None, "not a meta file: hundreds of nested blocks")
-    return None, findings or [fault]  # where tabs are, they are the likely cause
+    return None, [fault]
 
 
 def _add(document: Document, loader: yaml.SafeLoader, node: yaml.Node, path: str, line: int) -> None:

@@ -6,7 +6,6 @@ import functools
 import io
 import itertools
 import logging
-import re
 import zipfile
 import zlib
 from collections import Counter
@@ -107,7 +106,7 @@ def _read_folder(path: Path) -> Package:
 
 
 def _read_zip(path: Path, archive: zipfile.ZipFile) -> Package:
-    """Package of a zip; the task2 folder is found even where it is not at the top."""
+    """Package of a zip, at whose top the folder task2 should be."""
 
     def content(member: zipfile.ZipInfo) -> bytes:
         with archive.open(member) as stream:
@@ -119,14 +118,10 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Package:
         if not m.is_dir()
     ]
     contents, findings = _read_all(path, members)
-    matches = (re.match("(?:[^/]+/)?task2/", name, re.IGNORECASE) for name in contents)
-    root = min((match[0] for match in matches if match), key=lambda root: (len(root), root), default="")
-    if root != "task2/":
-        where = f"called {root}" if root else "missing"
-        findings.append(Finding("", None, f"the folder task2 is {where}; expected task2/ at the top of the zip"))
-    files = {name[len(root) :]: content for name, content in contents.items() if name.startswith(root)}
-    outside = Counter(name.partition("/")[0] for name in contents if not name.startswith(root))
-    findings += [Finding(top, None, f"not in the folder task2 ({counted(n, 'file')})") for top, n in outside.items()]
+    files = {name[6:]: content for name, content in contents.items() if name.startswith("task2/")}
+    outside = Counter(name.partition("/")[0] for name in contents if not name.startswith("task2/"))
+    text = "not in the folder task2 at the top of the zip"
+    findings += [Finding(top, None, f"{text} ({counted(n, 'file')})") for top, n in outside.items()]
     return Package(files, findings, True)
 
 

@@ -10,7 +10,8 @@ import common
 from challenge.meta_file import MAX_ABBREVIATION, Authors
 from challenge.package import REPORT_ENDING, Clips, Files, Package, result_types
 from config import Config, System
-from evaluation import metrics, result_record, score_files
+from evaluation import result_record, score_files
+from evaluation.folders import rated
 from evaluation.rules import RULES
 from storage import records
 from years.year import Year
@@ -184,8 +185,7 @@ def dev_results(config: Config, system: System, machine_types: Sequence[str]) ->
     rule, performance = RULES[year.rule], {}
     result_record.require_clips(folder, result_record.check(folder, config=config, system=system), config)
     if any(folder.glob("anomaly_score_*.csv")):
-        scores = score_files.read_folder(folder, year=year, any_names=config.names == "any", unlabelled=True)
-        performance = metrics.evaluate(scores, max_fpr=config.max_fpr, rated_only=True, rule=rule)
+        _, performance = rated(folder, config)
     keys = [year.meta["results"][name] for name in rule.names]
     found = {}
     for name in machine_types:

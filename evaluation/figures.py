@@ -30,7 +30,6 @@ LEGEND_SIZE = 9  # of a legend's text [pt]
 LEGEND_GAPS = 5 * LEGEND_SIZE  # for a column's handle and the space around it [pt]
 LEGEND_ROW = 0.22  # height of a row of a legend [inch]
 CHANCE, PAUC_RANGE = "chance", "pAUC range"
-LARGEST_SCORE = 1e300  # of a histogram; with larger ones the width of its range would not be a number
 ROC_WIDTH = 1.6  # of a curve [pt]
 STRIPE = 4  # of curves that are equal and take turns [line widths]
 
@@ -268,7 +267,6 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
     views = _views(result, machine_type, all_anomalies=False)
     figure, all_axes = id_axes(list(views), row_height=2.3)
     for axes, (labels, scores) in zip(all_axes, views.values(), strict=True):
-        scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
         low, high = np.quantile(scores, [0.005, 0.995])
         inside = np.clip(scores, low, high)
         edges = np.histogram_bin_edges(inside, n_bins)

@@ -9,8 +9,7 @@ from audio.clips import Clip
 from config import Config, OfficialModel, System
 from detectors import decision
 from evaluation import result_record, score_files, tables
-from evaluation.folders import Result
-from evaluation.metrics import evaluate
+from evaluation.folders import Result, rated
 from evaluation.published import official_figures
 from evaluation.rules import RULES
 from training.families import family_of
@@ -78,18 +77,14 @@ def report(folder: Path, machine_types: Sequence[str], settings: Config, system:
     machine type so add up to one file: each reads all again if another has come meanwhile.
     """
     year, rule = settings.challenge, RULES[settings.challenge.rule]
-    options = {"year": year, "any_names": settings.names == "any", "unlabelled": True}
-    scores = score_files.read_folder(folder, machine_types=machine_types, **options)
-    performance = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=rule)
+    scores, performance = rated(folder, settings, machine_types)
     result = Result(folder.name, folder, scores, performance, year=year)
     published = official_figures(scores, max_fpr=settings.max_fpr, year=year)
     table = [tables.summary_text(performance, published, rule)] if performance else []
     print("", folder, *table, *tables.notes(result), sep="\n")
     written = None
     while written != (records := check(folder, settings, system)):
-        scores = score_files.read_folder(folder, **options)
-        everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=rule)
-        if everything:
+        if everything := rated(folder, settings)[1]:
             score_files.write_result(folder / settings.result_file, everything, rule)
         written = records
 

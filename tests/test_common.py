@@ -240,7 +240,7 @@ def faulty_folder(folder):
         "normal_id_00_empty.wav": "file is empty",
         "normal_id_00_truncated.wav": "truncated: 1000 bytes of sound are missing",
         "normal_id_00_header_only.wav": "no data chunk",
-        "normal_id_00_folder.wav": "a folder, not a file",
+        "normal_id_00_folder.wav": "not a file, but a folder, pipe or device",
         "normal_id_00_other_rate.wav": "sample rate 44100 Hz; the other clips of fan have 16000 Hz. Resample it",
         "normal_id_00_stereo.wav": "2 channels; expected one",
         "normal_id_00_short.wav": "1600 samples; one window of frames needs 2048",

@@ -409,8 +409,6 @@ def row(number, text):
         (row(2, "id_01_00000001.wav,nan\n"), FAN, 2, "score nan is not finite"),
         (row(2, "id_01_00000001.wav,inf\n"), FAN, 2, "score inf is not finite"),
         (row(2, "id_01_00000001.wav,high\n"), FAN, 2, "score 'high' is not a number"),
-        (row(2, "id_01_00000001.wav,1_000.5\n"), FAN, 2, "score '1_000.5' is not a number"),
-        (row(2, "id_01_00000001.wav,１２.５\n"), FAN, 2, "score '１２.５' is not a number"),
         (row(2, "id_01_00000001.wav\n"), FAN, 2, "1 columns; expected two"),
         (row(1, "\ufeffid_01_00000000.wav,1\n"), FAN, 1, "byte-order mark"),
         (row(1, "file,score\nid_01_00000000.wav,1\n"), FAN, 1, "not of the form"),
@@ -420,7 +418,7 @@ def row(number, text):
         (edited(META, f"label: {TEAM}_1", f"label: {TEAM}_2"), META, 2, f"expected {TEAM}_1, as the folder is called"),
         (edited(META, "abbreviation: EXU_L2", "abbreviation: EXU_L2_softmax"), META, 4, "at most 10"),
         (edited(META, "averaged_auc: null", "averaged_auc: 0.775"), META, 40, "expected a percentage such as 66.30"),
-        (edited(META, "name: Doe", "name:\tDoe"), META, 3, "tab; not valid in YAML"),
+        (edited(META, "name: Doe", "name:\tDoe"), META, 3, "found character '\\t'"),
         (edited(META, "corresponding: true", "corresponding: false"), META, 5, "0 corresponding authors"),
     ],
 )  # fmt: skip
@@ -488,7 +486,7 @@ def test_all_faults_of_all_files_in_one_error(files, clips):
     assert "my.zip: 4 faults" in text
     for part in (
         f"{FAN}, line 2: ",
-        f"{META}, line 3: tab",
+        f"{META}, line 3: not valid YAML",
         f"{META.replace('_1', '_3')}, line 43: ",
         f"{TEAM}_3/: 1 of 4 files missing",
     ):
@@ -554,27 +552,13 @@ def test_a_demo_package_without_its_truth_is_not_the_official_one(run):
     assert str(caught.value).splitlines()[-1].startswith("If the package is for other clips")
 
 
-def test_a_package_for_other_clips_says_how_to_check_it(tmp_path, run, caplog):
-    caplog.set_level("INFO")
-    for options, truth in ((run, run[5]), (run[:4] + run[6:], str(tmp_path / "eval_data"))):
-        script.main(options)
-        command = caplog.messages[-1].partition("to check it: python 03_submit.py ")[2].split()
-        assert command == ["--check", run[-1], "--truth", truth]
-        script.main(command)
-
-
-@pytest.mark.parametrize(
-    ("folder", "message"),
-    [("up/task2/", "called up/task2/"), ("Task2/", "called Task2/"), ("", "missing"), ("task2/task2/", "called task2")],
-)
-def test_task2_in_the_wrong_place_of_a_zip(tmp_path, files, clips, folder, message):
+@pytest.mark.parametrize(("folder", "top"), [("up/task2/", "up"), ("Task2/", "Task2"), ("", f"{TEAM}_1")])
+def test_task2_in_the_wrong_place_of_a_zip(tmp_path, files, clips, folder, top):
     with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
         for name, content in files.items():
             archive.writestr(folder + name, content)
-    faults = package.check_package(package.read_package(tmp_path / "package.zip"), clips, read_year(2020))
-    faults = [fault.text for fault in faults if fault.is_fault]
-    assert len(faults) == 1
-    assert f"the folder task2 is {message}" in faults[0]
+    findings = package.check_package(package.read_package(tmp_path / "package.zip"), clips, read_year(2020))
+    assert f"{top}: not in the folder task2 at the top of the zip" in str(findings[0])
 
 
 def with_member(path, files, name, **attributes):
@@ -602,7 +586,7 @@ def with_member(path, files, name, **attributes):
         ("task2/a.csv", {"compress_type": zipfile.ZIP_BZIP2}, "not every program"),
         (f"task2/{300 * 'a'}.csv", {}, "name of more than 255 bytes"),
         (f"task2/{100 * '字'}/a.csv", {}, "name of more than 255 bytes"),
-        ("__MACOSX/task2/._a.csv", {}, "not in the folder task2 (1 file)"),
+        ("__MACOSX/task2/._a.csv", {}, "not in the folder task2 at the top of the zip (1 file)"),
         ("task2/\x1b[31m.csv", {}, "unexpected file"),
     ],
 )

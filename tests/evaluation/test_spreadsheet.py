@@ -2,6 +2,7 @@
 
 import importlib
 
+import numpy as np
 import pytest
 
 import common
@@ -121,5 +122,6 @@ def test_a_backslash_in_a_name_keeps_its_label():
 
 
 def test_one_clip_without_a_label_leaves_the_others_their_auc():
-    scores = {("fan", "id_00"): ([0, -1, 1, -1], [0.0, 9.0, 1.0, -9.0])}
+    clips = metrics.LabelledScores(np.array([0, -1, 1, -1]), np.array([0.0, 9.0, 1.0, -9.0]))
+    scores = {("fan", "id_00"): clips}
     assert metrics.evaluate(scores, max_fpr=0.1, rated_only=True) == {"fan": {"id_00": (1.0, 1.0)}}
