@@ -162,8 +162,8 @@ def test_all_faults_in_one_go():
         (b"a: 1\nb: \xff", "not UTF-8"),
         (b"a: \x00", "not valid YAML"),
         (b"a: 1\n---\nb: 2", "not valid YAML"),
-        (b"[" * 60_000, "hundreds of nested blocks"),
-        (b"- " * 30_000, "hundreds of nested blocks"),
+        (b"[" * 3000, "hundreds of nested blocks"),
+        (b"- " * 3000, "hundreds of nested blocks"),
         (b"? [a, b]\n: c", "unhashable key"),
     ],
 )

@@ -92,8 +92,10 @@ def write_system(folder, year=2022, shift=0.0, unit="section_03", suffix="_test"
     return folder / "system", LabelledScores(labels, scores, tuple(names), None, domains)
 
 
-@pytest.mark.parametrize("where", ["truth", "truth/ground_truth_data", "truth/ground_truth_domain"])
-@pytest.mark.parametrize("suffix", ["_test", ""])
+@pytest.mark.parametrize(
+    ("where", "suffix"),
+    [("truth", "_test"), ("truth/ground_truth_data", ""), ("truth/ground_truth_domain", "_test")],
+)
 def test_the_evaluators_folders_are_the_truth(tmp_path, capsys, where, suffix):
     folder, expected = write_system(tmp_path, suffix=suffix)
     rows = (folder / f"anomaly_score_fan_section_03{suffix}.csv").read_text().splitlines()
