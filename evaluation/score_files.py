@@ -40,11 +40,6 @@ def score_path(directory: Path, machine_type: str, unit: str, year: Year | None 
     return directory / (year or read_year(DEFAULT)).file_name(SCORES, machine_type, unit)
 
 
-def decision_path(directory: Path, machine_type: str, unit: str, year: Year | None = None) -> Path:
-    """Path of its decision CSV, named as the later baselines do."""
-    return directory / (year or read_year(DEFAULT)).file_name(DECISIONS, machine_type, unit)
-
-
 def files_of(directory: Path, kind: str, year: Year) -> dict[Key, Path]:
     """(machine type, unit) -> CSV of a kind in ``directory``, sorted; others are passed over.
 

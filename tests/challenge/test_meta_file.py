@@ -113,7 +113,6 @@ def test_missing_results_are_allowed_and_said():
         ("total_parameters: 269992", "total_parameters: 269,992", 34, "'269,992'; expected a whole number"),
         ("total_parameters: 269992", "total_parameters: true", 34, "True; expected a whole number"),
         ("66.30", "0.6630", 39, "0.663; expected a percentage such as 66.30 \\(not the fraction"),
-        ("66.30", "1", 39, "1; expected a percentage such as 66.30 \\(not the fraction"),
         ("66.30", "166.30", 39, "166.3; expected a percentage"),
         ("66.30", ".nan", 39, "nan; expected a percentage"),
         ("66.30", "66.30%", 39, "'66.30%'; expected a percentage"),
@@ -126,9 +125,6 @@ def test_missing_results_are_allowed_and_said():
         ("name: A name", "name: !!python/name:os.system", 3, "could not determine a constructor"),
         ("name: A name", "name: &a A name\n  abbr: *a", 4, "alias"),
         ("name: A name", 'name: !!int ""', 3, "not valid YAML"),
-        ("  complexity:\n", "  complexity: !own\n", 33, "could not determine a constructor for the tag '!own'"),
-        ("  authors:\n", "  authors: !!python/tuple\n", 5, "could not determine a constructor"),
-        ("  source_code:", "  !own source_code:", 35, "could not determine a constructor for the tag '!own'"),
         ("name: A name", "name: A name\n  ? [a, b]\n  : c", 4, "unhashable key"),
         ("name: A name", "name: A name\n  more: !!timestamp {=: no}", 4, "not valid YAML"),
     ],
@@ -157,14 +153,10 @@ def test_all_faults_in_one_go():
     ("content", "message"),
     [
         (b"", "submission: missing"),
-        (b"just text", "submission: missing"),
         (b"- a\n- list", "submission: missing"),
         (b"a: 1\nb: \xff", "not UTF-8"),
         (b"a: \x00", "not valid YAML"),
-        (b"a: 1\n---\nb: 2", "not valid YAML"),
         (b"[" * 3000, "hundreds of nested blocks"),
-        (b"- " * 3000, "hundreds of nested blocks"),
-        (b"? [a, b]\n: c", "unhashable key"),
     ],
 )
 def test_what_is_no_meta_file_is_a_fault_and_no_crash(content, message):

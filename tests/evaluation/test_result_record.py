@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import FAMILIES, SHIPPED
+from conftest import FAMILIES, SHIPPED, merge
 
 import common
 import config
@@ -397,10 +397,10 @@ def test_retrained_and_scored_for_one_machine_type_alone(yaml_file, tmp_path):
     options = ["-d", "--config", str(yaml_file(NEAR))]
     train.main(options)
     score.main(options)
-    path = yaml_file(NEAR | {"seed": 1})
+    path = yaml_file(merge(NEAR, {"systems": {"near": {"model": {"n_nearest": 2}}}}))
     train.main(options)
     folder = tmp_path / "result" / "dev" / "near"
-    with pytest.raises(common.UserError, match=r"anomaly_score_ToyCar_id_01.csv, .*seed: 0 -> 1") as caught:
+    with pytest.raises(common.UserError, match=r"anomaly_score_ToyCar_id_01.csv, .*model.n_nearest: 1 -> 2") as caught:
         score.main([*options, "--machine-type", "fan"])
     assert "_fan_" not in str(caught.value)
     assert not (folder / "result.csv").exists()

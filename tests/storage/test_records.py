@@ -125,14 +125,11 @@ def test_an_unknown_package_is_no_error(monkeypatch):
 # ---- reading ----
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"1", b"another type's model"], ids=["empty", "a byte less", "another type's model"]
-)
-def test_a_file_with_another_content_is_named(job, damage):
+def test_a_file_with_another_content_is_named(job):
     job.finish({"model_fan.keras": write(b"1?")}, {})
     record = read_record(job.folder, "fan")
     checked_file(job.folder, record, "model_fan.keras")  # its digest is known now
-    (job.folder / "model_fan.keras").write_bytes(damage)
+    (job.folder / "model_fan.keras").write_bytes(b"")
     with pytest.raises(
         UserError, match=r"model_fan.keras: is not the file that was saved with the model; run 00_train"
     ):
@@ -168,19 +165,12 @@ def test_a_digest_is_computed_once_for_a_file_that_does_not_change(tmp_path, mon
     ("changes", "fault"),
     [
         ({"sample_rate": None}, "sample_rate: None"),
-        ({"sample_rate": "16000"}, "sample_rate: 16000"),
         ({"sample_rate": True}, "sample_rate: True"),
-        ({"clips": 2.5}, "clips: 2.5"),
         ({"configuration": "none"}, "configuration: none"),
-        ({"system": ["small"]}, "system: "),
-        ({"fingerprint": 7}, "fingerprint: 7"),
-        ({"versions": None}, "versions: None"),
         ({"files": ["model_fan.keras"]}, "files: expected names with their SHA-256"),
         ({"files": {"model_fan.keras": 1}}, "files: expected"),
-        ({"files": {"": 64 * "0"}}, "files: expected"),
         ({"files": {"../model_fan.keras": 64 * "0"}}, "files: expected"),
         ({"files": {"..": 64 * "0"}}, "files: expected"),
-        ({"files": {".": 64 * "0"}}, "files: expected"),
         ({"files": {"a\0": 64 * "0"}}, "files: expected"),
     ],
 )
