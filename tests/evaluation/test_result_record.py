@@ -166,7 +166,7 @@ def test_machine_types_of_two_systems_in_one_folder(settings, folder):
         (lambda f: (f / "record_fan.yaml").unlink(), "fan_id_02.csv: no record says what made it"),
         (lambda f: (f / "record_fan.yaml").write_text("a: ["), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_bytes(b"\xff"), r"record_fan.yaml: unreadable"),
-        (lambda f: (f / "record_fan.yaml").write_text("[" * 2000), r"record_fan.yaml: unreadable"),
+        (lambda f: (f / "record_fan.yaml").write_text("[" * 1000), r"record_fan.yaml: unreadable"),
         (lambda f: (f / "record_fan.yaml").write_text("a: 1"), r"record_fan.yaml: machine_type: None"),
         (
             lambda f: write_otherwise(f / "record_fan.yaml", r"\nclips: .*", "\nclips: many"),
