@@ -48,11 +48,6 @@ class Comparison(NamedTuple):
     columns: Sequence[str] = ("AUC", "pAUC")
 
 
-def compare_all(results: Sequence[Result], reference: Result | None, *, max_fpr: float) -> list[Comparison]:
-    """Every other result against ``reference``, if there is one."""
-    return [compare(r, reference, max_fpr=max_fpr) for r in results if reference and r is not reference]
-
-
 def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATES, seed: int = SEED) -> Comparison:
     """Differences of AUC, pAUC and scores, with bootstrap confidence intervals; averages over IDs and over types.
 

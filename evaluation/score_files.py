@@ -250,14 +250,6 @@ def _decision(text: str) -> int:
 VALUES = {SCORES: _score, DECISIONS: _decision}  # kind of a CSV -> what reads its second column
 
 
-def read_scores(path: Path, *, any_names: bool = False, year: Year | None = None) -> dict[str, float]:
-    """Clip name -> score, in the file's order; UserError names all faulty rows."""
-    scores, _, faults = _parsed_file(path, _score, any_names=any_names, year=year or read_year(DEFAULT))
-    if faults:
-        raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
-    return scores
-
-
 def some(names: Sequence[str]) -> str:
     """The first few names, and how many more."""
     more = len(names) - NAMES_SHOWN

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import SHIPPED, write_scores
+from conftest import SHIPPED, read_scores, write_scores
 
 import common
 from evaluation import bootstrap, comparison, html_report, metrics, score_files, tables
@@ -172,7 +172,7 @@ def test_dataset_folder_as_truth_finds_missing_clips(tmp_path):
     folder = write_folder(tmp_path / "system", shift=1.0, n_clips=3, keys=[("fan", "id_00")])
     test_clips = tmp_path / "dev_data" / "fan" / "test"
     test_clips.mkdir(parents=True)
-    for name in score_files.read_scores(score_files.score_path(folder, "fan", "id_00")):
+    for name in read_scores(score_files.score_path(folder, "fan", "id_00")):
         (test_clips / name).touch()
     evaluate.main([str(folder), "--truth", str(tmp_path / "dev_data")])
     (test_clips / "anomaly_id_00_00000003.wav").touch()
@@ -324,7 +324,7 @@ def decided(tmp_path):
     """Folder of score files with decisions: anomalous above 0.5."""
     folder = write_folder(tmp_path / "dev" / "tuned_ae", shift=1.0)
     for key, path in score_files.score_files(folder).items():
-        scores = score_files.read_scores(path)
+        scores = read_scores(path)
         text = score_files.decisions_text(scores, [value > 0.5 for value in scores.values()])
         write_text(folder / read_year(2020).file_name(score_files.DECISIONS, *key), text)
     return folder

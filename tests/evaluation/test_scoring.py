@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import write_scores
+from conftest import read_scores, write_scores
 
 import common
 from evaluation import metrics, published, score_files, tables
@@ -84,7 +84,7 @@ def test_score_file_is_official_to_the_byte_and_reads_back_equal(tmp_path):
     assert path.read_bytes() == (
         b"normal_id_01_00000000.wav,0.1\nanomaly_id_01_00000000.wav,1e-07\nanomaly_id_01_00000001.wav,11.293758882670634\n"
     )
-    assert score_files.read_scores(path) == dict(zip(names, scores.tolist(), strict=True))
+    assert read_scores(path) == dict(zip(names, scores.tolist(), strict=True))
     assert score_files.score_files(tmp_path / "new") == {("ToyCar", "id_01"): path}
 
 
@@ -102,7 +102,7 @@ def test_every_fault_of_a_score_file_is_named_with_its_row(tmp_path):
         "file,score\nnormal_id_00_3.wav\nnormal_id_00_4.wav,x\n\nnormal_id_00_5.wav,inf\n"
     )
     with pytest.raises(common.UserError) as error:
-        score_files.read_scores(path)
+        read_scores(path)
     for row, fault in {
         2: "normal_id_00_2.wav: score nan is not finite",
         3: "normal_id_00_1.wav again, first in row 1",
@@ -136,7 +136,7 @@ def test_spoilt_score_file_is_an_error(tmp_path, content, message):
     path = tmp_path / "anomaly_score_fan_id_00.csv"
     path.write_bytes(content)
     with pytest.raises(common.UserError, match=message):
-        score_files.read_scores(path)
+        read_scores(path)
 
 
 def test_folder_without_usable_score_files_is_an_error(tmp_path):
