@@ -228,7 +228,7 @@ def check_clips(
 
     def check(job: tuple[ClipFolder, Path, KnownFiles]) -> Clip | str:
         try:
-            return _check_clip(*job, year, min_samples=min_samples, normal_only=normal_only, channel=channel)
+            return _check_clip(*job, year, min_samples=min_samples, normal_only=normal_only)
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
             return f"{job[1]}: {error}"
 
@@ -292,14 +292,7 @@ def _wanted(paths: list[Path], year: Year) -> list[Path]:
 
 
 def _check_clip(
-    source: ClipFolder,
-    path: Path,
-    known: KnownFiles,
-    year: Year,
-    *,
-    min_samples: int,
-    normal_only: bool,
-    channel: int | str | None,
+    source: ClipFolder, path: Path, known: KnownFiles, year: Year, *, min_samples: int, normal_only: bool
 ) -> Clip:
     """Check one clip of a dataset by its name, its header and its samples."""
     if UNWRITABLE.search(path.name):
@@ -309,9 +302,8 @@ def _check_clip(
         said = _said_by(path, source.machine_type, year)
         if normal_only and said.label == 1:
             raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
-    clip = check_sound(
-        path, source.machine_type, said.machine_id, said.label, min_samples=min_samples, channel=channel, known=known
-    )
+    options = {"min_samples": min_samples, "channel": known.channel, "known": known}
+    clip = check_sound(path, source.machine_type, said.machine_id, said.label, **options)
     return dataclasses.replace(clip, folder=source.shown, domain=said.domain, attributes=said.attributes)
 
 
