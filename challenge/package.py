@@ -257,23 +257,20 @@ def check_scores(
     if text.startswith("\ufeff"):
         yield Finding(shown, 1, "begins with a byte-order mark; save it as UTF-8 without one")
     clips = set(clips)
-    first_lines: dict[str, int] = {}
     rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+
+    def parse(row: Sequence[str]) -> tuple[str, float]:
+        name, value = score_files.parse_score_row(row, unit=unit, kind=kind, year=year)
+        if name not in clips:
+            raise ValueError(f"{name} is not a clip of the evaluation list")
+        return name, value
+
     try:
-        for row in rows:
-            name = row[0] if row else ""
-            try:
-                score_files.parse_score_row(row, unit=unit, value_of=score_files.VALUES[kind], year=year)
-                if name in first_lines:
-                    raise ValueError(f"{name} again, first in line {first_lines[name]}")
-                if name not in clips:
-                    raise ValueError(f"{name} is not a clip of the evaluation list")
-            except ValueError as error:
-                yield Finding(shown, rows.line_num, str(error))
-            first_lines.setdefault(name, rows.line_num)
+        _, first, faults = score_files.parsed(((rows.line_num, row) for row in rows), parse)
     except csv.Error as error:
-        yield Finding(shown, rows.line_num, f"not CSV ({error})")
-    missing = sorted(clips - set(first_lines))
+        first, faults = {}, [(rows.line_num, f"not CSV ({error})")]
+    yield from (Finding(shown, *fault) for fault in faults)
+    missing = sorted(clips - set(first))
     if missing:
         yield Finding(shown, None, f"{len(missing)} of {len(clips)} clips missing: {score_files.some(missing)}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import common
 from audio.clips import machine_types_in, parse_clip_name, test_clip_paths
 from evaluation.metrics import Key
-from evaluation.score_files import csv_rows, parsed
+from evaluation.score_files import binary, csv_rows, parsed_file
 from years.year import DEFAULT, ClipName, Year, every_year, in_words, read_year
 
 LABELS, DOMAINS, PREFIX = "ground_truth_data", "ground_truth_domain", "ground_truth"  # of the official evaluators
@@ -39,7 +39,7 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
     elif year.list_refused:
         raise common.UserError(f"{path}: the official list of {year.year} is not taken: {year.list_refused}")
     else:
-        told, _, faults = parsed(path, _clip_rows(path), functools.partial(_parse_row, year=year))
+        told, _, faults = parsed_file(path, functools.partial(_parse_row, year=year), _clip_rows)
     if faults:
         advice = f"The clips are of {year.year}: get the ground truth of that year again, or mend the names."
         raise common.fault_list("Ground truth with faults", faults, advice)
@@ -70,9 +70,9 @@ def _of_evaluator(directory: Path, year: Year) -> tuple[Told, list[str]]:
         if not key:
             faults.append(f"{path}: not of the form {year.file_name(PREFIX, '<machine type>', '<section>')}")
             continue
-        labels, faults_of_file = _binary(path)
+        labels, _, faults_of_file = parsed_file(path, _binary)
         of_domains = directory.resolve().parent / DOMAINS / path.name
-        domains, faults_of_domains = _binary(of_domains) if of_domains.is_file() else ({}, [])
+        domains, _, faults_of_domains = parsed_file(of_domains, _binary) if of_domains.is_file() else ({}, {}, [])
         if domains and not faults_of_domains and domains.keys() != labels.keys():
             faults_of_domains = [f"{of_domains}: other clips than in {path}"]
         faults += faults_of_file + faults_of_domains
@@ -90,16 +90,11 @@ def _of_evaluator(directory: Path, year: Year) -> tuple[Told, list[str]]:
     return told, faults
 
 
-def _binary(path: Path) -> tuple[dict[str, int], list[str]]:
-    """Name -> 0 or 1, and faults, of a file of rows ``name,0 or 1``."""
-
-    def parse(row: Sequence[str]) -> tuple[str, int]:
-        if len(row) != 2 or row[1] not in ("0", "1"):
-            raise ValueError(f"{','.join(row)!r}; expected name,0 or 1")
-        return row[0], int(row[1])
-
-    values, _, faults = parsed(path, csv_rows(path), parse)
-    return values, faults
+def _binary(row: Sequence[str]) -> tuple[str, int]:
+    """Name, and 0 or 1, of a row ``name,0 or 1``."""
+    if len(row) != 2:
+        raise ValueError(f"{','.join(row)!r}; expected name,0 or 1")
+    return row[0], binary(row[1])
 
 
 # ---- the official list ----

@@ -399,7 +399,7 @@ def row(number, text):
         (row(2, "id_01_00000001.wav\n"), FAN, 2, "1 columns; expected two"),
         (row(1, "\ufeffid_01_00000000.wav,1\n"), FAN, 1, "byte-order mark"),
         (row(1, "file,score\nid_01_00000000.wav,1\n"), FAN, 1, "not of the form"),
-        (row(4, "id_01_00000003.wav,1\nid_01_00000003.wav,1\n"), FAN, 5, "id_01_00000003.wav again, first in line 4"),
+        (row(4, "id_01_00000003.wav,1\nid_01_00000003.wav,1\n"), FAN, 5, "id_01_00000003.wav again, first in row 4"),
         (row(4, "id_01_00000003.wav,1\nid_01_00000004.wav,1\n"), FAN, 5, "not a clip of the evaluation list"),
         (row(4, ""), FAN, None, "1 of 4 clips missing: id_01_00000003.wav"),
         (edited(META, "averaged_auc: null", "averaged_auc: 0.775"), META, 40, "expected a percentage such as 66.30"),

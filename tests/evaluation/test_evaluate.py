@@ -358,7 +358,7 @@ def test_decisions_are_told_beside_the_official_result(decided, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("normal_id_00_00000001.wav,", "normal_id_00_00000001.wav,2", r"row 2: .*decision '2[01]'; expected 0 or 1"),
+        ("normal_id_00_00000001.wav,", "normal_id_00_00000001.wav,2", r"row 2: .*'2[01]'; expected 0 or 1"),
         ("normal_id_00_00000001.wav", "normal_id_00_00000077.wav", "other clips than in the score file beside it"),
         (
             "normal_id_00_00000001.wav",
