@@ -73,20 +73,25 @@ class Server:
         return f"{self.base_url}/api/records/{record}"
 
     def _listing(self, record: int) -> dict[str, tuple[str, int | None]]:
-        """See :func:`read_listing`."""
+        """MD5 and size of each file of a record, by its name; those without an MD5 are left out."""
         url = self._record_url(record)
 
         def content() -> bytes:
             with self._answer(url) as response:
                 return response.content
 
+        listed = {}
         try:
-            return read_listing(self._patiently(f"record {record}", content))
-        except ValueError as error:
+            for entry in json.loads(self._patiently(f"record {record}", content))["files"]:
+                if match := CHECKSUM.fullmatch(entry["checksum"] or ""):
+                    size = entry.get("size")
+                    listed[entry["key"]] = match[1].lower(), size if isinstance(size, int) and size > 0 else None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{url}: expected the record's files and their MD5, found something else; "
                 f"try again later, or {FETCH_BY_HAND}"
             ) from error
+        return listed
 
     def fetch(self, archive: Archive, part: Path, bar: tqdm) -> None:
         """Fetch what ``part`` lacks of the archive, however often it takes.
@@ -181,27 +186,6 @@ def _retry_after(response: requests.Response) -> float:
         return urllib3.Retry().get_retry_after(response.raw) or 0
     except urllib3.exceptions.InvalidHeader:
         return 0
-
-
-# ---- what a record says ----
-
-
-def read_listing(content: bytes) -> dict[str, tuple[str, int | None]]:
-    """MD5 and size of each file of a record, as its interface answers in JSON; those without an MD5 are left out.
-
-    Raises
-    ------
-    ValueError : if it is no such answer.
-    """
-    listed = {}
-    try:
-        for entry in json.loads(content)["files"]:
-            if match := CHECKSUM.fullmatch(entry["checksum"] or ""):
-                size = entry.get("size")
-                listed[entry["key"]] = match[1].lower(), size if isinstance(size, int) and size > 0 else None
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("no answer of a record's interface") from error
-    return listed
 
 
 def _with_listed(archive: Archive, listed: tuple[str, int | None] | None) -> Archive:

@@ -44,11 +44,11 @@ def text_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
-def percentages(values: Sequence[float] | None, separator: str = "/") -> str:
+def percentages(values: Sequence[float] | None) -> str:
     """Shares in %, a dash where one is not known, or for none."""
     if values is None:
         return "-"
-    return separator.join("-" if np.isnan(value) else f"{100 * value:.2f}" for value in values)
+    return "/".join("-" if np.isnan(value) else f"{100 * value:.2f}" for value in values)
 
 
 def machine_types(figures: Sequence[Mapping[str, Mapping]]) -> list[str]:
