@@ -37,10 +37,10 @@ def parse_arguments(argv: Sequence[str] | None):
 def main(argv: Sequence[str] | None = None) -> None:
     """Check everything, then score; CSVs go to <result_directory>/<training data>/<system>/."""
     args = parse_arguments(argv)
-    from config import OfficialModel, System, load_config  # what takes time to import comes after --help
+    from config import System, load_config  # what takes time to import comes after --help
     from evaluation import embedding_figure, result_record, results
     from training import dataset
-    from training.families import family_of
+    from training.families import OfficialModel, family_of
     from training.usual import unlike_training
 
     settings = load_config(args.config)

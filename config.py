@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, Validat
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from audio.settings import Descriptor, Feature
+from audio.settings import Descriptor, Feature, Spectra
 from common import UserError, fault_list
 from storage import blocks
 from storage.blocks import KEYS, FileName, FilePath, PathText, filled, is_plain_name, nearest, number, read_block, whole
@@ -73,7 +73,7 @@ class Fit:
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
 
 
-GENERAL = ("feature", "fit", "descriptor")  # blocks that stand once, and in systems where they differ
+GENERAL = ("feature", "fit", "descriptor", "spectra")  # blocks that stand once, and in systems where they differ
 MODELS: dict[str, type] = {}  # the ``type`` of a model block -> its dataclass
 
 
@@ -142,16 +142,6 @@ class ConvAutoencoder(Autoencoder):
                 yield ("feature", name), f"{value}; expected a multiple of {step} for the strides"
 
 
-@dataclass(frozen=True)
-class OfficialModel:
-    """Files that the official baseline has trained; for ``--official-model``, no part of the YAML."""
-
-    MODULE = "keras_model"
-    hop = 1
-    aggregate = "mean"
-    directory: Path
-
-
 @dataclass(frozen=True, kw_only=True, config=KEYS)
 class Detector:
     """Keys of an outlier detector on one vector per clip; they do not decide what is trained."""
@@ -193,21 +183,39 @@ class L2Softmax(Classifier):
     scaling: Literal["standard", "standard_per_band", "minmax"]  # of the log-mel energies
 
 
-@model("dense_l2_softmax")
-class DenseL2Softmax(Classifier):
-    """Dense layers on the descriptor of a clip: the report's L2-softmax on another input."""
-
-    BLOCKS = ("feature", "fit", "descriptor")
+@dataclass(frozen=True, kw_only=True, config=KEYS)
+class ClipClassifier(Classifier):
+    """What the classifiers share that hear a clip as a whole: the report's L2-softmax on another input."""
 
     network_per: Literal["all", "machine_type"]  # whose machine IDs one network learns to tell apart
     networks: whole(1, 64)  # of different start weights; each has detectors of its own, scores are summed
-    units: filled(tuple[whole(1), ...])  # of the layers, Dense + BN + ReLU each
     embedding: whole(2)  # numbers of an embedding
-    exchange: number(ge=0, le=1)  # share of the examples whose lower bands are those of another clip
     min_steps: whole(0)  # training steps; with few clips there are more epochs than fit.epochs
     max_passes: whole(1) = 150  # over a clip, for the sake of min_steps
     folds: whole(1, 100) = 5  # at most, each left out of a training, to be scored as new; 1: none
+
+
+@model("dense_l2_softmax")
+class DenseL2Softmax(ClipClassifier):
+    """Dense layers on the descriptor of a clip."""
+
+    BLOCKS = ("feature", "fit", "descriptor")
+
+    units: filled(tuple[whole(1), ...])  # of the layers, Dense + BN + ReLU each
+    exchange: number(ge=0, le=1)  # share of the examples whose lower bands are those of another clip
     noise: number(ge=0) = 0.0  # added to each number in training [its deviation]
+
+
+@model("spectral_l2_softmax")
+class SpectralL2Softmax(ClipClassifier):
+    """Convolutions on the spectra of a clip's waveform, a branch for each; an embedding is that of all branches."""
+
+    BLOCKS = ("fit", "spectra")
+
+    filters: filled(tuple[whole(1), ...])  # of a spectrogram's stages, two residual blocks each
+    over_time: Literal["max", "mean"]
+    l2: number(ge=0)  # of the weights
+    sub_centres: whole(0)  # of each class (sub-cluster AdaCos); 0: the report's softmax
 
 
 @model("neighbors")
@@ -234,9 +242,6 @@ class Fusion:
     members: filled(dict[SystemName, number(gt=0)], description="a system and its weight in each line")
 
 
-DESCRIBED = tuple(cls for cls in MODELS.values() if "descriptor" in cls.BLOCKS)  # input: a descriptor of the whole clip
-
-
 @dataclasses.dataclass(frozen=True)
 class System:
     """One named system: its model, and its features and fit with the general blocks filled in."""
@@ -245,7 +250,8 @@ class System:
     model: Any  # a dataclass of MODELS
     feature: Feature
     fit: Fit
-    descriptor: Descriptor | None = None  # of the models in DESCRIBED
+    descriptor: Descriptor | None = None  # of the models that have it in their BLOCKS
+    spectra: Spectra | None = None  # the same
     members: tuple["System", ...] = ()  # of a Fusion
 
     @property
@@ -297,7 +303,8 @@ class Config:
     channel: whole(0, description="0 is the first channel") | Literal["mean"] | None = None  # null: the clips have one
     year: Annotated[whole(0), AfterValidator(_known_year)] = years.DEFAULT  # of the challenge, with official names
     supplemental: StrictBool = False  # whether supplemental clips, of the machine alone, are trained on too
-    descriptor: Descriptor | None = None  # only where a system needs it
+    descriptor: Descriptor | None = None  # this and the next only where a system needs them
+    spectra: Spectra | None = None
     distribution: Literal["none", "mirrored", "multi_worker"] = "none"
     decision: Literal["gamma", "empirical"] = "gamma"  # how a threshold follows from training scores
     decision_quantile: number(gt=0, lt=1) = 0.9  # of normal clips
@@ -380,6 +387,7 @@ class _Blocks:
     feature: Feature
     fit: Fit
     descriptor: Descriptor | None = None
+    spectra: Spectra | None = None
 
 
 def _system(name: Any, own: Any, general: dict, names: list[str], faults: blocks.Faults) -> System | None:
@@ -389,7 +397,7 @@ def _system(name: Any, own: Any, general: dict, names: list[str], faults: blocks
         faults[where] = "a system's name becomes a folder: letters, digits, _ and -"
     if not isinstance(own, dict):
         return read_block(_Blocks, own, faults, where)
-    merged = {key: _merged(general.get(key), own.get(key)) for key in GENERAL}
+    merged = {key: blocks.merged(general.get(key), own.get(key)) for key in GENERAL}
     parts = read_block(_Blocks, own | merged, faults, where)
     if not isinstance(own.get("model"), dict):
         return None
@@ -404,8 +412,8 @@ def _system(name: Any, own: Any, general: dict, names: list[str], faults: blocks
     faults |= {(*where, *at): words for at, words in _misfits(MODELS[model_type], own, model, parts)}
     if any(at[:2] == where for at in faults):
         return None
-    descriptor = parts.descriptor if "descriptor" in model.BLOCKS else None
-    return System(name, model, parts.feature, parts.fit, descriptor)
+    heard = {key: getattr(parts, key) for key in ("descriptor", "spectra") if key in model.BLOCKS}
+    return System(name, model, parts.feature, parts.fit, **heard)
 
 
 def _misfits(kind: type, own: dict, model: Any, parts: _Blocks | None) -> Iterator[tuple[tuple, str]]:
@@ -415,25 +423,15 @@ def _misfits(kind: type, own: dict, model: Any, parts: _Blocks | None) -> Iterat
             yield (key,), f"has no effect on a model of type {kind.TYPE}; remove it"
     if isinstance(own.get("fit"), dict) and "verbose" in own["fit"]:
         yield ("fit", "verbose"), "set it in the general fit block: a run has one progress bar"
-    if parts and "descriptor" in kind.BLOCKS and parts.descriptor is None:
-        yield ("descriptor",), "missing"
+    for key in kind.BLOCKS:
+        if parts and getattr(parts, key) is None:
+            yield (key,), "missing"
     if parts and "fit" in kind.BLOCKS and (loss := parts.fit.compile.loss) not in kind.LOSSES:
         yield ("fit", "compile", "loss"), f"{loss!r}; expected one of {', '.join(kind.LOSSES)}"
     if parts and isinstance(model, ConvAutoencoder):
         yield from model.faults(parts.feature)
     if isinstance(model, Classifier) and (model.classes, model.score) == ("attributes", "softmax"):
         yield ("model", "score"), "softmax; the attributes of test clips, their classes, are hidden: take another score"
-
-
-def _merged(general: Any, own: Any) -> Any:
-    """A general block with a system's own values in their place, also in the blocks within."""
-    if own is None or not isinstance(general, dict | None):
-        return general
-    if general is None or not isinstance(own, dict):
-        return own
-    inner = {name: value for name, value in own.items() if isinstance(value, dict)}
-    inner = {name: general[name] | value for name, value in inner.items() if isinstance(general.get(name), dict)}
-    return general | own | inner
 
 
 def _with_members(systems: dict[str, System], faults: blocks.Faults) -> dict[str, System]:

@@ -22,12 +22,12 @@ from audio.bands import mel_edges
 from audio.clips import Clip
 from audio.settings import Feature
 from common import UserError
-from config import OF_RESIDUALS, ConvAutoencoder, DenseAutoencoder, OfficialModel, System, VariationalAutoencoder
+from config import OF_RESIDUALS, ConvAutoencoder, DenseAutoencoder, System, VariationalAutoencoder
 from detectors import decision
 from storage.records import record_path
 from training import distribution
 from training.deviation import Deviation
-from training.families import Part
+from training.families import OfficialModel, Part
 from training.fit import fit_job
 from training.model_records import TrainingScores, check_sample_rate, scores_path
 from training.models import load_finished, save_model

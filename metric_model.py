@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,26 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+import spectral_model
 from audio import features
 from audio.clips import Clip
-from config import Classifier, DenseL2Softmax, L2Softmax, System
+from config import DenseL2Softmax, L2Softmax, SpectralL2Softmax, System
 from detectors import decision, memory, outliers
 from detectors.facts import detector_facts
 from detectors.memory import Memory
 from storage.records import record_path
-from training import backbone, clip_trainer, distribution, embedding
+from training import backbone, clip_trainer, distribution, embedding, heads
 from training.classes import class_names, stratified_order
 from training.deviation import Deviation
 from training.families import Part
 from training.fit import fit_job
 from training.folds import fold_of_each
-from training.metric_layers import CosineLogits, L2Constraint
+from training.metric_layers import CosineLogits
 from training.model_records import TrainingScores, check_sample_rate, resume_path
 from training.models import load_finished, save_model
 from training.run import Job, Run
 from training.workload import n_folds, network_name, networks, passes, prolonged
 
-ALPHA_START = 16.0  # of a trained alpha
 UNSEEN = 1e9  # deviation of an input that never changes in training: it stays near zero whatever it does
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ def build(
         h = layers.Resizing(*size, interpolation=model.resize, dtype="float32")(h)
     h = layers.Concatenate(dtype="float32")([h, h, h])  # (n, *size, 3)
     h = backbone.mobilenet(model, size)(h)  # (n, 1280)
-    h = l2_constraint(model)(h)
+    h = heads.l2_constraint(model)(h)
     if model.margin:
         return keras.Model(inputs, CosineLogits(n_classes, name="logits")(h))
     return keras.Model(inputs, layers.Dense(n_classes, dtype="float32", name="logits")(h))
@@ -89,18 +88,7 @@ def build_dense(model: DenseL2Softmax, *, n_classes: int, mean: np.ndarray, devi
     inputs = layers.Input((len(mean),))
     h = scaled(inputs, mean, deviation)
     networks = [layers.Dense(model.embedding)(backbone.dense(h, model.units)) for _ in range(model.networks)]
-    h = layers.Concatenate(axis=1)([layers.Reshape((1, model.embedding))(network) for network in networks])
-    h = l2_constraint(model)(h)
-    limit = math.sqrt(6 / (model.embedding + n_classes))  # Glorot's, of each network
-    logits = layers.EinsumDense(
-        "nke,kec->nkc",
-        (model.networks, n_classes),
-        bias_axes="kc",
-        kernel_initializer=keras.initializers.RandomUniform(-limit, limit),
-        dtype="float32",
-        name="logits",
-    )
-    return keras.Model(inputs, logits(h))
+    return keras.Model(inputs, heads.joint(model, networks, n_classes))
 
 
 def scaled(inputs: keras.KerasTensor, mean: np.ndarray, deviation: np.ndarray) -> keras.KerasTensor:
@@ -110,12 +98,6 @@ def scaled(inputs: keras.KerasTensor, mean: np.ndarray, deviation: np.ndarray) -
     return layers.Normalization(
         axes, mean.tolist(), np.square(np.minimum(deviation, UNSEEN)).tolist(), dtype="float32"
     )(inputs)
-
-
-def l2_constraint(model: Classifier) -> L2Constraint:
-    """Layer whose outputs are the embeddings."""
-    trained = model.alpha == "trained"
-    return L2Constraint(ALPHA_START if trained else float(model.alpha), trained, name="embedding")
 
 
 # ---- the functions that the scripts call ----
@@ -150,6 +132,8 @@ def _train_one(job: Job, clips: dict[str, list[Clip]]) -> None:
     if isinstance(system.model, DenseL2Softmax):
         vectors = np.concatenate([job.run.descriptors(system, own) for own in clips.values()])
         prepare = functools.partial(descriptor_training, vectors)
+    elif isinstance(system.model, SpectralL2Softmax):
+        prepare = spectral_model.preparation(job.run, system, job.clips)
     network, history, examples = _fit(job, prepare, labels, np.arange(len(labels)), seed)
     embeddings, log_probabilities = embedding.embed(network, job.watch(examples))
     own = log_probabilities[np.arange(len(labels)), labels]
@@ -370,10 +354,11 @@ def anomaly_scores(run: Run, system: System, machine_type: str, clips: Sequence[
 def clip_inputs(run: Run, system: System, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
     """The network's inputs of each clip, with the progress shown."""
     if isinstance(system.model, DenseL2Softmax):
-        yield from run.descriptors(system, clips)[:, None]
-        return
+        return iter(run.descriptors(system, clips)[:, None])
+    if isinstance(system.model, SpectralL2Softmax):
+        return spectral_model.clip_inputs(run, system, clips)
     log_mels = run.watch(features.log_mel_clips(clips, system.feature, run.cache))
-    yield from embedding.log_mel_examples(log_mels, system.feature.frames)
+    return embedding.log_mel_examples(log_mels, system.feature.frames)
 
 
 def training_scores(run: Run, system: System, machine_type: str) -> TrainingScores:
@@ -392,9 +377,12 @@ def own_scores(system: System, remembered: Memory) -> TrainingScores:
 
 def widths(system: System) -> dict:
     """Numbers of each network's embeddings, and how their scores become one."""
-    if isinstance(system.model, DenseL2Softmax):
-        return {"widths": system.model.networks * [system.model.embedding], "combine": "sum"}
-    return {"widths": [0], "combine": "sum"}  # one network: all of them
+    model, n_branches = system.model, 1
+    if isinstance(model, L2Softmax):
+        return {"widths": [0], "combine": "sum"}  # one network: all of them
+    if isinstance(model, SpectralL2Softmax):
+        n_branches = system.spectra.spectrum + len(system.spectra.windows)
+    return {"widths": model.networks * n_branches * [model.embedding], "combine": "sum"}
 
 
 def deviations(run: Run, system: System, machine_type: str, clips: Sequence[Clip]) -> list[Deviation]:
@@ -408,6 +396,8 @@ def parts(run: Run, system: System, machine_type: str) -> list[Part]:
     network = load_finished(run, system, name)
     if isinstance(system.model, DenseL2Softmax):
         facts = {"descriptor": dataclasses.asdict(system.descriptor)}
+    elif isinstance(system.model, SpectralL2Softmax):
+        facts = spectral_model.facts(system, run.require_trained(system, name)["sample_rate"])
     else:
         facts = {
             "windows": {

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import operator
 import os
 import shutil
@@ -24,7 +25,9 @@ import numpy as np
 
 from audio.clips import Clip, load_clip
 from audio.descriptors import N_STATISTICS, band_statistics, modulation_spectrum
-from audio.settings import Descriptor, Feature, Modulation
+from audio.settings import Descriptor, Feature, Modulation, Spectra
+from audio.spectra import fitted, layout
+from audio.spectra import spectra as magnitudes
 from common import UserError, log_mel_energies
 from storage.files import path_beside, remove_leftovers_once
 
@@ -47,7 +50,8 @@ class Quantity:
     settings: tuple  # all that decides a block, beside the clip and the code
     width: int  # of a row
     rows: Callable[[Clip], int]  # how many a clip gives
-    compute: Callable[[np.ndarray, int], np.ndarray]  # waveform (n_samples,), sample rate [Hz] -> (rows, width) float32
+    compute: Callable[[np.ndarray, int], np.ndarray]  # waveform (n_samples,), sample rate [Hz] -> (rows, width)
+    dtype: str = "<f4"  # of the values
 
 
 def log_mel(feature: Feature) -> Quantity:
@@ -88,6 +92,26 @@ def statistics(feature: Feature, level: float) -> Quantity:
     return Quantity("band statistics", (*frames.settings, level), width, lambda clip: 1, compute)
 
 
+def waveforms(settings: Spectra, sample_rate: int) -> Quantity:
+    """The waveform itself, cut or repeated to its length for :func:`spectra`, a row per clip of 16 bits."""
+    n_samples = layout(settings, sample_rate).n_samples
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return fitted(waveform, n_samples)[None]
+
+    return Quantity("waveforms", (n_samples,), n_samples, lambda clip: 1, compute, "<i2")
+
+
+def spectra(settings: Spectra, sample_rate: int) -> Quantity:
+    """Magnitude spectra, a row per clip: see audio/spectra.py."""
+    parts = layout(settings, sample_rate)
+
+    def compute(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        return magnitudes(fitted(waveform, parts.n_samples), parts)[None]
+
+    return Quantity("spectra", dataclasses.astuple(settings), parts.width, lambda clip: 1, compute)
+
+
 @dataclass(frozen=True)
 class Cache:
     """Folder of blocks, one file per quantity and clip list; it may be deleted at any time.
@@ -107,24 +131,24 @@ class Cache:
         digest = hashlib.sha256(json.dumps([VERSION, quantity.settings, facts]).encode()).hexdigest()
         return self.directory / f"{name}_{digest[:32]}.npy"
 
-    def read(self, path: Path, counts: Sequence[int], width: int) -> Iterator[np.ndarray]:
+    def read(self, path: Path, counts: Sequence[int], quantity: Quantity) -> Iterator[np.ndarray]:
         """Blocks of ``counts`` rows from a file, up to the first one that is not what was written; none without a file.
 
         Not mapped into memory: pages of a mapped file count as the run's own.
         """
-        stream, checksums = self._open(path, counts, width)
+        stream, checksums = self._open(path, counts, quantity)
         if stream is None:
             return
         with stream:
             checksum = 0
             for count, expected in zip(counts, checksums, strict=True):
-                block = np.fromfile(stream, "<f4", count * width)
+                block = np.fromfile(stream, quantity.dtype, count * quantity.width)
                 checksum = zlib.crc32(block, checksum)
                 if checksum != expected:  # also where the file cannot be read on
                     return
-                yield block.reshape(count, width)
+                yield block.reshape(count, quantity.width)
 
-    def _open(self, path: Path, counts: Sequence[int], width: int) -> tuple[BinaryIO | None, np.ndarray | None]:
+    def _open(self, path: Path, counts: Sequence[int], quantity: Quantity) -> tuple[BinaryIO | None, np.ndarray | None]:
         """A file of this shape, opened where its rows begin, and its checksums; None and None where there is none."""
         try:
             stream = path.open("rb")
@@ -133,10 +157,10 @@ class Cache:
         with contextlib.suppress(OSError, ValueError, tokenize.TokenError):  # NumPy lets the last one through
             np.lib.format.read_magic(stream)
             header = np.lib.format.read_array_header_1_0(stream)
-            begin, n_rows = stream.tell(), int(sum(counts))
-            end = begin + 4 * n_rows * width
+            begin, shape, dtype = stream.tell(), (int(sum(counts)), quantity.width), np.dtype(quantity.dtype)
+            end = begin + dtype.itemsize * math.prod(shape)
             whole = os.fstat(stream.fileno()).st_size == end + 4 * len(counts)
-            if header == ((n_rows, width), False, np.dtype(np.float32)) and whole:
+            if header == (shape, False, dtype) and whole:
                 stream.seek(end)
                 checksums = np.fromfile(stream, "<u4", len(counts))
                 stream.seek(begin)
@@ -242,7 +266,7 @@ def descriptors(
 def blocks(
     clips: Sequence[Clip], quantity: Quantity, cache: Cache | None, computed: Iterator[np.ndarray] | None = None
 ) -> Iterator[np.ndarray]:
-    """Block of each clip in turn, shape (rows, width), float32; cached ones where there are.
+    """Block of each clip in turn, shape (rows, width); cached ones where there are.
 
     Where a cached file turns out to be damaged, the blocks from there on are computed anew and the file is replaced.
 
@@ -267,7 +291,7 @@ def blocks(
     path = cache.path(clips, quantity)
     counts = [quantity.rows(clip) for clip in clips]
     n_good = 0
-    for block in cache.read(path, counts, quantity.width):
+    for block in cache.read(path, counts, quantity):
         n_good += 1
         yield block
     if n_good == len(clips):
@@ -277,7 +301,7 @@ def blocks(
         logger.warning("%s: damaged; %d clips are computed anew", path, len(clips) - n_good)
     file = _NewFile(path, quantity, sum(counts), cache)
     try:
-        for block in itertools.islice(cache.read(path, counts, quantity.width), n_good):
+        for block in itertools.islice(cache.read(path, counts, quantity), n_good):
             file.add(block)
         for block in missing(n_good):
             file.add(block)
@@ -285,6 +309,25 @@ def blocks(
         file.finish()
     finally:
         file.abandon()
+
+
+def mapped(clips: Sequence[Clip], quantity: Quantity, cache: Cache | None, watch: Callable = iter) -> np.ndarray:
+    """Rows of all clips in one array, (n_rows, width): the cache's file, of which what is asked for is read.
+
+    In memory where there is no cache; waveforms of the whole development set are 6 GB.
+
+    Parameters
+    ----------
+    watch : shows the progress of what comes clip by clip
+    """
+    if cache is None:
+        return np.concatenate([*watch(blocks(clips, quantity, None))])
+    for _ in watch(blocks(clips, quantity, cache)):
+        pass
+    try:
+        return np.load(cache.path(clips, quantity), mmap_mode="r")
+    except (OSError, ValueError):  # there was no room for it
+        return np.concatenate([*blocks(clips, quantity, None)])
 
 
 def _computed(clips: Sequence[Clip], quantities: Sequence[Quantity]) -> Iterator[list[np.ndarray]]:
@@ -315,7 +358,7 @@ def _blocks(clip: Clip, quantities: Sequence[Quantity]) -> list[np.ndarray]:
 def _block(clip: Clip, quantity: Quantity, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """One of them."""
     with np.errstate(over="ignore"):  # is found below
-        block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), np.float32)
+        block = np.ascontiguousarray(quantity.compute(waveform, sample_rate), quantity.dtype)
     shape = (quantity.rows(clip), quantity.width)
     if block.shape != shape:  # an error of ours
         raise ValueError(f"{clip.path}: {quantity.name} of shape {block.shape}; expected {shape}")
@@ -334,13 +377,13 @@ class _NewFile:
         self.path, self.quantity, self.checksums = path, quantity, []
         self.beside = path_beside(path)
         self.stream: BinaryIO | None = None
-        n_bytes = 4 * n_rows * quantity.width
+        n_bytes = np.dtype(quantity.dtype).itemsize * n_rows * quantity.width
         with self._tried():
             if not cache.make_room(n_bytes):
                 logger.info("%s are not cached: no room for %.1f GB", quantity.name, n_bytes * 1e-9)
                 return
             self.stream = self.beside.open("wb")
-            header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, quantity.width)}
+            header = {"descr": quantity.dtype, "fortran_order": False, "shape": (n_rows, quantity.width)}
             np.lib.format.write_array_header_1_0(self.stream, header)
 
     @contextlib.contextmanager
@@ -355,7 +398,7 @@ class _NewFile:
         """Write the next clip's block."""
         if self.stream:
             with self._tried():
-                block = block.astype("<f4", copy=False)
+                block = block.astype(self.quantity.dtype, copy=False)
                 self.checksums.append(zlib.crc32(block, self.checksums[-1] if self.checksums else 0))
                 self.stream.write(block.tobytes())
 

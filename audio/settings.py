@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, StrictBool
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -42,6 +42,18 @@ class Modulation:
     low_modulation: number(gt=0)  # [Hz]
     high_modulation: number(gt=0)  # [Hz]
     segment: number(gt=0, le=60)  # [s]
+
+
+@dataclass(frozen=True, config=KEYS)
+class Spectra:
+    """Magnitude spectra of a waveform (see spectra.py), for the networks that hear neither frames nor descriptors."""
+
+    duration: number(gt=0, le=60)  # [s] longer clips are cut to it, shorter ones repeated
+    spectrum: StrictBool  # of the whole waveform
+    windows: tuple[number(gt=0, le=10), ...]  # [s] of spectrograms, half of a window from one to the next
+    low_frequency: number(ge=0)  # [Hz] of spectrograms
+    high_frequency: number(gt=0) | None  # [Hz]; null: half the sample rate
+    subtract_mean: StrictBool  # of each frequency of a spectrogram, over time
 
 
 def _each_once(group: tuple[str, ...]) -> tuple[str, ...]:

@@ -168,19 +168,23 @@ class Export:
         if not part.record:
             return facts
         record = self.run.require_trained(part.system, part.record)
-        filters = common.mel_filters(record["sample_rate"], feature.n_fft, feature.n_mels).toarray()
-        return facts | {
+        facts |= {
             "sample_rate": record["sample_rate"],
             "n_samples": record["n_samples"][part.machine_type],  # the usual length of a training clip
             "channel": settings.channel,
+            "trained_with": record["versions"],
+        }
+        if "spectra" in part.facts:
+            return facts
+        filters = common.mel_filters(record["sample_rate"], feature.n_fft, feature.n_mels).toarray()
+        return facts | {
             "feature": {
                 **dataclasses.asdict(feature),
                 "frame": "n_fft samples around each multiple of hop_length, times a periodic Hann window; before and "
                 "behind the clip stand n_fft // 2 samples by pad_mode",
                 "log_mel": "20 / power * log10(filters @ abs(rfft) ** power + 2.220446049250313e-16)",
                 "mel_filters": [_nonzero(row) for row in filters],
-            },
-            "trained_with": record["versions"],
+            }
         }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import common
 from audio import features
 from audio.clips import Clip
-from config import DESCRIBED, System
+from config import System
 from deployment.runtimes import Network
 from training.residuals import moments_of
 from training.run import Run
@@ -36,7 +36,9 @@ def outputs(run: Run, system: System, content: dict, clips: Sequence[Clip], netw
 
     Where there is none, what it would take is what a detector compares.
     """
-    if isinstance(system.model, DESCRIBED):
+    if system.spectra:
+        heard = run.watch(features.blocks(clips, features.spectra(system.spectra, content["sample_rate"]), None))
+    elif system.descriptor:
         heard = run.descriptors(system, clips)[:, None]
     else:
         heard = run.watch(features.log_mel_clips(clips, system.feature, run.cache))

@@ -90,13 +90,16 @@ def heard(
 ) -> tuple[dict, tuple[np.ndarray, np.ndarray]]:
     """Features of a clip and what the network makes of them, by name; and the network's inputs and outputs."""
     waveform, sample_rate = samples * np.float32(2**-15), content["sample_rate"]
-    arrays = {"log_mel": features.log_mel(system.feature).compute(waveform, sample_rate)}
+    if system.spectra:
+        arrays = {"spectra": features.spectra(system.spectra, sample_rate).compute(waveform, sample_rate)}
+    else:
+        arrays = {"log_mel": features.log_mel(system.feature).compute(waveform, sample_rate)}
     if system.descriptor:
         groups = features.parts(system.descriptor, system.feature)
         quantities = [quantity for group in groups for quantity in group.values()]
         of_parts = [quantity.compute(waveform, sample_rate) for quantity in quantities]
         arrays["descriptor"] = np.concatenate(of_parts, axis=1)  # (1, n_numbers)
-    inputs = json_scores.frontend.network_inputs(arrays.get("descriptor", arrays["log_mel"]), content)
+    inputs = json_scores.frontend.network_inputs([*arrays.values()][-1], content)
     if not network:
         return arrays, (inputs, inputs)
     outputs = network.run(inputs)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import common
 from audio.clips import Clip, check_clips, fingerprint, test_clip_paths, test_folders
-from config import Config, OfficialModel, System
+from config import Config, System
 from evaluation import score_files
 from evaluation.metrics import Key
 from storage import records
 from storage.files import write_text
 from storage.records import differences, file_digest, record_path
+from training.families import OfficialModel
 from training.model_records import configuration
 from years.year import DEFAULT, KINDS, Year, read_year
 

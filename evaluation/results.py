@@ -5,13 +5,13 @@ from pathlib import Path
 
 import common
 from audio.clips import Clip
-from config import Config, OfficialModel, System
+from config import Config, System
 from detectors import decision
 from evaluation import result_record, score_files, tables
 from evaluation.folders import Result, rated
 from evaluation.published import official_figures
 from evaluation.rules import RULES
-from training.families import family_of
+from training.families import OfficialModel, family_of
 
 
 def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None:

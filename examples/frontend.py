@@ -1,4 +1,4 @@
-"""Recording -> log-mel energies -> a network's inputs, in NumPy alone, as the JSON of 05_export.py says.
+"""Recording -> log-mel energies or spectra -> a network's inputs, in NumPy alone, as the JSON of 05_export.py says.
 
 python frontend.py export/dev/onnx/tuned_ae_fan.json
 
@@ -32,6 +32,19 @@ def log_mel_energies(waveform, feature):
     return (20 / feature["power"] * np.log10(spectrum @ filters.T + sys.float_info.epsilon)).astype(np.float32)
 
 
+def spectra(waveform, settings):
+    """(n_samples,) -> (1, n_numbers): magnitudes of all of it, then of each spectrogram, frame by frame."""
+    n = settings["n_samples"]
+    samples = np.resize(waveform, n)  # repeated where it is shorter
+    found = [np.abs(np.fft.rfft(samples))[: settings["spectrum_bins"]] / np.sqrt(n)]
+    for one in settings["spectrograms"]:
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(one["window"]) / one["window"])
+        frames = np.lib.stride_tricks.sliding_window_view(samples, one["window"])[:: one["hop"]]
+        bins = np.abs(np.fft.rfft(frames * window))[:, one["first_bin"] : one["end_bin"]] / np.sqrt(one["window"])
+        found.append((bins - bins.mean(axis=0) if settings["subtract_mean"] else bins).ravel())
+    return np.concatenate(found).astype(np.float32)[None]
+
+
 def network_inputs(features, system):
     """Log-mel energies (n_frames, n_mels) -> windows (n_windows, ...); a descriptor (1, n_numbers) is one already."""
     if "windows" not in system:
@@ -54,19 +67,25 @@ def read_wav(path):
         return samples[:, 0] * np.float32(2**-15), file.getframerate()
 
 
+def heard(waveform, system):
+    """What the test vectors hold of a clip, by name."""
+    if "spectra" in system:
+        return {"spectra": spectra(waveform, system["spectra"])}
+    found = {"log_mel": log_mel_energies(waveform, system["feature"])}
+    return found | ({"inputs": network_inputs(found["log_mel"], system)} if "windows" in system else {})
+
+
 def main(json_path):
     """Compare with the test vectors that the JSON names."""
     system = json.loads(Path(json_path).read_text(encoding="utf-8"))
-    if "feature" not in system:
+    if not {"feature", "spectra"} & system.keys():
         sys.exit(f"{json_path}: of a fusion, which hears by its members; name the JSON of one of them")
     good = True
     for clip in system["test_vectors"]:
         path = Path(json_path).parent / clip["path"]
         waveform, sample_rate = read_wav(path.with_suffix(".wav"))
         start = time.perf_counter()
-        found = {"log_mel": log_mel_energies(waveform, system["feature"])}
-        if "windows" in system:
-            found["inputs"] = network_inputs(found["log_mel"], system)
+        found = heard(waveform, system)
         seconds = (time.perf_counter() - start) * sample_rate / len(waveform)
         with np.load(path.with_suffix(".npz")) as expected:
             for name, values in found.items():
@@ -74,8 +93,12 @@ def main(json_path):
                     sys.exit(f"{path} {name}: {values.shape}; the test vectors have {expected[name].shape}")
                 errors = np.abs(values.astype(float) - expected[name])
                 largest = LARGEST + FLOAT16 * (name == "inputs" and "rounded_to" in system["windows"])
+                unit = "dB"
+                if name == "spectra":
+                    errors, unit = errors / expected[name].std(), "of the deviation"
                 good &= bool(errors.max() <= largest and errors.mean() <= MEAN)
-                print(f"{clip['path']} {name}: largest difference {errors.max():.2g} dB, mean {errors.mean():.2g} dB")
+                told = f"largest difference {errors.max():.2g} {unit}, mean {errors.mean():.2g} {unit}"
+                print(f"{clip['path']} {name}: {told}")
         print(f"{clip['path']}: {seconds * 1000:.3g} ms for a second of sound")
     return 0 if good else 1
 

@@ -199,6 +199,17 @@ def shown(value: Any) -> str:
     return text if len(text) <= 2 * MAX_SHOWN else f"{text[: 2 * MAX_SHOWN]}..."
 
 
+def merged(general: Any, own: Any) -> Any:
+    """A block with another's values in their place, also in the blocks within."""
+    if own is None or not isinstance(general, dict | None):
+        return general
+    if general is None or not isinstance(own, dict):
+        return own
+    inner = {name: value for name, value in own.items() if isinstance(value, dict)}
+    inner = {name: general[name] | value for name, value in inner.items() if isinstance(general.get(name), dict)}
+    return general | own | inner
+
+
 def key_text(key: Any) -> str:
     """A key, cut to what a message can hold."""
     return key[:MAX_SHOWN] if isinstance(key, str) else shown(key)

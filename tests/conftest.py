@@ -118,6 +118,14 @@ FAMILIES = {  # a small system of each model family
         {"model": WINDOWS | NEAREST, "feature": {"n_mels": 32, "frames": 32}, "fit": FIT},
     ),
     "dense": merge(SYSTEMS["dense_l2_softmax"], {"model": DENSE | NEAREST, "feature": {"n_mels": 32}, "fit": FIT}),
+    "spectral": merge(
+        SYSTEMS["spectral_l2_softmax"],
+        {
+            "model": {"embedding": 4, "filters": [2], "min_steps": 1, "folds": 1, "score": "knn"} | NEAREST,
+            "spectra": {"duration": 0.25},
+            "fit": FIT,
+        },
+    ),
     "near": merge(SYSTEMS["neighbors"], {"model": NEAREST}),
     "all": {"model": {"type": "fusion", "members": {"near": 1, "dense": 0.5, "small": 0.5}}},
 }

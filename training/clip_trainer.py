@@ -59,7 +59,19 @@ class BandStatistics:
         return means, np.maximum(deviations, 1e-3)  # a band that never changes stays zero
 
 
-class LogMelWindows:
+class AsTheyAre:
+    """What a source of examples does unless it says otherwise."""
+
+    def augmented(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
+        """Inputs and labels, (n, ...) and (n,), changed at random in training."""
+        return inputs, labels
+
+    def heard(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What the network gets of examples, mixed ones among them."""
+        return inputs
+
+
+class LogMelWindows(AsTheyAre):
     """One window of each clip, cut out of the log-mel frames.
 
     The frames are held once. A longer clip gives a window at any place; a shorter one is repeated until it fills the
@@ -87,12 +99,8 @@ class LogMelWindows:
         windows = tf.gather(self.log_mel, tf.gather(self.firsts, indices)[:, None] + within)
         return tf.cast(tf.transpose(windows, (0, 2, 1))[..., None], tf.float32)
 
-    def augmented(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
-        """Inputs and labels as they are."""
-        return inputs, labels
 
-
-class Descriptors:
+class Descriptors(AsTheyAre):
     """The descriptor of each clip.
 
     Parameters
@@ -197,7 +205,7 @@ class ClipTrainer(keras.Model):
         The moving statistics lag behind the weights: by them, what has been learnt would look like chance. The network
         gets statistics of its own when it is trained, see :func:`settle_statistics`.
         """
-        return self.network(inputs[1], training=True)
+        return self.network(self.source.heard(inputs[1]), training=True)
 
     def examples(self, indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Inputs of the network, (n, ...), and classes, (n,)."""
@@ -248,14 +256,18 @@ class ClipTrainer(keras.Model):
         return distribution.reducible(logs) if distribution.is_distributed(tf.distribute.get_strategy()) else logs
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Part that this replica has in the batch's mean of softmax cross-entropy or, with a margin, ArcFace's loss."""
+        """Part that this replica has in the batch's mean of softmax cross-entropy or, with a margin, ArcFace's loss.
+
+        Penalties of the weights are added.
+        """
         if self.margin:
             alpha = self.network.get_layer("embedding").alpha
             losses = margin_softmax_loss(y, y_pred, alpha=alpha, margin=self.margin)
         else:
             losses = keras.losses.categorical_crossentropy(y, y_pred, from_logits=True)
         share = distribution.share(x[0], never_empty=True) / distribution.replica()[1]
-        return tf.reduce_mean(losses) * share
+        weights = tf.add_n(self.losses) / distribution.replica()[1] if self.losses else 0.0
+        return tf.reduce_mean(losses) * share + weights
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Loss and accuracy so far."""
@@ -284,7 +296,7 @@ def settle_statistics(trainer: ClipTrainer, *, n_train: int, batch_size: int, se
     @tf.function
     def pass_on(indices: tf.Tensor) -> None:
         inputs, _ = trainer.examples(indices, tf.fill(tf.shape(indices), 0.5))
-        trainer.network(inputs, training=True)
+        trainer.call((indices, inputs))
 
     for layer in norms:
         layer.momentum = momentum

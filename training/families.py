@@ -25,6 +25,16 @@ Clips = dict[str, list[Clip]]  # machine type -> its clips
 
 
 @dataclass(frozen=True)
+class OfficialModel:
+    """Files that the official baseline has trained; for ``--official-model``, no part of the YAML."""
+
+    MODULE = "keras_model"
+    hop = 1
+    aggregate = "mean"
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Part:
     """What other programs need of a system for one machine type; a fusion has a part for each of its members too."""
 

@@ -45,7 +45,9 @@ class FusedBatchNormalization(layers.BatchNormalization):
         """Normalise by the batch's statistics in training, by the moving ones otherwise."""
         if self.synchronized:  # over the replicas of a distributed step
             return super().call(inputs, training=training, mask=mask)
-        gamma, beta = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
+        ones = tf.ones_like(self.moving_mean)
+        gamma = tf.cast(self.gamma, tf.float32) if self.scale else ones
+        beta = tf.cast(self.beta, tf.float32) if self.center else 0 * ones
         if not (training and self.trainable):
             return tf.compat.v1.nn.fused_batch_norm(
                 inputs,
@@ -85,6 +87,40 @@ class CosineLogits(layers.Layer):
     def get_config(self):
         """Arguments of the constructor."""
         return {**super().get_config(), "n_classes": self.n_classes}
+
+
+@keras.saving.register_keras_serializable(package="metric_model")
+class SubclusterLogits(layers.Layer):
+    """``log sum_j exp(s cos(f, w_j))`` over the sub-centres ``w_j`` of each class, for each of several networks.
+
+    Sub-cluster AdaCos (Wilkinghoff, IJCNN 2021) with a fixed scale, ``s = sqrt(2) log(n_classes * sub_centres - 1)``:
+    the softmax of these is the sum of the probabilities of a class's sub-centres.
+    """
+
+    def __init__(self, n_classes: int, sub_centres: int, **kwargs):
+        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.n_classes, self.sub_centres = n_classes, sub_centres
+        self.scale = math.sqrt(2) * math.log(n_classes * sub_centres - 1)
+
+    def build(self, input_shape):
+        """Make the sub-centres."""
+        _, n_networks, n_numbers = input_shape
+        self.kernel = self.add_weight(
+            shape=(n_networks, n_numbers, self.n_classes, self.sub_centres),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            name="kernel",
+        )
+
+    def call(self, inputs):
+        """(n, n_networks, n_numbers) -> (n, n_networks, n_classes)."""
+        unit = {"order": 2, "epsilon": 1e-12}
+        directions, centres = ops.normalize(inputs, axis=-1, **unit), ops.normalize(self.kernel, axis=1, **unit)
+        cosines = ops.einsum("nke,kecs->nkcs", directions, centres)
+        return ops.logsumexp(self.scale * cosines, axis=-1)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return {**super().get_config(), "n_classes": self.n_classes, "sub_centres": self.sub_centres}
 
 
 def margin_softmax_loss(labels: tf.Tensor, logits: tf.Tensor, *, alpha: tf.Tensor, margin: float) -> tf.Tensor:

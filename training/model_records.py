@@ -52,6 +52,9 @@ def configuration(system: System, config: Config) -> dict:
     if "descriptor" in system.model.BLOCKS:
         settings["descriptor"] = dataclasses.asdict(system.descriptor)
         del settings["feature"]["frames"]  # a descriptor is of the whole clip
+    if "spectra" in system.model.BLOCKS:
+        settings["spectra"] = dataclasses.asdict(system.spectra)
+        del settings["feature"]
     if "fit" in system.model.BLOCKS:
         settings |= {"fit": dataclasses.asdict(system.fit), "seed": config.seed}
         del settings["fit"]["verbose"]

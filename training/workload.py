@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from audio import features
 from audio.clips import Clip
+from audio.spectra import layout
 from common import UserError
-from config import Classifier, DenseL2Softmax, Fusion, Neighbors, System
+from config import Classifier, ClipClassifier, DenseL2Softmax, Fusion, Neighbors, SpectralL2Softmax, System
 from training.classes import check_enough_clips, check_trainable
 
 FEW_STEPS = 1000  # of training: so many are cheap whatever min_steps says
@@ -49,7 +51,24 @@ def _of_network(system: System, clips: dict[str, list[Clip]]) -> int:
     check_trainable(system.model, all_clips)
     if isinstance(system.model, DenseL2Softmax):
         features.check_descriptor(system.descriptor, system.feature, all_clips[0].sample_rate)
+    if isinstance(system.model, SpectralL2Softmax):
+        _check_spectra(system, all_clips)
     return len(all_clips) * passes(system, len(all_clips))
+
+
+def _check_spectra(system: System, clips: Sequence[Clip]) -> None:
+    """Raise UserError unless the spectra can be had, and tell nothing of how long a clip is.
+
+    That of a clip which is repeated has gaps: where some are, a network would learn which machine's clips are short.
+    """
+    n_samples = layout(system.spectra, clips[0].sample_rate).n_samples
+    lengths = sorted({clip.n_samples for clip in clips})
+    if lengths[0] < n_samples and len(lengths) > 1:
+        seconds = lengths[0] / clips[0].sample_rate
+        raise UserError(
+            f"{system.name}: spectra.duration: {system.spectra.duration:g} s, and the training clips have from "
+            f"{seconds:g} to {lengths[-1] / clips[0].sample_rate:g} s. Set it to {seconds:g}, the shortest one's"
+        )
 
 
 def passes(system: System, n_clips: int) -> int:
@@ -62,7 +81,7 @@ def passes(system: System, n_clips: int) -> int:
 
 def prolonged(system: System, n_clips: int) -> System:
     """The system with the epochs that ``n_clips`` training clips take: networks need steps, and few clips give few."""
-    if not isinstance(system.model, DenseL2Softmax):
+    if not isinstance(system.model, ClipClassifier):
         return system
     wanted = min(system.model.max_passes, math.ceil(system.model.min_steps / _steps(system, n_clips)))
     fit = dataclasses.replace(system.fit, epochs=max(system.fit.epochs, wanted))
@@ -79,7 +98,7 @@ def n_folds(system: System, n_clips: int) -> int:
 
     At most ``folds``; two where the training on all clips takes more than ``min_steps``, which doubles the time.
     """
-    if not isinstance(system.model, DenseL2Softmax) or system.model.folds == 1:
+    if not isinstance(system.model, ClipClassifier) or system.model.folds == 1:
         return 1
     steps = prolonged(system, n_clips).fit.epochs * _steps(system, n_clips)
     return min(system.model.folds, max(2, 1 + max(system.model.min_steps, FEW_STEPS) // steps))
@@ -90,7 +109,7 @@ def n_folds(system: System, n_clips: int) -> int:
 
 def network_name(system: System, machine_type: str) -> str:
     """Name of the files of the network that hears clips of a machine type."""
-    alone = isinstance(system.model, DenseL2Softmax) and system.model.network_per == "machine_type"
+    alone = isinstance(system.model, ClipClassifier) and system.model.network_per == "machine_type"
     return machine_type if alone else OVER_ALL
 
 

@@ -51,7 +51,7 @@ def run(work: Path, folder: Path, system: str, name: str, *options) -> Path:
 def onnx(families, tmp_path_factory) -> Path:
     """Folder with what is exported of two systems, one of which has the others as members. Not to be changed."""
     folder = tmp_path_factory.mktemp("onnx")
-    return [run(families, folder, system, "onnx") for system in ("windows", "all")][0]
+    return [run(families, folder, system, "onnx") for system in ("windows", "spectral", "all")][0]
 
 
 def read(folder: Path, name: str) -> dict:
@@ -74,7 +74,7 @@ def test_each_format_scores_as_before(families, tmp_path, capsys, name):
     assert lines[2].endswith("ranks correlate at 1.0000, AUC 0.5000 -> 0.5000, 0 verdicts changed")
 
 
-@pytest.mark.parametrize("system", ["small", "windows", "dense"])
+@pytest.mark.parametrize("system", ["small", "windows", "dense", "spectral"])
 def test_the_network_has_one_input_and_one_output(onnx, system):
     import onnxruntime
 
@@ -86,8 +86,8 @@ def test_the_network_has_one_input_and_one_output(onnx, system):
 
 
 def test_a_fusion_is_exported_by_members(onnx):
-    files = {"windows.onnx", "dense.onnx", "small_fan.onnx", "test_vectors"}
-    files |= {f"{name}_fan.json" for name in ("windows", "dense", "small", "near", "all")}
+    files = {"windows.onnx", "dense.onnx", "spectral.onnx", "small_fan.onnx", "test_vectors"}
+    files |= {f"{name}_fan.json" for name in ("windows", "dense", "spectral", "small", "near", "all")}
     assert {path.name for path in onnx.iterdir()} == files
     assert read(onnx, "near_fan")["model"] is None
     assert set(read(onnx, "all_fan")["score"]["members"]) == {"near", "dense", "small"}

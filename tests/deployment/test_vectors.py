@@ -21,7 +21,7 @@ from deployment import json_scores, runtimes, vectors
 
 EXAMPLES = Path(common.__file__).parent / "examples"
 RATE = make_demo_data.SAMPLE_RATE
-SYSTEMS = ("small", "windows", "dense", "near", "all")
+SYSTEMS = ("small", "windows", "dense", "spectral", "near", "all")
 
 
 def export(settings: Path, folder: Path, system: str, *options) -> Path:
@@ -36,7 +36,7 @@ def export(settings: Path, folder: Path, system: str, *options) -> Path:
 def exported(families, tmp_path_factory) -> Path:
     """Folder with all systems of FAMILIES. Not to be changed."""
     folder = tmp_path_factory.mktemp("exported")
-    return [export(families / "settings.yaml", folder, system) for system in ("windows", "all")][0]
+    return [export(families / "settings.yaml", folder, system) for system in ("windows", "spectral", "all")][0]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def test_a_normal_and_an_anomalous_clip(exported, dataset, system):
     ]
     files = {f"clip_{number}.{ending}" for number in (1, 2) for ending in ("wav", "npz", "txt")}
     folder = exported / "test_vectors" / f"{system}_fan"
-    assert {path.name for path in folder.iterdir()} == files | ({"frontend.txt"} if system != "all" else set())
+    assert {path.name for path in folder.iterdir()} == files | (
+        {"frontend.txt"} if system not in ("all", "spectral") else set()
+    )
     for clip, path, _ in said:
         source = dataset / "dev_data" / "fan" / "test" / clip["recording"]
         ours, original = (soundfile.read(one, dtype="int16")[0] for one in (path.with_suffix(".wav"), source))
@@ -92,14 +94,14 @@ def test_the_formulas_of_the_example_give_the_same(exported, system):
             outputs = (members, None)
         else:
             waveform, _ = json_scores.frontend.read_wav(path.with_suffix(".wav"))
-            log_mel = json_scores.frontend.log_mel_energies(waveform, content["feature"])
-            np.testing.assert_allclose(arrays["log_mel"], log_mel, atol=1e-3)
-            heard = arrays.get("descriptor", arrays["log_mel"])
+            name, found = next(iter(json_scores.frontend.heard(waveform, content).items()))  # without windows
+            np.testing.assert_allclose(arrays[name], found, atol=1e-3 * found.std())
+            heard = arrays.get("descriptor", arrays[name])
             inputs = json_scores.frontend.network_inputs(heard, content)
             np.testing.assert_array_equal(arrays.get("inputs", inputs), inputs)
             outputs = (inputs, arrays.get("outputs", inputs))
         np.testing.assert_array_equal(arrays["score"], [score(*outputs, content, clip["machine_id"])])
-    parts = {"small": None, "windows": 1, "dense": 2, "near": 2, "all": 3}[system]
+    parts = {"small": None, "windows": 1, "dense": 2, "spectral": 2, "near": 2, "all": 3}[system]
     assert (len(arrays["part_scores"]) if "part_scores" in arrays else None) == parts
 
 
@@ -175,6 +177,11 @@ def test_numpy(exported, capsys, system):
     names = ["log_mel", "inputs"] if system in ("small", "windows") else ["log_mel"]
     assert [name for name, *_ in found] == 2 * names
     assert max(largest for _, largest, _ in found) <= (0.1 if system == "windows" else 1e-3)
+
+
+def test_numpy_spectra(exported, capsys):
+    assert json_scores.frontend.main(exported / "spectral_fan.json") == 0
+    assert "clip_2 spectra: largest difference " in capsys.readouterr().out
 
 
 def test_numpy_between_mirror_images(reflected, capsys):

@@ -43,6 +43,8 @@ HEAD = {
 }
 PICTURES = {"margin": 0.2, "width": 1.0, "weights": None, "input_size": None, "resize": "bilinear"}
 DENSE = {"network_per": "all", "networks": 2, "units": [16], "embedding": 8, "exchange": 0.5, "noise": 0.1}
+SPECTRAL = {"network_per": "all", "networks": 1, "embedding": 8, "filters": [2], "sub_centres": 2}
+SPECTRAL |= {"over_time": "max", "l2": 1e-5}
 SYSTEMS = {
     # 168 windows, 151 to train on: batches of 47 windows and a last one of 10, in parts of 24 and 23, and of 5.
     "small": {"fit": {"epochs": 12}},
@@ -60,6 +62,11 @@ SYSTEMS = {
     },
     "dense_l2_softmax": {
         "model": {"type": "dense_l2_softmax", **HEAD, **DENSE, "min_steps": 0, "folds": 1},
+        **CLASSIFIER,
+    },
+    "spectral_l2_softmax": {
+        "model": {"type": "spectral_l2_softmax", **HEAD, **SPECTRAL, "min_steps": 0, "folds": 1},
+        "spectra": {"duration": 0.1, "spectrum": False},  # of few weights
         **CLASSIFIER,
     },
 }
