@@ -22,11 +22,12 @@ METHODS = {  # by model type; None: nothing but a detector, or what the members 
     "conv_ae": "convolutional AE",
     "l2_softmax": "CNN",
     "dense_l2_softmax": "MLP",
+    "spectral_l2_softmax": "CNN",
     "neighbors": None,
     "fusion": None,
 }
 DETECTORS = {"lof": "LOF", "knn": "k-NN", "density": "k-NN", "softmax": None}
-EMBEDDINGS = {"l2_softmax": "MobileNetV2", "dense_l2_softmax": "MLP"}
+EMBEDDINGS = {"l2_softmax": "MobileNetV2", "dense_l2_softmax": "MLP", "spectral_l2_softmax": "CNN"}
 FEATURES = {  # by part of a descriptor
     "slow": "modulation spectrum",
     "fast": "modulation spectrum",
@@ -168,6 +169,8 @@ def _system_block(
 
 def _features(part: System) -> list[str]:
     """What a system looks at."""
+    if part.spectra:
+        return ["spectrum"] * part.spectra.spectrum + ["spectrogram"] * bool(part.spectra.windows)
     names = [name for group in part.descriptor.parts for name in group] if part.descriptor else ["statistics"]
     return [FEATURES[name] for name in names]
 
