@@ -86,7 +86,8 @@ def main(argv=None):
         args.folders, args.against, args.truth, max_fpr=max_fpr, config=config, wanted_year=args.year
     )
     ranked = ranking.rank_results(results) if args.rank else []
-    comparisons = comparison.compare_all(results, reference, max_fpr=max_fpr)
+    others = [result for result in results if reference and result is not reference]
+    comparisons = [comparison.compare(result, reference, max_fpr=max_fpr) for result in others]
     file_name = config.result_file if config else OFFICIAL_RESULT_FILE
     written = folders.write_results(results, args.output, file_name=file_name, max_fpr=max_fpr)
     for result, paths in zip(results, written, strict=True):

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.check:
         found = package.read_package(args.check)
         year = read_year(args.year) if args.year else package.year_of(found, DEFAULT)
-        clips = package.clips_of_truth(args.truth, year) if args.truth else year.eval_clips()
+        clips = package.clips_at(args.truth, "--truth", year) if args.truth else year.eval_clips()
         shown = f"{args.check}, checked for {args.truth or f'the official evaluation clips of {year.year}'}"
         package.check(found, clips, year, shown, "Mend the files, then check again." if args.truth else OTHER_CLIPS)
         logger.info("%s: no faults; %s", args.check, package.summary(found))
@@ -72,19 +72,13 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(args.config)
     authors = meta_file.read_authors(args.authors)
     year, where = config.challenge, args.truth or config.eval_directory
-    clips = package.clips_of_truth(where, year) if args.truth else package.clips_of_folder(where, year)
+    clips = package.clips_at(where, "--truth" if args.truth else "eval_directory", year)
     built = submission.build(config, authors, report=args.report_pdf, clips=clips)
     package.check(built, clips, year, "No package written", "Mend the authors file or the results, then run again.")
     submission.require_clips(config)
     output = args.output or Path(f"{authors.team}.zip")
     package.write_zip(output, built.files)
     logger.info("%s: written; %s", output, package.summary(built))
-    if clips != year.eval_clips():
-        logger.info(
-            "It is not for the official evaluation clips; to check it: python 03_submit.py --check %s --truth %s",
-            output,
-            where,
-        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from audio import attributes, wav
 from audio.profile import KnownFiles, Profile, file_crc
 from common import UserError, fault_list, load_wav
-from years.year import DEFAULT, ClipName, Year, every_year, in_words, read_year, that_read
+from years.year import DEFAULT, ClipName, Year, in_words, read_year, that_read
 
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
@@ -31,6 +31,7 @@ FOLDERS = {  # that count: docs/reference.md has the same table
 SUPPLEMENTAL = "supplemental"  # folder of clips of the machine without noise, or of the noise alone
 ANY_ID = "id_00"  # of all clips whose names say nothing
 MANY = 1000  # clips that one waits for
+UNWRITABLE = re.compile("[\x00-\x1f\ud800-\udfff]")  # control characters, and bytes that are no UTF-8
 
 logger = logging.getLogger(__name__)
 
@@ -79,15 +80,6 @@ class Clip:
         return f"{self.folder}/{self.path.name}" if self.folder else self.path.name
 
 
-def is_utf8(name: str) -> bool:
-    """False for a file name whose bytes are no UTF-8: it cannot stand in a CSV."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def machine_types_in(directory: Path, key: str, year: Year | None = None) -> list[str]:
     """Names of the machine-type folders in ``directory``, sorted; files and hidden folders are ignored.
 
@@ -111,9 +103,9 @@ def machine_types_in(directory: Path, key: str, year: Year | None = None) -> lis
         for entry in directory.iterdir()
         if not entry.name.startswith(".") and any((entry / folder).is_dir() for folder in inner)
     )
-    unusable = [name for name in names if not is_utf8(name)]
+    unusable = [name for name in names if UNWRITABLE.search(name)]
     if unusable:
-        raise fault_list(f"{key}: folders whose names are not UTF-8", unusable, "Rename them.")
+        raise fault_list(f"{key}: folders whose names no CSV gives back", unusable, "Rename them.")
     if not names:
         layout = folder_table()
         if any(next(directory.glob(f"{above}/normal/*.wav"), None) for above in ("*", "*/*")):
@@ -236,7 +228,7 @@ def check_clips(
 
     def check(job: tuple[ClipFolder, Path, KnownFiles]) -> Clip | str:
         try:
-            return _check_clip(*job, year, min_samples=min_samples, normal_only=normal_only, channel=channel)
+            return _check_clip(*job, year, min_samples=min_samples, normal_only=normal_only)
         except (ValueError, OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
             return f"{job[1]}: {error}"
 
@@ -274,7 +266,8 @@ def _clip_jobs(
         sources = clip_folders(machine_type, folder, names=names, normal_only=normal_only)
         found = {source: _wanted(wav_paths(source.path), year) for source in sources}
         if not any(found.values()):
-            empty.append(f"{machine_type}: no wav file in {folder}{_instead(folder, names, normal_only)}")
+            others = not_taken(folder, [])
+            empty.append(f"{machine_type}: no wav file in {folder}" + f" but {others}" * bool(others))
         for source, paths in found.items():
             if paths and (others := not_taken(source.path, paths)):
                 logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
@@ -282,14 +275,11 @@ def _clip_jobs(
             jobs += [(source, path, known) for path in paths]
         if sources[0].path != folder and (others := not_taken(folder, [source.path for source in sources])):
             logger.info("%s: %s taken, not %s", folder, ", ".join(source.shown for source in sources), others)
-            if unknown := _with_clips(folder) - {source.shown for source in sources}:
-                text = "%s: the clips in %s are left out; call these folders normal, anomaly or abnormal"
-                logger.warning(text, folder, ", ".join(sorted(unknown)))
     if empty:
         raise fault_list(
             "Machine types without clips",
             empty,
-            f"Put the clips there, or name the other machine types with --machine-type. {folder_table()}",
+            f"Put wav files there, or name the other machine types with --machine-type. {folder_table()}",
         )
     return jobs
 
@@ -298,64 +288,22 @@ def _wanted(paths: list[Path], year: Year) -> list[Path]:
     """Those of a folder's clips that are used: of the supplemental ones, the machine's without noise."""
     if not paths or paths[0].parent.name != SUPPLEMENTAL:
         return paths
-    return [path for path in paths if year.is_supplemental(path.name)]
-
-
-def _with_clips(folder: Path) -> set[str]:
-    """Names of the folders in a folder that hold wav files."""
-    return {entry.name for entry in folder.iterdir() if wav_paths(entry)}
-
-
-def _instead(folder: Path, names: str, normal_only: bool) -> str:
-    """What a folder without wav files holds, and what to do about it."""
-    others = not_taken(folder, [])
-    if not others:
-        return "" if normal_only else _folders_of_other_years(folder)
-    within = sorted(_with_clips(folder))
-    if within and normal_only:
-        return f" but {others}; put the normal clips into train itself: mv {folder / within[0]}/*.wav {folder}"
-    if any(name.lower() in FOLDER_LABELS for name in within):
-        return f" but {others}; with names: any in the YAML, its folders normal and anomaly or abnormal are read"
-    if within:
-        return (
-            f" but {others}; call its folders normal and anomaly, with names: any in the YAML, not {', '.join(within)}"
-        )
-    convert = "; convert the recordings to wav" if " file" in others else ""
-    return f" but {others}{convert}"
-
-
-def _folders_of_other_years(folder: Path) -> str:
-    """What to set where the clips lie in folders that another year has."""
-    for year in every_year() if not folder.is_dir() else ():
-        there = [name for name in year.test_folders if name != folder.name and (folder.parent / name).is_dir()]
-        if there:
-            return f"; there is {', '.join(there)}, the folders of year: {year.year}, to be set in the YAML"
-    return ""
+    return [path for path in paths if year.parse_supplemental(path.name)]
 
 
 def _check_clip(
-    source: ClipFolder,
-    path: Path,
-    known: KnownFiles,
-    year: Year,
-    *,
-    min_samples: int,
-    normal_only: bool,
-    channel: int | str | None,
+    source: ClipFolder, path: Path, known: KnownFiles, year: Year, *, min_samples: int, normal_only: bool
 ) -> Clip:
     """Check one clip of a dataset by its name, its header and its samples."""
-    if not is_utf8(path.name):
-        raise ValueError("name is not UTF-8; rename the file, such as with: convmv -f latin1 -t utf8 --notest FILE")
-    if re.search(r"[\x00-\x1f]", path.name):
-        raise ValueError("name has a control character, which no CSV gives back; rename the file")
+    if UNWRITABLE.search(path.name):
+        raise ValueError("name has control characters or is not UTF-8, so that no CSV gives it back; rename the file")
     said = ClipName(ANY_ID, source.label)
     if source.names == "official":
         said = _said_by(path, source.machine_type, year)
         if normal_only and said.label == 1:
             raise ValueError("an anomalous clip among the training clips; training uses normal clips only")
-    clip = check_sound(
-        path, source.machine_type, said.machine_id, said.label, min_samples=min_samples, channel=channel, known=known
-    )
+    options = {"min_samples": min_samples, "channel": known.channel, "known": known}
+    clip = check_sound(path, source.machine_type, said.machine_id, said.label, **options)
     return dataclasses.replace(clip, folder=source.shown, domain=said.domain, attributes=said.attributes)
 
 

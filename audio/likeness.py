@@ -25,20 +25,18 @@ class Measure:
 
     of: Callable[[Clip], float]
     shown: str  # a value, with its unit
-    lowest: Callable[[float, float], float]  # of the training clips' 5th percentile and median: what still fits
-    highest: Callable[[float, float], float]  # of their 95th and median
+    fits: Callable[[float, float, float], tuple[float, float]]  # by the training clips' percentiles: lowest, highest
     low: str  # clips that have less
     high: str
     advice: str
 
 
-NONE = float("inf")
+NONE = -float("inf")  # there are none below
 MEASURES = {
     "length": Measure(
         lambda clip: clip.n_samples / clip.sample_rate,
         "{:.1f} s",
-        lambda low, median: max(0.9 * low, median / 2),
-        lambda high, median: min(1.1 * high, 2 * median),
+        lambda low, median, high: (max(0.9 * low, median / 2), min(1.1 * high, 2 * median)),
         "are shorter than usual",
         "are longer than usual",
         "Record for as long, or cut all to one length: ffmpeg -i IN.wav -f segment -segment_time {usual:.3g} %03d.wav",
@@ -46,8 +44,7 @@ MEASURES = {
     "level": Measure(
         lambda clip: clip.profile.level,
         "{:.0f} dB",
-        lambda low, median: low - 6,
-        lambda high, median: high + 6,
+        lambda low, median, high: (low - 6, high + 6),
         "are quieter than usual",
         "are louder than usual",
         "Record with the same gain, at the same distance",
@@ -55,8 +52,7 @@ MEASURES = {
     "offset": Measure(
         lambda clip: round(clip.profile.offset, 3) + 0.0,  # no -0
         "{:.1%} of full scale",
-        lambda low, median: low - max(OFFSET, median - low),
-        lambda high, median: high + max(OFFSET, high - median),
+        lambda low, median, high: (low - max(OFFSET, median - low), high + max(OFFSET, high - median)),
         "have a mean that is lower than usual (DC offset)",
         "have a mean that is higher than usual (DC offset)",
         "Record with the same device, or shift it: ffmpeg -i IN.wav -af dcshift=0.01 OUT.wav (-0.01: down by 1 %)",
@@ -64,8 +60,7 @@ MEASURES = {
     "cutoff": Measure(
         lambda clip: clip.profile.cutoff / 1000,
         "{:.1f} kHz",
-        lambda low, median: low / 1.25,
-        lambda high, median: high * 1.25,
+        lambda low, median, high: (low / 1.25, high * 1.25),
         "lack the highest frequencies, as after resampling or compression",
         "reach to higher frequencies than usual",
         "Record with the same device and coding",
@@ -73,8 +68,7 @@ MEASURES = {
     "clipped": Measure(
         lambda clip: clip.profile.clipped,
         "{:.0%} of the samples",
-        lambda low, median: -NONE,
-        lambda high, median: min(high + 0.01, 0.5),
+        lambda low, median, high: (NONE, min(high + 0.01, 0.5)),
         "",
         "are overdriven: they stand at the highest or lowest value",
         "Lower the gain",
@@ -82,8 +76,7 @@ MEASURES = {
     "silent": Measure(
         lambda clip: clip.profile.silent,
         "{:.0%} of the time",
-        lambda low, median: -NONE,
-        lambda high, median: high + 0.1,
+        lambda low, median, high: (NONE, high + 0.1),
         "",
         "have gaps without any sound",
         "Look for what the recorder dropped, or cut these out",
@@ -91,8 +84,7 @@ MEASURES = {
     "dead": Measure(
         lambda clip: clip.profile.dead,
         "{:.0f}",
-        lambda low, median: -NONE,
-        lambda high, median: high,
+        lambda low, median, high: (NONE, high),
         "",
         "have dead channels, in which all samples are equal",
         "Connect the microphone, or set channel in the YAML to one that is alive",
@@ -100,8 +92,7 @@ MEASURES = {
     "mixed": Measure(
         lambda clip: clip.profile.mixed,
         "{:.0f}",
-        lambda low, median: low,
-        lambda high, median: high,
+        lambda low, median, high: (low, high),
         "are the mean of fewer channels",
         "are the mean of more channels",
         "Record with as many microphones, or train with channel: 0, one of them",
@@ -130,10 +121,11 @@ def misfits(clips: Sequence[Clip], usual: Mapping, kind: str, names: Mapping[Pat
     lines = []
     for name, measure in MEASURES.items():
         low, median, high = usual[name]
+        lowest, highest = measure.fits(low, median, high)
         values = {clip: measure.of(clip) for clip in clips}
         sides = (
-            (measure.low, {clip: x for clip, x in values.items() if x < measure.lowest(low, median)}),
-            (measure.high, {clip: x for clip, x in values.items() if x > measure.highest(high, median)}),
+            (measure.low, {clip: x for clip, x in values.items() if x < lowest}),
+            (measure.high, {clip: x for clip, x in values.items() if x > highest}),
         )
         for word, odd in sides:
             if odd:

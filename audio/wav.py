@@ -7,14 +7,13 @@ of, other formats.
 import re
 import struct
 from pathlib import Path
-from stat import S_ISDIR, S_ISFIFO, S_ISREG
+from stat import S_ISREG
 
 from common import soundfile_library
 
 FORMATS = ("WAV", "WAVEX", "RF64")  # libsndfile's names of those whose header tells what is missing
 UNKNOWN_LENGTH = 0x7FFF0000  # [bytes] what writes to a pipe declares this or more: sox 0x7FFFF000, ffmpeg 0xFFFFFFFF
 REPAIR = "Repair it: ffmpeg -ignore_length 1 -i IN.wav -c copy -rf64 auto OUT.wav"
-PADDING = 2**20  # [bytes] of zeros that may stand behind the sound: recorders fill the blocks of their cards
 BEGINNINGS = (  # of what people have in a wav file's place, in lower case, and what to do about it
     (rb"version https://git-lfs", "a pointer of Git LFS; fetch the file itself: git lfs pull"),
     (rb"\s*<(!doctype|html|\?xml)", "a web page, as a server sends in place of a file; download it again"),
@@ -40,8 +39,7 @@ def check(path: Path, *, min_samples: int, channel: int | str | None) -> tuple[i
     """
     stat = path.stat()
     if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
-        kind = "a folder" if S_ISDIR(stat.st_mode) else "a pipe" if S_ISFIFO(stat.st_mode) else "a device or socket"
-        raise ValueError(f"{kind}, not a file")
+        raise ValueError("not a file, but a folder, pipe or device")
     if stat.st_size == 0:
         raise ValueError("file is empty")
     with path.open("rb") as stream:
@@ -115,42 +113,27 @@ def _sound_bytes(stream, size: int) -> tuple[int | None, int, bool]:
     if order is None or kind[8:] != b"WAVE":
         return None, 0, False  # soundfile judges it
     long_length = None
-    for name, length, position in _chunks(stream, 12, size, order):
+    position = 12
+    while position + 8 <= size:
+        stream.seek(position)
+        name, length = struct.unpack(f"{order}4sI", stream.read(8))
+        position += 8
         if name == b"ds64":
-            stream.seek(position)
             long_length = int.from_bytes(stream.read(16)[8:], "little")
         if name == b"data":
             declared = long_length if long_length is not None and length == 0xFFFFFFFF else length
             return declared, size - position, _is_sound(stream, position + declared, size, order)
+        position += length + length % 2  # chunks are padded to even lengths
     return None, 0, False
 
 
-def _chunks(stream, position: int, size: int, order: str):
-    """Name, length, and position of the content, of each chunk from ``position`` on."""
-    while position + 8 <= size:
-        stream.seek(position)
-        name, length = struct.unpack(f"{order}4sI", stream.read(8))
-        yield name, length, position + 8
-        position += 8 + length + length % 2  # chunks are padded to even lengths
-        if length % 2 and position < size and not _is_chunk(stream, position) and _is_chunk(stream, position - 1):
-            position -= 1  # all but this writer's
-
-
-def _is_chunk(stream, position: int) -> bool:
-    """True where the four letters of a chunk's name stand."""
-    stream.seek(position)
-    return re.fullmatch(rb"[ -~]{4}", stream.read(4)) is not None
-
-
 def _is_sound(stream, position: int, size: int, order: str) -> bool:
-    """True where what stands behind the declared sound is neither chunks, nor tags, nor padding."""
-    if size - position >= 2**32:  # longer than a chunk can say
-        return True
+    """True where what stands behind the declared sound is, by its beginning, no chunk, tag or padding."""
     position += position % 2
-    for _, length, start in _chunks(stream, position, size, order):
-        if not _is_chunk(stream, start - 8) or start + length > size:
-            break
-        position = start + length + length % 2
     stream.seek(position)
-    rest = stream.read(PADDING + 1)
-    return len(rest) >= 8 and not rest.startswith((b"ID3", b"TAG")) and (any(rest) or len(rest) > PADDING)
+    behind = stream.read(8)
+    if len(behind) < 8 or size - position >= 2**32:  # more than a chunk can say
+        return len(behind) == 8
+    name, length = struct.unpack(f"{order}4sI", behind)
+    is_chunk = re.fullmatch(rb"[ -~]{4}", name) and position + 8 + length <= size
+    return not is_chunk and not behind.startswith((b"ID3", b"TAG", bytes(8)))

@@ -6,6 +6,7 @@ Every archive that is fetched is known by its MD5; nothing else is unpacked.
 import contextlib
 import hashlib
 import logging
+import os
 import re
 import shutil
 import sys
@@ -83,15 +84,11 @@ def _fault_of(archive: Archive, place: Path) -> str:
     expected, other = archive.clips[place.name], _other_year(archive, place)
     sizes = [path.stat().st_size for path in wav_paths(place)]
     short = sum(size < (2 * archive.samples or WAV_HEADER_BYTES + 1) for size in sizes)
-    if _as_expected(len(sizes), expected) and not short and not other:
+    as_expected = sizes if expected is None else len(sizes) == expected
+    if as_expected and not short and not other:
         return ""
     found = f"{len(sizes)} wav files" + f" of {other}" * bool(other) + f", {short} of them cut short" * bool(short)
     return f"{place}: {found}; expected {expected or 'some'}" + f" of {archive.year}" * bool(other)
-
-
-def _as_expected(n_clips: int, expected: int | None) -> bool:
-    """Whether a folder has as many clips as expected; any clips at all where the number is not known."""
-    return n_clips == expected if expected is not None else n_clips > 0
 
 
 def _other_year(archive: Archive, place: Path) -> str:
@@ -144,7 +141,8 @@ def unpack(archive: Archive, path: Path, directory: Path) -> None:
     try:
         (folder / archive.machine_type).mkdir(parents=True)
         _extract(archive, path, folder)
-        odd = _odd_folders(archive, folder)
+        faults = [_fault_of(archive, place) for place in archive.places(folder)]
+        odd = [fault.removeprefix(f"{folder}{os.sep}") for fault in faults if fault]
         if odd and not archive.md5:
             raise common.fault_list(f"{path}: not the archive of {archive.year}", odd, "Nothing of it was unpacked.")
         for fault in odd:  # the publishers' archive for all that
@@ -167,16 +165,6 @@ def _extract(archive: Archive, path: Path, folder: Path) -> None:
                         opened.extract(member, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged, or no zip file: {error}\nMove it away, and fetch it again.") from error
-
-
-def _odd_folders(archive: Archive, folder: Path) -> list[str]:
-    """Folders of clips in ``folder`` that have another number of them than expected."""
-    found = {place: (len(wav_paths(place)), archive.clips[place.name]) for place in archive.places(folder)}
-    return [
-        f"{place.relative_to(folder).as_posix()}: {n_clips} wav files; expected {expected or 'some'}"
-        for place, (n_clips, expected) in found.items()
-        if not _as_expected(n_clips, expected)
-    ]
 
 
 def _move_in(archive: Archive, folder: Path, directory: Path) -> None:

@@ -1,6 +1,5 @@
 """The meta file of a submission and the authors file: one table of fields each, checked with line numbers."""
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 import common
+from storage.blocks import shown
+from storage.strict_yaml import PlainLoader
 from years.year import Year
 
 LABEL = re.compile(r"(?P<team>(?P<name>[A-Za-z0-9-]+)_(?P<institute>[A-Za-z0-9-]+)_task2)_[1-4]")
@@ -51,40 +52,20 @@ class Document:
             path = path.rpartition(".")[0]
         return self.lines[path]
 
-    def shown(self, path: str) -> str:
-        """A value for an error message."""
-        value = self.values[path]
-        words = {dict: "a block", list: "a list", type(None): "nothing"}
-        return words.get(type(value)) or repr(value)
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases: by them, a few lines are a billion values."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="alias; write the value out", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
 
 def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Finding]]:
-    """Parse a YAML file from others; None if it is none, and its findings.
-
-    Tabs are reported line by line and then taken as spaces, so that the other faults are found in the same go.
-    """
+    """Parse a YAML file from others; None if it is none, and its findings."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         return None, [Finding(shown, content[: error.start].count(b"\n") + 1, "not UTF-8 text")]
-    tabs = [number for number, line in enumerate(text.split("\n"), 1) if "\t" in line.partition("#")[0]]
-    findings = [Finding(shown, n, "tab; not valid in YAML, use spaces") for n in tabs]
     document = Document({"": None}, {"": 1})
     try:
-        loader = _Loader(text.expandtabs(2))
+        loader = PlainLoader(text)
         root = loader.get_single_node()
         if root is not None:
             _add(document, loader, root, "", root.start_mark.line + 1)
-        return document, findings
+        return document, []
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error)
@@ -93,7 +74,7 @@ def read_document(shown: str, content: bytes) -> tuple[Document | None, list[Fin
         fault = Finding(shown, mark.line + 1 if mark else None, f"not valid YAML: {problem}{begun}")
     except RecursionError:
         fault = Finding(shown, None, "not a meta file: hundreds of nested blocks")
-    return None, findings or [fault]  # where tabs are, they are the likely cause
+    return None, [fault]
 
 
 def _add(document: Document, loader: yaml.SafeLoader, node: yaml.Node, path: str, line: int) -> None:
@@ -101,8 +82,6 @@ def _add(document: Document, loader: yaml.SafeLoader, node: yaml.Node, path: str
     children = node.value if isinstance(node, yaml.MappingNode) else []
     for key, child in children:
         name = f"{path}.{str(key.value).replace('.', '·')}".lstrip(".")
-        if name in document.values:
-            raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
         _add(document, loader, child, name, key.start_mark.line + 1)
     for number, child in enumerate(node.value if isinstance(node, yaml.SequenceNode) else [], 1):
         _add(document, loader, child, f"{path}.{number}".lstrip("."), child.start_mark.line + 1)
@@ -182,29 +161,21 @@ AUTHORS_FILE_FIELDS = {
 }
 
 
-def _check_fields(shown: str, document: Document, fields: Mapping[str, Rule]) -> Iterator[Finding]:
+def _check_fields(file: str, document: Document, fields: Mapping[str, Rule]) -> Iterator[Finding]:
     """Fields that are missing or hold something else."""
     reported = set()
     for path, rule in fields.items():
         if path in document.values:
             if not rule.accepts(document.values[path]):
-                yield Finding(shown, document.line(path), f"{path}: {document.shown(path)}; expected {rule.words}")
+                text = f"{path}: {shown(document.values[path])}; expected {rule.words}"
+                yield Finding(file, document.line(path), text)
         elif rule.required:
             absent, words = path, rule.words
             while (above := absent.rpartition(".")[0]) not in document.values:
                 absent, words = above, "a block"
             if absent not in reported:
                 reported.add(absent)
-                text = f"{absent}: missing{_nearest_key(document, absent)}; expected {words}"
-                yield Finding(shown, document.line(path), text)
-
-
-def _nearest_key(document: Document, path: str) -> str:
-    """The misspelt key that is there in place of ``path``."""
-    above, _, name = path.rpartition(".")
-    block = document.values[above]
-    close = difflib.get_close_matches(name, map(str, block), n=1) if isinstance(block, dict) else []
-    return f" (there is {close[0]})" if close else ""
+                yield Finding(file, document.line(path), f"{absent}: missing; expected {words}")
 
 
 def _author_fields(document: Document, base: str) -> dict[str, Rule]:

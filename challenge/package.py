@@ -6,7 +6,6 @@ import functools
 import io
 import itertools
 import logging
-import re
 import zipfile
 import zlib
 from collections import Counter
@@ -15,12 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import common
-from audio.clips import machine_types_in, parse_clip_name, test_clip_paths
 from challenge.meta_file import LABEL, Finding, check_meta
 from challenge.zips import member_fault, too_large
 from evaluation import score_files
 from evaluation.metrics import Key
-from evaluation.truth import evaluators_folder, of_names, read_truth
+from evaluation.truth import clips_in_folder, evaluators_folder, read_truth
 from storage.files import write_whole
 from years.year import KINDS, Year, of_files, read_year
 
@@ -49,28 +47,23 @@ class Package(NamedTuple):
 # ---- the clips that a package must score ----
 
 
-def clips_of_truth(path: Path, year: Year) -> Clips:
-    """Names of the clips in ``eval_data_list.csv``, in a dataset folder, or in that of an official evaluator."""
-    if path.is_dir() and not evaluators_folder(path):
-        return clips_of_folder(path, year)
-    return of_names(read_truth(path, year))
+def clips_at(path: Path, key: str, year: Year) -> Clips:
+    """Names of the clips in ``eval_data_list.csv``, in a dataset folder, or in that of an official evaluator.
 
-
-def clips_of_folder(eval_directory: Path, year: Year) -> Clips:
-    """Names of the clips in ``<eval_directory>/<machine type>/test``."""
-    clips: Clips = {}
-    faults = []
-    for machine_type in machine_types_in(eval_directory, "eval_directory", year):
-        for name, path in test_clip_paths(eval_directory, machine_type, names="official", year=year).items():
-            try:
-                said = parse_clip_name(name, year)
-                clips.setdefault((machine_type, year.unit_of(said.machine_id, said.domain)), []).append(name)
-            except ValueError as error:
-                faults.append(f"{path}: {error}")
-    if not clips and not faults:
-        faults.append(f"no wav file in {eval_directory / '<machine type>' / 'test'}")
+    Parameters
+    ----------
+    key : option or key of the YAML that names ``path``
+    """
+    if not path.is_dir() or evaluators_folder(path):
+        return {unit: list(told) for unit, told in read_truth(path, year).items()}
+    told, faults = clips_in_folder(path, key, year)
+    if not told and not faults:
+        faults = [f"no wav file in {path / '<machine type>' / 'test'}"]
     if faults:
         raise common.fault_list("Evaluation clips", faults, "Mend eval_directory, or name the clips with --truth.")
+    clips: Clips = {}
+    for machine_type, unit, name in told:
+        clips.setdefault((machine_type, unit), []).append(name)
     return clips
 
 
@@ -113,7 +106,7 @@ def _read_folder(path: Path) -> Package:
 
 
 def _read_zip(path: Path, archive: zipfile.ZipFile) -> Package:
-    """Package of a zip; the task2 folder is found even where it is not at the top."""
+    """Package of a zip, at whose top the folder task2 should be."""
 
     def content(member: zipfile.ZipInfo) -> bytes:
         with archive.open(member) as stream:
@@ -125,14 +118,10 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Package:
         if not m.is_dir()
     ]
     contents, findings = _read_all(path, members)
-    matches = (re.match("(?:[^/]+/)?task2/", name, re.IGNORECASE) for name in contents)
-    root = min((match[0] for match in matches if match), key=lambda root: (len(root), root), default="")
-    if root != "task2/":
-        where = f"called {root}" if root else "missing"
-        findings.append(Finding("", None, f"the folder task2 is {where}; expected task2/ at the top of the zip"))
-    files = {name[len(root) :]: content for name, content in contents.items() if name.startswith(root)}
-    outside = Counter(name.partition("/")[0] for name in contents if not name.startswith(root))
-    findings += [Finding(top, None, f"not in the folder task2 ({counted(n, 'file')})") for top, n in outside.items()]
+    files = {name.removeprefix("task2/"): content for name, content in contents.items() if name.startswith("task2/")}
+    outside = Counter(name.partition("/")[0] for name in contents if not name.startswith("task2/"))
+    text = "not in the folder task2 at the top of the zip"
+    findings += [Finding(top, None, f"{text} ({counted(n, 'file')})") for top, n in outside.items()]
     return Package(files, findings, True)
 
 
@@ -268,23 +257,20 @@ def check_scores(
     if text.startswith("\ufeff"):
         yield Finding(shown, 1, "begins with a byte-order mark; save it as UTF-8 without one")
     clips = set(clips)
-    first_lines: dict[str, int] = {}
     rows = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+
+    def parse(row: Sequence[str]) -> tuple[str, float]:
+        name, value = score_files.parse_score_row(row, unit=unit, kind=kind, year=year)
+        if name not in clips:
+            raise ValueError(f"{name} is not a clip of the evaluation list")
+        return name, value
+
     try:
-        for row in rows:
-            name = row[0] if row else ""
-            try:
-                score_files.parse_score_row(row, unit=unit, value_of=score_files.VALUES[kind], year=year)
-                if name in first_lines:
-                    raise ValueError(f"{name} again, first in line {first_lines[name]}")
-                if name not in clips:
-                    raise ValueError(f"{name} is not a clip of the evaluation list")
-            except ValueError as error:
-                yield Finding(shown, rows.line_num, str(error))
-            first_lines.setdefault(name, rows.line_num)
+        _, first, faults = score_files.parsed(((rows.line_num, row) for row in rows), parse)
     except csv.Error as error:
-        yield Finding(shown, rows.line_num, f"not CSV ({error})")
-    missing = sorted(clips - set(first_lines))
+        first, faults = {}, [(rows.line_num, f"not CSV ({error})")]
+    yield from (Finding(shown, *fault) for fault in faults)
+    missing = sorted(clips - set(first))
     if missing:
         yield Finding(shown, None, f"{len(missing)} of {len(clips)} clips missing: {score_files.some(missing)}")
 

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import requests
 import urllib3
@@ -29,17 +29,10 @@ LONGEST_PAUSE = 900  # that a server may ask for [s]; beyond it the user is told
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes of a server that may do it later
 BROKE_OFF = "the connection broke off"
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-CHECKSUM = re.compile(r"(?:md5:)?([0-9a-f]{32})", re.IGNORECASE)
+CHECKSUM = re.compile(r"md5:([0-9a-f]{32})", re.IGNORECASE)
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-
-class Listed(NamedTuple):
-    """What a record says of one of its files."""
-
-    md5: str
-    bytes: int | None
 
 
 class HindranceError(Exception):
@@ -79,20 +72,26 @@ class Server:
     def _record_url(self, record: int) -> str:
         return f"{self.base_url}/api/records/{record}"
 
-    def _listing(self, record: int) -> dict[str, Listed]:
-        """Files of a record by their names."""
+    def _listing(self, record: int) -> dict[str, tuple[str, int | None]]:
+        """MD5 and size of each file of a record, by its name; those without an MD5 are left out."""
         url = self._record_url(record)
+
+        def content() -> bytes:
+            with self._answer(url) as response:
+                return response.content
+
+        listed = {}
         try:
-            return read_listing(self._patiently(f"record {record}", lambda: self._content(url)))
-        except ValueError as error:
+            for entry in json.loads(self._patiently(f"record {record}", content))["files"]:
+                if match := CHECKSUM.fullmatch(entry["checksum"] or ""):
+                    size = entry.get("size")
+                    listed[entry["key"]] = match[1].lower(), size if isinstance(size, int) and size > 0 else None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{url}: expected the record's files and their MD5, found something else; "
                 f"try again later, or {FETCH_BY_HAND}"
             ) from error
-
-    def _content(self, url: str) -> bytes:
-        with self._answer(url) as response:
-            return response.content
+        return listed
 
     def fetch(self, archive: Archive, part: Path, bar: tqdm) -> None:
         """Fetch what ``part`` lacks of the archive, however often it takes.
@@ -189,34 +188,9 @@ def _retry_after(response: requests.Response) -> float:
         return 0
 
 
-# ---- what a record says ----
-
-
-def read_listing(content: bytes) -> dict[str, Listed]:
-    """Files of a record, as its interface answers in JSON; those without an MD5 are left out.
-
-    ``files`` is a list, or has ``entries`` by name; older answers say ``filename`` and ``filesize``.
-
-    Raises
-    ------
-    ValueError : if it is no such answer.
-    """
-    try:
-        files = json.loads(content)["files"]
-        entries = files if isinstance(files, list) else [{"key": name, **of} for name, of in files["entries"].items()]
-        listed = {}
-        for entry in entries:
-            if match := CHECKSUM.fullmatch(entry.get("checksum") or ""):
-                size = entry.get("size", entry.get("filesize"))
-                known = size if isinstance(size, int) and size > 0 else None
-                listed[entry.get("key") or entry["filename"]] = Listed(match[1].lower(), known)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("no answer of a record's interface") from error
-    return listed
-
-
-def _with_listed(archive: Archive, listed: Listed | None) -> Archive:
+def _with_listed(archive: Archive, listed: tuple[str, int | None] | None) -> Archive:
     """The archive, completed by what its record says, unless that is of another file."""
-    if listed is None or archive.md5 not in (None, listed.md5):
+    md5, size = listed or (None, None)
+    if archive.md5 not in (None, md5):
         return archive
-    return dataclasses.replace(archive, md5=listed.md5, bytes=archive.bytes or listed.bytes)
+    return dataclasses.replace(archive, md5=md5, bytes=archive.bytes or size)

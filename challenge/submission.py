@@ -10,7 +10,8 @@ import common
 from challenge.meta_file import MAX_ABBREVIATION, Authors
 from challenge.package import REPORT_ENDING, Clips, Files, Package, result_types
 from config import Config, System
-from evaluation import metrics, result_record, score_files
+from evaluation import result_record, score_files
+from evaluation.folders import rated
 from evaluation.rules import RULES
 from storage import records
 from years.year import Year
@@ -21,11 +22,12 @@ METHODS = {  # by model type; None: nothing but a detector, or what the members 
     "conv_ae": "convolutional AE",
     "l2_softmax": "CNN",
     "dense_l2_softmax": "MLP",
+    "spectral_l2_softmax": "CNN",
     "neighbors": None,
     "fusion": None,
 }
 DETECTORS = {"lof": "LOF", "knn": "k-NN", "density": "k-NN", "softmax": None}
-EMBEDDINGS = {"l2_softmax": "MobileNetV2", "dense_l2_softmax": "MLP"}
+EMBEDDINGS = {"l2_softmax": "MobileNetV2", "dense_l2_softmax": "MLP", "spectral_l2_softmax": "CNN"}
 FEATURES = {  # by part of a descriptor
     "slow": "modulation spectrum",
     "fast": "modulation spectrum",
@@ -174,6 +176,8 @@ def _system_block(
 
 def _features(part: System) -> list[str]:
     """What a system looks at."""
+    if part.spectra:
+        return ["spectrum"] * part.spectra.spectrum + ["spectrogram"] * bool(part.spectra.windows)
     names = [name for group in part.descriptor.parts for name in group] if part.descriptor else ["statistics"]
     return [FEATURES[name] for name in names]
 
@@ -191,8 +195,7 @@ def dev_results(config: Config, system: System, machine_types: Sequence[str]) ->
     rule, performance = RULES[year.rule], {}
     result_record.require_clips(folder, result_record.check(folder, config=config, system=system), config)
     if any(folder.glob("anomaly_score_*.csv")):
-        scores = score_files.read_folder(folder, year=year, any_names=config.names == "any", unlabelled=True)
-        performance = metrics.evaluate(scores, max_fpr=config.max_fpr, rated_only=True, rule=rule)
+        _, performance = rated(folder, config)
     keys = [year.meta["results"][name] for name in rule.names]
     found = {}
     for name in machine_types:

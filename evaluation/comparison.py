@@ -48,11 +48,6 @@ class Comparison(NamedTuple):
     columns: Sequence[str] = ("AUC", "pAUC")
 
 
-def compare_all(results: Sequence[Result], reference: Result | None, *, max_fpr: float) -> list[Comparison]:
-    """Every other result against ``reference``, if there is one."""
-    return [compare(r, reference, max_fpr=max_fpr) for r in results if reference and r is not reference]
-
-
 def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATES, seed: int = SEED) -> Comparison:
     """Differences of AUC, pAUC and scores, with bootstrap confidence intervals; averages over IDs and over types.
 
@@ -75,8 +70,7 @@ def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATE
             rule=a.rule,
             domains=domains,
         )
-        with np.errstate(over="ignore"):
-            worst = int(np.argmax(np.abs(scores_a - scores_b)))
+        worst = int(np.argmax(np.abs(scores_a - scores_b)))
         pair = float(scores_a[worst]), float(scores_b[worst])
         score_differences.append(ScoreDifference(name, rank_correlation(scores_a, scores_b), clips[worst], *pair))
     return Comparison(a.name, b.name, _differences(a, b, samples), score_differences, a.rule.names)

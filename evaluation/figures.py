@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 # Figures 1 and 2 of Wei & Liu (2020) are of the first group, 3 and 4 of the second.
 REPORT_GROUPS = (("baseline_ae", "tuned_ae"), ("baseline_ae", "tuned_ae", "l2_softmax"))
-# Okabe and Ito's colours, told apart by colour-blind readers too; line styles and hatches tell apart what repeats one.
+# Okabe and Ito's colours, told apart by colour-blind readers too; hatches tell apart bars that repeat one. Of equal
+# curves the upper one has gaps.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 LINE_STYLES = ("-", "--", ":", "-.")
 HATCHES = ("", "///", "...", "xx")
@@ -30,9 +31,6 @@ LEGEND_SIZE = 9  # of a legend's text [pt]
 LEGEND_GAPS = 5 * LEGEND_SIZE  # for a column's handle and the space around it [pt]
 LEGEND_ROW = 0.22  # height of a row of a legend [inch]
 CHANCE, PAUC_RANGE = "chance", "pAUC range"
-LARGEST_SCORE = 1e300  # of a histogram; with larger ones the width of its range would not be a number
-ROC_WIDTH = 1.6  # of a curve [pt]
-STRIPE = 4  # of curves that are equal and take turns [line widths]
 
 
 class FigureFile(NamedTuple):
@@ -112,17 +110,13 @@ def _style(index: int) -> tuple[str, int]:
     return COLOURS[index % len(COLOURS)], index // len(COLOURS) % len(HATCHES)
 
 
-def legend(figure, all_axes: Sequence, plain: dict | None = None) -> None:
-    """One legend above the axes, systems first, in as many columns as there is room for.
-
-    ``plain`` has the handles of labels that are not shown as in the axes.
-    """
+def legend(figure, all_axes: Sequence) -> None:
+    """One legend above the axes, systems first, in as many columns as there is room for."""
     from matplotlib.textpath import TextPath
 
     handles = {}
     for axes in all_axes:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    handles |= plain or {}
     labels = sorted(handles, key=lambda label: label in (CHANCE, PAUC_RANGE))
     widest = max(TextPath((0, 0), label, LEGEND_SIZE).get_extents().width for label in labels) + LEGEND_GAPS
     columns = min(len(labels), max(1, int(72 * figure.get_figwidth() / widest)))
@@ -206,36 +200,27 @@ def id_axes(machine_ids: Sequence[str], *, row_height: float, **options):
 
 
 def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
-    """ROC curves of all systems, one axes per machine ID, the pAUC range shaded; equal curves take turns."""
-    from matplotlib.lines import Line2D
+    """ROC curves of all systems, one axes per machine ID, the pAUC range shaded."""
     from sklearn.metrics import roc_curve
 
-    plain = {}
-    for index, result in enumerate(results):
-        colour, repeat = _style(index)
-        plain[result.name] = {"color": colour, "linestyle": LINE_STYLES[repeat], "linewidth": ROC_WIDTH}
     views = {result.name: _views(result, machine_type, all_anomalies=True) for result in results}
     titles = list(dict.fromkeys(title for of_result in views.values() for title in of_result))
     figure, all_axes = id_axes(titles, row_height=3.1)
     for axes, title in zip(all_axes, titles, strict=True):
         axes.axvspan(0, max_fpr, color="0.88", label=PAUC_RANGE, zorder=0)
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=(0, (1, 2)), label=CHANCE)
-        curves = {}
-        for name, of_result in views.items():
+        for index, (name, of_result) in enumerate(views.items()):
             if title in of_result:
                 labels, scores = of_result[title]
-                curves[name] = np.stack(roc_curve(labels[labels >= 0], scores[labels >= 0])[:2])
-        for name, curve in curves.items():
-            same = [other for other in curves if np.array_equal(curves[other], curve)]
-            turn = (STRIPE * same.index(name), (STRIPE, STRIPE * (len(same) - 1)))
-            styles = plain[name] | ({"linestyle": turn} if len(same) > 1 else {})
-            axes.plot(*curve, label=drawable(name), **styles)
+                curve = roc_curve(labels[labels >= 0], scores[labels >= 0])[:2]
+                style = {"color": _style(index)[0], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
+                axes.plot(*curve, label=drawable(name), linewidth=1.6, **style)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_xlabel("false positive rate [%]")
         _in_percent(axes.xaxis)
         _in_percent(axes.yaxis)
     all_axes[0].set_ylabel("true positive rate [%]")
-    legend(figure, all_axes, {drawable(name): Line2D([], [], **styles) for name, styles in plain.items()})
+    legend(figure, all_axes)
     return figure
 
 
@@ -268,7 +253,6 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
     views = _views(result, machine_type, all_anomalies=False)
     figure, all_axes = id_axes(list(views), row_height=2.3)
     for axes, (labels, scores) in zip(all_axes, views.values(), strict=True):
-        scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
         low, high = np.quantile(scores, [0.005, 0.995])
         inside = np.clip(scores, low, high)
         edges = np.histogram_bin_edges(inside, n_bins)

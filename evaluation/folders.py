@@ -172,6 +172,16 @@ def _read_result(
     return Result(name, folder, scores, performance, records, year)
 
 
+def rated(
+    folder: Path, settings: Config, machine_types: Collection[str] | None = None
+) -> tuple[dict[Key, LabelledScores], Performance]:
+    """Scores in a folder of 01_test.py, of some machine types or all, and the figures of those that give any."""
+    year = settings.challenge
+    options = {"year": year, "any_names": settings.names == "any", "unlabelled": True}
+    scores = score_files.read_folder(folder, machine_types=machine_types, **options)
+    return scores, evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=RULES[year.rule])
+
+
 def write_results(
     results: Sequence[Result], output: Path | None, *, file_name: str = "result.csv", max_fpr: float
 ) -> list[list[Path]]:

@@ -18,9 +18,15 @@ class LabelledScores(NamedTuple):
 
     labels: np.ndarray  # shape (n_clips,), 0 normal, 1 anomaly, -1 unknown
     scores: np.ndarray  # shape (n_clips,), higher = more anomalous
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     decisions: np.ndarray | None = None  # shape (n_clips,), 0 called normal, 1 anomalous; None: not decided
     domains: np.ndarray | None = None  # shape (n_clips,), number of the year's domain, -1 unknown; None: as -1
+
+    def labelled(self) -> "LabelledScores":
+        """Labels, scores and domains of the clips whose label is known."""
+        known = self.labels >= 0
+        domains = None if self.domains is None else self.domains[known]
+        return LabelledScores(self.labels[known], self.scores[known], domains=domains)
 
 
 class Decisions(NamedTuple):
@@ -62,19 +68,14 @@ def auc_pauc(labels: Sequence[int], scores: Sequence[float], *, max_fpr: float) 
     return float(roc_auc_score(labels, scores)), float(roc_auc_score(labels, scores, max_fpr=max_fpr))
 
 
-def figures(clips: Sequence, rule: Rule, *, max_fpr: float) -> tuple[float, ...]:
+def figures(clips: LabelledScores, rule: Rule, *, max_fpr: float) -> tuple[float, ...]:
     """A figure for each of the rule's columns, NaN where the clips of a domain give none.
-
-    Parameters
-    ----------
-    clips : LabelledScores, or its labels and scores
 
     Raises
     ------
     ValueError : as :func:`auc_pauc`, of all clips.
     """
-    clips = LabelledScores(*clips) if len(clips) > 2 else LabelledScores(*clips, ())
-    labels, scores = np.asarray(clips.labels), np.asarray(clips.scores)
+    labels, scores = clips.labels, clips.scores
     of_all = auc_pauc(labels, scores, max_fpr=max_fpr)
 
     def figure(column: Column) -> float:
@@ -89,7 +90,7 @@ def figures(clips: Sequence, rule: Rule, *, max_fpr: float) -> tuple[float, ...]
 
 
 def evaluate(
-    scores: Mapping[Key, Sequence], *, max_fpr: float, rated_only: bool = False, rule: Rule = IDS
+    scores: Mapping[Key, LabelledScores], *, max_fpr: float, rated_only: bool = False, rule: Rule = IDS
 ) -> Performance:
     """Figures of every machine ID; UserError names those whose labels and scores give none.
 
@@ -99,9 +100,8 @@ def evaluate(
     faults = []
     for (machine_type, machine_id), clips in scores.items():
         if rated_only:
-            known = np.asarray(clips[0]) >= 0
-            clips = [values if values is None or not len(values) else np.asarray(values)[known] for values in clips]
-            if len(np.unique(clips[0])) < 2:
+            clips = clips.labelled()
+            if len(np.unique(clips.labels)) < 2:
                 continue
         try:
             performance.setdefault(machine_type, {})[machine_id] = figures(clips, rule, max_fpr=max_fpr)

@@ -6,7 +6,6 @@ score one machine type each can share a folder. A folder without any record is s
 """
 
 import dataclasses
-import functools
 import logging
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -215,20 +214,14 @@ def require_clips(folder: Path, found: Sequence[Record], config: Config) -> None
         directory = config.directory(record.split)
         year = read_year(record.year)
         tests = test_folders(directory, record.machine_type, year)
-        paths = [folder / name for name in record.files if year.parse_file(name, score_files.SCORES)]
-        options = {"any_names": record.any_names, "year": year}
-        scored = {name for path in paths for name in score_files.read_scores(path, **options)}
         there = test_clip_paths(directory, record.machine_type, names=config.names, year=year)
-        changes = {name: _changed(path) for name, path in there.items()}
         since = _changed(record_path(folder, record.machine_type))
-        touched = sorted(name for name, time in changes.items() if time > since)
+        touched = sorted(name for name, path in there.items() if _changed(path) > since)
         named = score_files.some(list(record.files))
         where = ", ".join(map(str, tests))
-        if there and there.keys() != scored:
+        if there and len(there) != record.clips:
             faults.append(f"{named}: of other clips than {where} has now")
-        elif touched and record.fingerprint != _fingerprint_now(
-            tuple(tests), config.names, year, config.channel, config.cache_directory, max(changes.values())
-        ):
+        elif touched and record.fingerprint != _fingerprint_now(tests, year, config):
             faults.append(f"{named}: of clips that have changed in {where}: {score_files.some(touched)}")
     if faults:
         raise common.fault_list(f"{folder}: scores of other clips", faults, ADVICE)
@@ -240,19 +233,11 @@ def _changed(path: Path) -> int:
     return max(stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-@functools.lru_cache  # for all systems that have scored these clips
-def _fingerprint_now(
-    tests: tuple[Path, ...],
-    names: str,
-    year: Year,
-    channel: int | str | None,
-    cache_directory: Path | None,
-    _last_change: int,
-) -> str:
+def _fingerprint_now(tests: Sequence[Path], year: Year, config: Config) -> str:
     """Fingerprint of the clips of test folders; those are read that the cache of checksums does not know."""
-    options = {"names": names, "year": year, "channel": channel, "cache_directory": cache_directory}
+    options = {"names": config.names, "channel": config.channel, "cache_directory": config.cache_directory}
     folders = [(folder.parent.name, folder) for folder in tests]
-    return fingerprint(check_clips(folders, min_samples=1, normal_only=False, **options))
+    return fingerprint(check_clips(folders, min_samples=1, normal_only=False, year=year, **options))
 
 
 def require_only(folder: Path, machine_types: Sequence[str], directory: Path, year: Year) -> None:

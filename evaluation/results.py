@@ -1,6 +1,5 @@
 """The result folder of a system: its CSVs written, checked against the models and clips of now, and summed up."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,13 +8,10 @@ from audio.clips import Clip
 from config import Config, System
 from detectors import decision
 from evaluation import result_record, score_files, tables
-from evaluation.folders import Result
-from evaluation.metrics import evaluate
+from evaluation.folders import Result, rated
 from evaluation.published import official_figures
 from evaluation.rules import RULES
 from training.families import OfficialModel, family_of
-
-PAUSES = (0.2, 1.0, 3.0)  # [s] before a result folder that does not fit is looked at again
 
 
 def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None:
@@ -49,49 +45,26 @@ def score(run, system: System, machine_type: str, clips: Sequence[Clip]) -> None
     result_record.write(run.result_folder(system.name), record, texts)
 
 
-def check(folder: Path, settings: Config, system: System) -> list[result_record.Record]:
-    """Records of all that is in a result folder.
-
-    Raises
-    ------
-    common.UserError : if something in it is not of the models of this YAML, or of other clips than there are now.
-
-    Notes
-    -----
-    What does not fit is looked at again: a job that scores another machine type may be writing at this moment.
-    """
-    for pause in (*PAUSES, None):
-        try:
-            records = result_record.check(folder, config=settings, system=system, required=True)
-            result_record.require_clips(folder, records, settings)
-            return records
-        except common.UserError:
-            if pause is None:
-                raise
-            time.sleep(pause)
+def check(folder: Path, settings: Config, system: System) -> None:
+    """Raise UserError if something in a result folder is not of the models of this YAML, or of the clips of now."""
+    records = result_record.check(folder, config=settings, system=system, required=True)
+    result_record.require_clips(folder, records, settings)
 
 
 def report(folder: Path, machine_types: Sequence[str], settings: Config, system: System) -> None:
     """AUC and pAUC: those of this run's machine types printed, those of all in the folder written as result.csv.
 
-    Machine IDs without both normal and anomalous clips have none, and stand in neither. Jobs that each score one
-    machine type so add up to one file: each reads all again if another has come meanwhile.
+    Machine IDs without both normal and anomalous clips have none, and stand in neither.
     """
     year, rule = settings.challenge, RULES[settings.challenge.rule]
-    options = {"year": year, "any_names": settings.names == "any", "unlabelled": True}
-    scores = score_files.read_folder(folder, machine_types=machine_types, **options)
-    performance = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=rule)
+    scores, performance = rated(folder, settings, machine_types)
     result = Result(folder.name, folder, scores, performance, year=year)
     published = official_figures(scores, max_fpr=settings.max_fpr, year=year)
     table = [tables.summary_text(performance, published, rule)] if performance else []
     print("", folder, *table, *tables.notes(result), sep="\n")
-    written = None
-    while written != (records := check(folder, settings, system)):
-        scores = score_files.read_folder(folder, **options)
-        everything = evaluate(scores, max_fpr=settings.max_fpr, rated_only=True, rule=rule)
-        if everything:
-            score_files.write_result(folder / settings.result_file, everything, rule)
-        written = records
+    check(folder, settings, system)
+    if everything := rated(folder, settings)[1]:
+        score_files.write_result(folder / settings.result_file, everything, rule)
 
 
 def report_all(

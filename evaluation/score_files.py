@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -35,21 +35,9 @@ class NoLabelsError(common.UserError):
     """The clips' names have no labels, and no ground truth gives them."""
 
 
-class Told(NamedTuple):
-    """What a ground truth tells of a clip."""
-
-    label: int  # 0 normal, 1 anomaly
-    domain: str | None = None
-
-
 def score_path(directory: Path, machine_type: str, unit: str, year: Year | None = None) -> Path:
     """Path of the score CSV of one machine ID, or other unit of the year, named as the challenge wants it."""
     return directory / (year or read_year(DEFAULT)).file_name(SCORES, machine_type, unit)
-
-
-def decision_path(directory: Path, machine_type: str, unit: str, year: Year | None = None) -> Path:
-    """Path of its decision CSV, named as the later baselines do."""
-    return directory / (year or read_year(DEFAULT)).file_name(DECISIONS, machine_type, unit)
 
 
 def files_of(directory: Path, kind: str, year: Year) -> dict[Key, Path]:
@@ -180,47 +168,45 @@ def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def parsed(
-    path: Path, rows: Iterable[tuple[int, list[str]]], parse: Callable[[list[str]], tuple[Any, Any]]
-) -> tuple[dict, dict[Any, int], list[str]]:
+    rows: Iterable[tuple[int, list[str]]], parse: Callable[[list[str]], tuple[Any, Any]]
+) -> tuple[dict, dict[Any, int], list[tuple[int, str]]]:
     """Rows whose first cell is a clip's name, by the (key, value) that ``parse`` makes of them or its ValueError.
 
     Returns
     -------
-    key -> value; key, or name in a faulty row, -> its first row; the faults, one line each
+    key -> value; key, or name in a faulty row, -> its first row; number and fault of each faulty row
     """
     values: dict = {}
     first: dict[Any, int] = {}
     faults = []
     for number, row in rows:
-        key = row[0]
+        key = row[0] if row else ""
         try:
             key, value = parse(row)
             if key in first:
                 raise ValueError(f"{row[0]} again, first in row {first[key]}")
             values[key] = value
         except ValueError as error:
-            faults.append(f"{path}, row {number}: {error}")
+            faults.append((number, str(error)))
         first.setdefault(key, number)
-    return values, first, faults or ([] if first else [f"{path}: no rows"])
+    return values, first, faults
 
 
-def _parsed_file(
-    path: Path, value_of: Callable[[str], float], *, any_names: bool, year: Year
-) -> tuple[dict, dict, list[str]]:
-    """As ``parsed``, of a score or decision CSV: the keys are the clips' names."""
-    key = year.parse_file(path.name, SCORES) or year.parse_file(path.name, DECISIONS)
-    options = {"unit": key and key[1], "value_of": value_of, "any_names": any_names, "year": year}
+def parsed_file(path: Path, parse: Callable, rows: Callable = csv_rows) -> tuple[dict, dict, list[str]]:
+    """As ``parsed``, of a file that cannot be read too; the faults are lines that name it."""
     try:
-        return parsed(path, csv_rows(path), functools.partial(parse_score_row, **options))
+        values, first, faults = parsed(rows(path), parse)
     except common.UserError as error:
         return {}, {}, [str(error)]
+    lines = [f"{path}, row {number}: {text}" for number, text in faults]
+    return values, first, lines or ([] if first else [f"{path}: no rows"])
 
 
 def parse_score_row(
     row: Sequence[str],
     *,
     unit: str | None,
-    value_of: Callable | None = None,
+    kind: str = SCORES,
     any_names: bool = False,
     year: Year | None = None,
 ) -> tuple[str, float]:
@@ -237,16 +223,14 @@ def parse_score_row(
         if unit and (own := year.unit_of(said.machine_id, said.domain)) != unit:
             raise ValueError(f"{name} is a clip of {own}; the file is of {unit}")
     try:
-        return name, (value_of or _score)(text)
+        return name, (binary if kind == DECISIONS else _score)(text)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
 def _score(text: str) -> float:
-    """Finite number; not what Python alone takes for one, such as 1_000 or digits of other scripts."""
+    """Finite number."""
     try:
-        if "_" in text or not text.isascii():
-            raise ValueError(text)
         score = float(text)
     except ValueError as error:
         raise ValueError(f"score {text!r} is not a number") from error
@@ -255,21 +239,11 @@ def _score(text: str) -> float:
     return score
 
 
-def _decision(text: str) -> int:
+def binary(text: str) -> int:
+    """0 or 1."""
     if text not in ("0", "1"):
-        raise ValueError(f"decision {text!r}; expected 0 or 1")
+        raise ValueError(f"{text!r}; expected 0 or 1")
     return int(text)
-
-
-VALUES = {SCORES: _score, DECISIONS: _decision}  # kind of a CSV -> what reads its second column
-
-
-def read_scores(path: Path, *, any_names: bool = False, year: Year | None = None) -> dict[str, float]:
-    """Clip name -> score, in the file's order; UserError names all faulty rows."""
-    scores, _, faults = _parsed_file(path, _score, any_names=any_names, year=year or read_year(DEFAULT))
-    if faults:
-        raise common.fault_list("Score file with faults", faults, "Mend the rows, or score the clips again.")
-    return scores
 
 
 def some(names: Sequence[str]) -> str:
@@ -288,7 +262,7 @@ def said_by(name: str, *, any_names: bool, year: Year) -> ClipName:
 
 def read_folder(
     directory: Path,
-    truth: Mapping[Key, Mapping[str, Told]] | None = None,
+    truth: Mapping[Key, Mapping[str, ClipName]] | None = None,
     *,
     year: Year | None = None,
     machine_types: Collection[str] | None = None,
@@ -334,11 +308,13 @@ def read_folder(
 
 
 def _read_machine(
-    path: Path, decided: Path | None, truth: Mapping[str, Told] | None, *, any_names: bool, year: Year
+    path: Path, decided: Path | None, truth: Mapping[str, ClipName] | None, *, any_names: bool, year: Year
 ) -> tuple[LabelledScores, list[str]]:
     """Scores and decisions of a machine ID with their labels, and the faults of both files."""
     options = {"any_names": any_names, "year": year}
-    scores, rows, faults = _parsed_file(path, _score, **options)
+    unit = year.parse_file(path.name, SCORES)[1]
+    parse = functools.partial(parse_score_row, unit=unit, **options)
+    scores, rows, faults = parsed_file(path, parse)
     if truth is not None and rows:
         unknown = [f"{name} (row {rows[name]})" for name in scores if name not in truth]
         missing = [name for name in truth if name not in rows]
@@ -351,10 +327,10 @@ def _read_machine(
             faults.append(f"{path}: {text}")
         if missing:
             faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
-    told = [said_by(name, **options) if truth is None else truth.get(name, Told(0)) for name in scores]
+    told = [said_by(name, **options) if truth is None else truth.get(name, ClipName("", 0)) for name in scores]
     called = None
     if decided:
-        decisions, _, faults_of_file = _parsed_file(decided, _decision, **options)
+        decisions, _, faults_of_file = parsed_file(decided, functools.partial(parse, kind=DECISIONS))
         if rows and not faults_of_file and decisions.keys() != scores.keys():
             faults_of_file = [f"{decided}: other clips than in the score file beside it"]
         faults += faults_of_file

@@ -44,11 +44,11 @@ def text_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
-def percentages(values: Sequence[float] | None, separator: str = "/") -> str:
+def percentages(values: Sequence[float] | None) -> str:
     """Shares in %, a dash where one is not known, or for none."""
     if values is None:
         return "-"
-    return separator.join("-" if np.isnan(value) else f"{100 * value:.2f}" for value in values)
+    return "/".join("-" if np.isnan(value) else f"{100 * value:.2f}" for value in values)
 
 
 def machine_types(figures: Sequence[Mapping[str, Mapping]]) -> list[str]:
@@ -202,11 +202,9 @@ def systems_table(results: Sequence[Result], published: Sequence[Published] = ()
 def systems_text(results: Sequence[Result], *, max_fpr: float) -> str:
     """Both tables of systems, each with an empty line before it."""
     published = comparable_figures([result.scores for result in results], max_fpr=max_fpr, year=results[0].year)
-    found = [table for table in (systems_table(results, published), decisions_table(results)) if table]
-    texts = [f"\n{as_text(table)}\n" for table in found]
-    return (f"* published; sources in years/{results[0].year.year}.yaml\n" * bool(published)).join(
-        [*texts[:1], "".join(texts[1:])]
-    )
+    note = f"* published; sources in years/{results[0].year.year}.yaml\n" * bool(published)
+    tables = (systems_table(results, published), note), (decisions_table(results), "")
+    return "".join(f"\n{as_text(table)}\n{below}" for table, below in tables if table)
 
 
 def decisions_table(results: Sequence[Result]) -> Table | None:

@@ -1,17 +1,18 @@
 """The ground truth: which test clips are anomalies, and of which domain they are."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import common
 from audio.clips import machine_types_in, parse_clip_name, test_clip_paths
 from evaluation.metrics import Key
-from evaluation.score_files import Told, csv_rows, parsed
-from years.year import DEFAULT, Year, every_year, in_words, read_year
+from evaluation.score_files import binary, csv_rows, parsed_file
+from years.year import DEFAULT, ClipName, Year, every_year, in_words, read_year
 
 LABELS, DOMAINS, PREFIX = "ground_truth_data", "ground_truth_domain", "ground_truth"  # of the official evaluators
-Truth = dict[Key, dict[str, Told]]  # machine type, machine ID (or other unit) -> clip name -> what is told of it
+Truth = dict[Key, dict[str, ClipName]]  # machine type, machine ID (or other unit) -> clip name -> what is told of it
+Told = dict[tuple[str, str, str], ClipName]  # machine type, unit, clip name -> what is told
 
 
 def read_truth(path: Path, year: Year | None = None) -> Truth:
@@ -33,15 +34,14 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
     if labels_in:
         told, faults = _of_evaluator(labels_in, year)
     elif path.is_dir():
-        told, faults = _labels_in_folder(path, year)
+        told, faults = clips_in_folder(path, "--truth", year)
+        faults += [f"{path}: {key[2]}: no normal or anomaly in its name" for key in told if told[key].label is None]
     elif year.list_refused:
         raise common.UserError(f"{path}: the official list of {year.year} is not taken: {year.list_refused}")
     else:
-        told, _, faults = parsed(path, _clip_rows(path), functools.partial(_parse_row, year=year))
+        told, _, faults = parsed_file(path, functools.partial(_parse_row, year=year), _clip_rows)
     if faults:
-        others = [other for other in every_year() if other is not year and _reads(path, other)]
-        of_year = f"It is a ground truth of {in_words([other.year for other in others])}. " if others else ""
-        advice = f"{of_year}The clips are of {year.year}: get its ground truth again, or mend the names."
+        advice = f"The clips are of {year.year}: get the ground truth of that year again, or mend the names."
         raise common.fault_list("Ground truth with faults", faults, advice)
     truth: Truth = {}
     for (machine_type, unit, name), one in told.items():
@@ -52,42 +52,29 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
     return truth
 
 
-def _reads(path: Path, year: Year) -> bool:
-    """Whether a list or folder is a ground truth of a year."""
-    if path.is_dir():
-        labels_in = evaluators_folder(path)
-        names = [file.name for file in (labels_in or path).glob(f"{PREFIX}_*.csv")]
-        return bool(names) and all(year.parse_file(name, PREFIX) for name in names)
-    try:
-        return not parsed(path, _clip_rows(path), functools.partial(_parse_row, year=year))[2]
-    except common.UserError:
-        return False
-
-
 # ---- the official evaluators' folders ----
 
 
 def evaluators_folder(path: Path) -> Path | None:
     """The folder with the files of labels, given that, the one above it, or the domains' beside it."""
-    places = path, path / LABELS, path.resolve().parent / LABELS if path.name == DOMAINS else path / LABELS
-    found = [place for place in places if place.name != DOMAINS and any(place.glob(f"{PREFIX}_*.csv"))]
-    return found[0] if found else None
+    places = path.resolve().parent / LABELS if path.name == DOMAINS else path, path / LABELS
+    return next((place for place in places if any(place.glob(f"{PREFIX}_*.csv"))), None)
 
 
-def _of_evaluator(directory: Path, year: Year) -> tuple[dict[tuple[str, str, str], Told], list[str]]:
-    """Machine type, unit, name -> what is told, and faults, of the evaluator's files of labels and domains."""
-    told: dict[tuple[str, str, str], Told] = {}
+def _of_evaluator(directory: Path, year: Year) -> tuple[Told, list[str]]:
+    """What the evaluator's files of labels and domains tell, and their faults."""
+    told: Told = {}
     faults = []
-    domains_in = directory.resolve().parent / DOMAINS
     for path in sorted(directory.glob(f"{PREFIX}_*.csv")):
         key = year.parse_file(path.name, PREFIX)
         if not key:
             faults.append(f"{path}: not of the form {year.file_name(PREFIX, '<machine type>', '<section>')}")
             continue
-        labels, faults_of_file = _binary(path)
-        domains, faults_of_domains = _binary(domains_in / path.name) if (domains_in / path.name).is_file() else ({}, [])
+        labels, _, faults_of_file = parsed_file(path, _binary)
+        of_domains = directory.resolve().parent / DOMAINS / path.name
+        domains, _, faults_of_domains = parsed_file(of_domains, _binary) if of_domains.is_file() else ({}, {}, [])
         if domains and not faults_of_domains and domains.keys() != labels.keys():
-            faults_of_domains = [f"{domains_in / path.name}: other clips than in {path}"]
+            faults_of_domains = [f"{of_domains}: other clips than in {path}"]
         faults += faults_of_file + faults_of_domains
         for name, label in labels.items():
             try:
@@ -97,22 +84,17 @@ def _of_evaluator(directory: Path, year: Year) -> tuple[dict[tuple[str, str, str
                     raise ValueError(f"the file is of {key[1]}")
                 if said.label not in (None, label) or said.domain not in (None, domain):
                     raise ValueError(f"its name says otherwise than its label {label} and domain {domain}")
-                told[(*key, name)] = Told(label, domain)
+                told[(*key, name)] = said._replace(label=label, domain=domain)
             except ValueError as error:
                 faults.append(f"{path}: {name}: {error}")
     return told, faults
 
 
-def _binary(path: Path) -> tuple[dict[str, int], list[str]]:
-    """Name -> 0 or 1, and faults, of a file of rows ``name,0 or 1``."""
-
-    def parse(row: Sequence[str]) -> tuple[str, int]:
-        if len(row) != 2 or row[1] not in ("0", "1"):
-            raise ValueError(f"{','.join(row)!r}; expected name,0 or 1")
-        return row[0], int(row[1])
-
-    values, _, faults = parsed(path, csv_rows(path), parse)
-    return values, faults
+def _binary(row: Sequence[str]) -> tuple[str, int]:
+    """Name, and 0 or 1, of a row ``name,0 or 1``."""
+    if len(row) != 2:
+        raise ValueError(f"{','.join(row)!r}; expected name,0 or 1")
+    return row[0], binary(row[1])
 
 
 # ---- the official list ----
@@ -128,7 +110,7 @@ def _clip_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, [*row, machine_type]
 
 
-def _parse_row(row: Sequence[str], year: Year) -> tuple[tuple[str, str, str], Told]:
+def _parse_row(row: Sequence[str], year: Year) -> tuple[tuple[str, str, str], ClipName]:
     """Machine type, unit, name and what is told of a row of the official list, its machine type behind it."""
     *cells, machine_type = row
     if not machine_type:
@@ -138,31 +120,29 @@ def _parse_row(row: Sequence[str], year: Year) -> tuple[tuple[str, str, str], To
     name, original = cells[:2]
     given, full = parse_clip_name(name, year), parse_clip_name(original, year)
     label = int(cells[2]) if len(cells) == 3 else full.label
-    known = [(one.machine_id, one.domain) for one in (given, full)]
-    if label is None or full.label != label or known[0][0] != known[1][0] or given.domain not in (None, full.domain):
+    same = given.machine_id == full.machine_id and given.domain in (None, full.domain)
+    if label is None or full.label != label or not same:
         raise ValueError(f"{original} is not the original name of {name} with label {label}")
-    return (machine_type, year.unit_of(given.machine_id, given.domain), name), Told(label, full.domain)
+    return (machine_type, year.unit_of(given.machine_id, given.domain), name), full
 
 
 # ---- the names in a dataset folder ----
 
 
-def _labels_in_folder(directory: Path, year: Year) -> tuple[dict[tuple[str, str, str], Told], list[str]]:
-    """Machine type, unit, name -> what is told, and faults, of the test clips of a dataset folder."""
-    told: dict[tuple[str, str, str], Told] = {}
+def clips_in_folder(directory: Path, key: str, year: Year) -> tuple[Told, list[str]]:
+    """What the names of a dataset folder's test clips tell, and those that are not of the year's form.
+
+    Parameters
+    ----------
+    key : option or key of the YAML that names the folder
+    """
+    told: Told = {}
     faults = []
-    for machine_type in machine_types_in(directory, "--truth", year):
+    for machine_type in machine_types_in(directory, key, year):
         for name, path in test_clip_paths(directory, machine_type, names="official", year=year).items():
             try:
                 said = parse_clip_name(name, year)
-                if said.label is None:
-                    raise ValueError("name does not say normal or anomaly")
-                told[machine_type, year.unit_of(said.machine_id, said.domain), name] = Told(said.label, said.domain)
+                told[machine_type, year.unit_of(said.machine_id, said.domain), name] = said
             except ValueError as error:
                 faults.append(f"{path}: {error}")
     return told, faults
-
-
-def of_names(truth: Mapping[Key, Mapping[str, Told]]) -> dict[Key, list[str]]:
-    """The clips of each unit."""
-    return {key: list(told) for key, told in truth.items()}

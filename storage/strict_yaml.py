@@ -33,7 +33,7 @@ def parse_yaml(text: str, *, aliases: bool) -> Any:
     ValueError : if it is no YAML, in words that fit on a screen.
     """
     try:
-        return yaml.load(text, Loader=_HandwrittenLoader if aliases else _PlainLoader)
+        return yaml.load(text, Loader=_HandwrittenLoader if aliases else PlainLoader)
     except RecursionError:
         raise ValueError("its brackets or blocks are nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
@@ -65,7 +65,7 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
 
 
-class _PlainLoader(_StrictLoader):
+class PlainLoader(_StrictLoader):
     """The same without aliases."""
 
     def compose_node(self, parent, index):

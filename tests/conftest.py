@@ -15,9 +15,10 @@ import config
 import make_demo_data as demo
 from audio.clips import Clip, by_machine_type, check_clips
 from audio.settings import Feature
-from evaluation.score_files import scores_text
+from evaluation.score_files import SCORES, read_folder, scores_text
 from storage.files import write_text
 from training import process
+from years.year import DEFAULT, read_year
 
 SHIPPED = Path(config.__file__).with_name("baseline.yaml")
 MACHINE_TYPES = ("ToyCar", "fan")
@@ -54,6 +55,13 @@ def write_dataset(directory: Path) -> None:
 def write_scores(path: Path, names: Sequence[str], scores: Sequence[float]) -> None:
     """Write a score CSV."""
     write_text(path, scores_text(names, scores))
+
+
+def read_scores(path: Path, *, any_names: bool = False) -> dict[str, float]:
+    """Clip name -> score of a score CSV, as the scripts read it."""
+    year = read_year(DEFAULT)
+    clips = read_folder(path.parent, any_names=any_names, unlabelled=True)[year.parse_file(path.name, SCORES)]
+    return dict(zip(clips.names, clips.scores.tolist(), strict=True))
 
 
 def merge(block: dict, changes: dict) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import SHIPPED, merge
+from conftest import FAMILIES, SHIPPED, merge
 
 import common
 from audio import clips
@@ -80,6 +80,7 @@ def tiny_yaml(folder: Path, **changes) -> None:
         }
         systems[name]["fit"] |= {"epochs": 1, "batch_size": 4}
     systems |= {"tuned_ae": {"model": SMALL}, "baseline_ae": {"model": SMALL}}
+    systems |= {"spectral_l2_softmax": FAMILIES["spectral"]}
     submissions = {
         1: {"system": "tuned_ae", "training_data": "eval"},
         2: {"system": "tuned_ae", "training_data": "dev+eval"},

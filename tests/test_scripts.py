@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import MACHINE_TYPES, OPTIONS, SHIPPED, merge, tiny_settings
+from conftest import MACHINE_TYPES, OPTIONS, SHIPPED, merge, read_scores, tiny_settings
 from sklearn.metrics import roc_auc_score
 
 import common
 import config
 from detectors import decision
-from evaluation import result_record, score_files
+from evaluation import result_record
 from training import process
 from training.families import family_of
 
@@ -109,7 +109,7 @@ def test_decisions_are_the_scores_against_the_recorded_thresholds(dev_work):
         for machine_id in ids:
             threshold = decision.threshold(trained.of(machine_id), quantile=0.9, method="gamma")
             assert record.thresholds[machine_id] == threshold
-            scores = score_files.read_scores(folder / f"anomaly_score_{machine_type}_{machine_id}.csv")
+            scores = read_scores(folder / f"anomaly_score_{machine_type}_{machine_id}.csv")
             text = "".join(f"{name},{int(value > threshold)}\n" for name, value in scores.items())
             assert (folder / f"decision_result_{machine_type}_{machine_id}.csv").read_bytes().decode() == text
 

@@ -57,27 +57,23 @@ class Year:
         domain = found.get("domain")
         return ClipName(found["id"].lower(), label, domain and domain.lower(), told(found.get("attributes")))
 
+    def parse_supplemental(self, name: str) -> ClipName | None:
+        """What the name of a supplemental clip of the machine, without its noise, says; None for another name."""
+        match = self._supplemental_pattern.fullmatch(name)
+        if match is None or match["kind"].lower() != "machine":
+            return None
+        return ClipName(match["id"].lower(), 0, None, told(match["attributes"]))
+
     @functools.cached_property
     def _pattern(self) -> re.Pattern:
         return self._compiled(self.names["pattern"])
 
+    @functools.cached_property
+    def _supplemental_pattern(self) -> re.Pattern:
+        return self._compiled(self.names.get("supplemental", "(?!)"))  # which nothing matches
+
     def _compiled(self, pattern: str) -> re.Pattern:
         return re.compile(pattern.replace("{id}", self.names["id"]), re.IGNORECASE | re.ASCII)
-
-    def is_supplemental(self, name: str) -> bool:
-        """Whether a name is that of a supplemental clip of the machine, without its noise."""
-        match = self._supplemental_pattern and self._supplemental_pattern.fullmatch(name)
-        return bool(match) and match["kind"].lower() == "machine"
-
-    def parse_supplemental(self, name: str) -> ClipName:
-        """What the name of a supplemental clip of the machine says."""
-        match = self._supplemental_pattern.fullmatch(name)
-        return ClipName(match["id"].lower(), 0, None, told(match["attributes"]))
-
-    @functools.cached_property
-    def _supplemental_pattern(self) -> re.Pattern | None:
-        pattern = self.names.get("supplemental")
-        return self._compiled(pattern) if pattern else None
 
     # ---- units: what has score files of its own ----
 

@@ -21,7 +21,7 @@ from years.year import read_year
 TRAIN, TARGET, TEST = 16, 2, 2  # clips of a section: normal source and target ones; test ones of each domain and label
 SHORT = ["--seconds", "0.5", "--clips", str(TRAIN), "--test-clips", str(TEST)]
 MADE_UP = 1999
-EVERY_YEAR = [2021, 2022, 2023, 2026, MADE_UP]
+YEARS = [2021, 2023, MADE_UP]  # domains apart; one section; two channels, several sections
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +45,7 @@ def made_up_year(tmp_path_factory):
     read_year.cache_clear()
 
 
-@pytest.fixture(scope="module", params=EVERY_YEAR)
+@pytest.fixture(scope="module", params=YEARS)
 def dataset(request, tmp_path_factory) -> tuple[years.Year, Path]:
     directory = tmp_path_factory.mktemp(f"demo_{request.param}")
     demo.main(["--year", str(request.param), "--directory", str(directory), *SHORT])
@@ -193,13 +193,8 @@ def test_wav_format(dataset):
         assert info.channels == (1 if year.channel is None else 2)
 
 
-def test_same_bytes_again(dataset, tmp_path):
-    year, directory = dataset
-    demo.main(["--year", str(year.year), "--directory", str(tmp_path), *SHORT])
-    names = [path.relative_to(directory) for path in directory.rglob("*") if path.is_file() and path.suffix != ".yaml"]
-    assert all((tmp_path / name).read_bytes() == (directory / name).read_bytes() for name in names)
-    assert sum(path.is_file() for path in tmp_path.rglob("*")) == len(names) + 1
-    clips = [path.read_bytes() for path in directory.rglob("*.wav")]
+def test_all_clips_differ(dataset):
+    clips = [path.read_bytes() for path in dataset[1].rglob("*.wav")]
     assert len(set(clips)) == len(clips)
 
 
@@ -212,11 +207,10 @@ def test_config(dataset):
     assert "dense_l2_softmax_type" not in settings.system  # which one section per machine type is not enough for
 
 
-def test_a_year_s_folder_is_not_another_year_s(tmp_path):
-    demo.main(["--year", "2023", "--directory", str(tmp_path), *SHORT])
-    for other in ("2020", "2024"):
-        with pytest.raises(common.UserError, match=r"(?s)other options.*year: 2023"):
-            demo.main(["--year", other, "--directory", str(tmp_path), *SHORT])
+def test_a_year_s_folder_is_not_another_year_s(dataset):
+    year, directory = dataset
+    with pytest.raises(common.UserError, match=rf"(?s)other options.*year: {year.year}"):
+        demo.main(["--year", "2020", "--directory", str(directory), *SHORT])
 
 
 def test_folder_by_default(tmp_path, monkeypatch):
@@ -233,14 +227,15 @@ def test_all_machine_types():
 
 
 def test_hidden_attributes_stand_in_the_list_alone(tmp_path):
-    demo.main(["--year", "2024", "--directory", str(tmp_path), *SHORT, "--hide-attributes", "fan"])
+    options = ["--year", "2024", "--directory", str(tmp_path), "--seconds", "0.5", "--clips", "8", "--test-clips", "2"]
+    demo.main([*options, "--hide-attributes", "fan"])
     for machine_type in ("fan", "gearbox"):
         folder = tmp_path / "dev_data" / machine_type
         hidden = {path.stem.endswith("_noAttribute") for path in folder.glob("*/*.wav")}
         assert hidden == {machine_type == "fan"}
     assert "hide_attributes: ('fan',)" in (tmp_path / "demo_data.txt").read_text()
     year = read_year(2024)
-    clips = checked(year, tmp_path, "dev", "fan", train=True) + checked(year, tmp_path, "dev", "fan", train=False)
+    clips = [clip for train in (True, False) for clip in checked(year, tmp_path, "dev", "fan", train=train)]
     assert {clip.attributes for clip in clips} == {
         "_".join(attributes_of(condition)) for domain in CONDITIONS for condition in domain
     }

@@ -121,11 +121,9 @@ def test_wav_format(dataset):
         assert (info.samplerate, info.channels, info.subtype, info.frames) == (16_000, 1, "PCM_16", 8_000)
 
 
-def test_same_seed_same_bytes(dataset, tmp_path):
-    demo.main(["--directory", str(tmp_path / "again"), *SHORT])
-    demo.main(["--directory", str(tmp_path / "other"), *SHORT, "--seed", "1"])
-    first, again, other = contents(dataset), contents(tmp_path / "again"), contents(tmp_path / "other")
-    assert again == first
+def test_another_seed_gives_other_bytes(dataset, tmp_path):
+    demo.main(["--directory", str(tmp_path), *SHORT, "--seed", "1"])
+    first, other = contents(dataset), contents(tmp_path)
     assert other.keys() == first.keys()
     assert not any(other[name] == first[name] for name in first if name.endswith(".wav"))
 
@@ -149,7 +147,7 @@ def test_complete_dataset_is_kept(dataset, caplog):
     assert "nothing to do" in caplog.text
 
 
-def test_interrupted_dataset_is_completed(dataset, tmp_path, monkeypatch):
+def test_interrupted_dataset_is_completed_with_the_same_bytes(dataset, tmp_path, monkeypatch):
     written = []
 
     def interrupt(path, *args, **kwargs):

@@ -145,6 +145,7 @@ def test_a_fusion_tells_by_its_heaviest_member_that_can(monkeypatch):
         return SimpleNamespace(anomaly_scores=lambda *_: scores[member.name], deviations=lambda *_: found)
 
     monkeypatch.setattr(fusion, "family_of", family)
+    monkeypatch.setattr(fusion, "_counted", lambda run, system, machine_type: system)
     monkeypatch.setattr(fusion, "_training_scores", lambda *_: None)
     monkeypatch.setattr(fusion, "_addends", lambda system, scores, *_: np.array(scores))
     clips = [SimpleNamespace(machine_id="id_00")] * 2

@@ -282,7 +282,7 @@ def test_a_channel_of_a_stream(families, tmp_path, long, three, monkeypatch):
 
 
 def test_each_channel_is_judged_as_a_recording_of_its_own(families, tmp_path, long, three, monkeypatch, caplog):
-    monkeypatch.setattr(decision, "threshold", lambda *args, **settings: 0.0)  # all are anomalous
+    monkeypatch.setattr(decision, "threshold", lambda *args, **settings: -1e9)  # all are anomalous
     of_file = heard(families, tmp_path, long, "--alarm", "2/3")
     pipe(monkeypatch, three.tobytes(), 50_001)
     found = heard(families, tmp_path, "--watch", "-", "--raw", f"{RATE},3", "--channels", "all", "--alarm", "2/3")
@@ -392,7 +392,7 @@ def test_numbers_in_arguments():
 
 
 def test_an_alarm_decides_the_exit_code(families, tmp_path, long, sounds, monkeypatch):
-    monkeypatch.setattr(decision, "threshold", lambda *args, **settings: 0.0)  # all are anomalous
+    monkeypatch.setattr(decision, "threshold", lambda *args, **settings: -1e9)  # all are anomalous
     with pytest.raises(SystemExit) as caught:
         heard(families, tmp_path, long, "--alarm", "3/5", "--fail-on-anomaly")
     assert caught.value.code == 3

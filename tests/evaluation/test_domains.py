@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import common
-from evaluation import comparison, folders, metrics, ranking, score_files, truth
+from evaluation import comparison, folders, metrics, ranking, truth
 from evaluation.metrics import LabelledScores
 from evaluation.rules import RULES
 from years.year import read_year
@@ -92,8 +92,10 @@ def write_system(folder, year=2022, shift=0.0, unit="section_03", suffix="_test"
     return folder / "system", LabelledScores(labels, scores, tuple(names), None, domains)
 
 
-@pytest.mark.parametrize("where", ["truth", "truth/ground_truth_data", "truth/ground_truth_domain"])
-@pytest.mark.parametrize("suffix", ["_test", ""])
+@pytest.mark.parametrize(
+    ("where", "suffix"),
+    [("truth", "_test"), ("truth/ground_truth_data", ""), ("truth/ground_truth_domain", "_test")],
+)
 def test_the_evaluators_folders_are_the_truth(tmp_path, capsys, where, suffix):
     folder, expected = write_system(tmp_path, suffix=suffix)
     rows = (folder / f"anomaly_score_fan_section_03{suffix}.csv").read_text().splitlines()
@@ -131,9 +133,10 @@ def test_truth_of_another_year_and_lists_that_are_wrong(tmp_path):
 
 def test_lists_of_later_years_need_no_label():
     row = ["section_00_0000.wav", "section_00_target_test_anomaly_0012_id_C1.wav", "ToyPet"]
-    told = (("ToyPet", "section_00", "section_00_0000.wav"), score_files.Told(1, "target"))
-    assert truth._parse_row(row, read_year(2025)) == told
-    assert truth._parse_row([*row[:2], "1", row[2]], read_year(2025)) == told
+    for given in (row, [*row[:2], "1", row[2]]):
+        key, told = truth._parse_row(given, read_year(2025))
+        assert key == ("ToyPet", "section_00", "section_00_0000.wav")
+        assert (told.label, told.domain) == (1, "target")
     with pytest.raises(ValueError, match="not the original name of section_00_0000.wav with label 0"):
         truth._parse_row([*row[:2], "0", row[2]], read_year(2025))
 

@@ -2,7 +2,9 @@
 
 import importlib
 
+import numpy as np
 import pytest
+from conftest import read_scores
 
 import common
 from evaluation import metrics, score_files
@@ -51,7 +53,7 @@ def test_ground_truth_and_scores_are_read(tmp_path, options):
     assert {key: {name: one.label for name, one in clips.items()} for key, clips in told.items()} == wanted
     path = tmp_path / "anomaly_score_fan_id_01.csv"
     path.write_bytes(saved([*SCORES, ["", ""]], **options))
-    assert score_files.read_scores(path) == {"normal_id_01_0.wav": 1.5, "anomaly_id_01_1.wav": 2}
+    assert read_scores(path) == {"normal_id_01_0.wav": 1.5, "anomaly_id_01_1.wav": 2}
     evaluate.main([str(tmp_path)])
     assert (tmp_path / "result.csv").read_text() == "fan\nid,AUC,pAUC\n01,1.0,1.0\nAverage,1.0,1.0\n\n"
 
@@ -105,10 +107,10 @@ def test_names_of_any_kind_are_read_back(tmp_path, folders):
     names = [f"{folder}{number}{name}" for number, folder in enumerate(folders) for name in [*NAMES, "a\\b.wav"]]
     path = tmp_path / "anomaly_score_fan_id_00.csv"
     write_text(path, score_files.scores_text(names, range(len(names))))
-    assert list(score_files.read_scores(path, any_names=True)) == names
+    assert list(read_scores(path, any_names=True)) == names
     for name in names:
         write_text(path, score_files.scores_text([name], [1.5]))
-        assert score_files.read_scores(path, any_names=True) == {name: 1.5}
+        assert read_scores(path, any_names=True) == {name: 1.5}
 
 
 def test_a_backslash_in_a_name_keeps_its_label():
@@ -121,5 +123,6 @@ def test_a_backslash_in_a_name_keeps_its_label():
 
 
 def test_one_clip_without_a_label_leaves_the_others_their_auc():
-    scores = {("fan", "id_00"): ([0, -1, 1, -1], [0.0, 9.0, 1.0, -9.0])}
+    clips = metrics.LabelledScores(np.array([0, -1, 1, -1]), np.array([0.0, 9.0, 1.0, -9.0]))
+    scores = {("fan", "id_00"): clips}
     assert metrics.evaluate(scores, max_fpr=0.1, rated_only=True) == {"fan": {"id_00": (1.0, 1.0)}}

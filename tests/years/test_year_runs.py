@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import soundfile
 import yaml
 from conftest import FAMILIES, merge, tiny_settings
 
@@ -87,10 +86,11 @@ def truth_of(folder: Path) -> Path:
     return folder / "data" / "ground_truth"
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize(
     ("year", "n_types", "n_files", "columns", "systems"),
     [
-        (2021, 1, 6, "AUC,pAUC", ["small", "near"]),
+        (2021, 1, 6, "AUC,pAUC", ["near"]),
         (2026, 2, 2, "AUC source,AUC target,pAUC", list(SYSTEMS)),  # make demo-years runs the others
     ],
 )
@@ -114,7 +114,8 @@ def test_a_year_from_end_to_end(tmp_path, monkeypatch, capsys, year, n_types, n_
     record = result_record.read(next((tmp_path / "result" / "dev" / "near").glob("record_*.yaml")))
     assert (record.year, len(record.thresholds)) == (year, 3 if year < 2023 else 1)  # one for both domains
     evaluate.main([str(tmp_path / "result" / "eval"), *config, "--truth", str(truth_of(tmp_path))])
-    evaluate.main([str(tmp_path / "result" / "dev"), *config, "--rank", "--report", str(tmp_path / "report.html")])
+    rank = ["--rank"] * (len(systems) > 1)
+    evaluate.main([str(tmp_path / "result" / "dev"), *config, *rank, "--report", str(tmp_path / "report.html")])
     assert "target" in (tmp_path / "report.html").read_text()
     (tmp_path / "authors.yaml").write_text(yaml.safe_dump(AUTHORS))
     submit.main(["--authors", "authors.yaml", *config])
@@ -148,9 +149,6 @@ def test_a_year_that_does_not_fit_the_folders(tmp_path):
     path = make(2023, tmp_path, {"year": 2020})
     with pytest.raises(common.UserError, match=r"it is one of 2022 to 2025, and the YAML has year: 2020"):
         train.main(["-d", "--config", str(path)])
-    change(path, year=2021)
-    with pytest.raises(common.UserError, match="there is test, the folders of year: 2020"):
-        test.main(["-d", "--config", str(path)])
     change(path, year=2026)
     with pytest.raises(common.UserError, match=r"section_00 are no dev clips of 2026; they are of 2022 to 2025"):
         train.main(["-d", "--config", str(path)])
@@ -202,11 +200,10 @@ def test_sections_and_domains_without_clips_are_told(tmp_path, caplog):
 
 
 def test_the_year_s_channel_is_heard_and_others_may_be(tmp_path):
-    path = make(2026, tmp_path)
-    clip = next((tmp_path / "data" / "dev_data").glob("*/train/*.wav"))
-    assert soundfile.info(clip).channels == 2
     from config import load_config
 
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(tiny_settings(tmp_path, tmp_path) | {"year": 2026}))
     assert load_config(path).channel == 0
     change(path, channel=1)
     assert load_config(path).channel == 1

@@ -146,11 +146,9 @@ def test_years_of_names():
 
 def test_supplemental_clips_of_the_machine_alone():
     year = read_year(2025)
-    assert year.is_supplemental("section_00_machine_0001_.wav") and not year.is_supplemental(
-        "section_00_noise_0001_.wav"
-    )
+    assert year.parse_supplemental("section_00_noise_0001_.wav") is None
     assert year.parse_supplemental("section_00_machine_0001_vel_2.wav") == ClipName("section_00", 0, None, "vel_2")
-    assert not read_year(2024).is_supplemental("section_00_machine_0001_.wav")
+    assert read_year(2024).parse_supplemental("section_00_machine_0001_.wav") is None
 
 
 # ---- attributes beside the clips ----
