@@ -70,7 +70,8 @@ def compare(a: Result, b: Result, *, max_fpr: float, replicates: int = REPLICATE
             rule=a.rule,
             domains=domains,
         )
-        worst = int(np.argmax(np.abs(scores_a - scores_b)))
+        with np.errstate(over="ignore"):
+            worst = int(np.argmax(np.abs(scores_a - scores_b)))
         pair = float(scores_a[worst]), float(scores_b[worst])
         score_differences.append(ScoreDifference(name, rank_correlation(scores_a, scores_b), clips[worst], *pair))
     return Comparison(a.name, b.name, _differences(a, b, samples), score_differences, a.rule.names)

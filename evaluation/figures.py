@@ -30,6 +30,7 @@ HISTOGRAMS = ((0, "normal", COLOURS[0]), (1, "anomalous", COLOURS[5]), (-1, "wit
 LEGEND_SIZE = 9  # of a legend's text [pt]
 LEGEND_GAPS = 5 * LEGEND_SIZE  # for a column's handle and the space around it [pt]
 LEGEND_ROW = 0.22  # height of a row of a legend [inch]
+LARGEST_SCORE = 1e300  # of a histogram; with larger ones the width of its range would not be a number
 CHANCE, PAUC_RANGE = "chance", "pAUC range"
 
 
@@ -253,6 +254,7 @@ def score_figure(result: Result, machine_type: str, *, n_bins: int = 40):
     views = _views(result, machine_type, all_anomalies=False)
     figure, all_axes = id_axes(list(views), row_height=2.3)
     for axes, (labels, scores) in zip(all_axes, views.values(), strict=True):
+        scores = np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
         low, high = np.quantile(scores, [0.005, 0.995])
         inside = np.clip(scores, low, high)
         edges = np.histogram_bin_edges(inside, n_bins)

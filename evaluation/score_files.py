@@ -229,8 +229,10 @@ def parse_score_row(
 
 
 def _score(text: str) -> float:
-    """Finite number."""
+    """Finite number; not what Python alone takes for one, such as 1_000 or digits of other scripts."""
     try:
+        if "_" in text or not text.isascii():
+            raise ValueError(text)
         score = float(text)
     except ValueError as error:
         raise ValueError(f"score {text!r} is not a number") from error

@@ -47,7 +47,8 @@ def small_yaml(tmp_path) -> Path:
         if system["model"]["type"] in ("dense_l2_softmax", "neighbors"):
             system["model"] |= {"n_neighbors": 3, "n_nearest": 2}
         if system["model"]["type"] == "dense_l2_softmax":
-            system["model"] |= {"units": [16], "embedding": 8, "networks": 1, "min_steps": 20, "folds": 2}
+            system["model"] |= {"units": [16], "embedding": 8, "networks": 1, "min_steps": 20}
+            system["model"]["folds"] = 2 if system["model"]["network_per"] == "all" else 1
             system["fit"] |= {"epochs": 2, "batch_size": 16}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -100,7 +100,7 @@ def test_weights_by_hand():
     stages = [(16, 16), (16, 32), (32, 64), (64, 128)]
     on_frames = 7 * 7 * 16 + 2 * 16 + sum(9 * a * b + 3 * 9 * b * b + 4 * 2 * b + (a != b) * a * b for a, b in stages)
     on_frames += 16 * 128 * 128 + 2 * 16 * 128  # 500 bins, halved five times, by 128 channels
-    head = 256 * 41 + 41
+    head = 256 * 41 * 16
     assert (on_spectrum, on_frames) == (1_573_888, 966_320)
     trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_variables)
     assert trained == on_spectrum + on_frames + head
