@@ -372,7 +372,7 @@ def test_the_only_channel_may_be_asked_for(tmp_path, channel):
     [
         (
             None,
-            r"4 channels; expected one. Set channel: 0 in .*\(from 0 to 3, or mean; .*, or mix it down: ffmpeg .* -ac 1",
+            r"4 channels; expected one. Set channel: 0 in .*\(from 0 to 3, or mean; .*, or mix it down: ffmpeg .*",
         ),
         (4, "no channel 4: it has 4"),
     ],
