@@ -815,7 +815,7 @@ def test_scripts_refuse_what_cannot_be_trained(settings_file, monkeypatch):
 def test_attributes_of_a_single_clip_are_a_class(yaml_file, train_clips, kind):
     """Also where the network that scores the clip as a new one has not met its class."""
     system = FAMILIES["windows" if kind == "windows" else "dense"]
-    changes = {"classes": "attributes", **({} if kind == "windows" else {"network_per": kind})}
+    changes = {"classes": "attributes", **({} if kind == "windows" else {"network_per": kind, "networks": 1})}
     settings = config.load_config(yaml_file({"system": "l2", "systems": {"l2": merge(system, {"model": changes})}}))
     run, system = Run(settings, "dev", tqdm(total=0, disable=True)), settings.systems["l2"]
     clips = {

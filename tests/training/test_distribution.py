@@ -50,11 +50,6 @@ SYSTEMS = {
     "small": {"fit": {"epochs": 12}},
     # 151 is 3 * 50 + 1: of the last batch, the second of two replicas gets nothing.
     "vae": {"model": {"type": "vae", "units": [16, 8], "latent": 4, "kl_weight": 1}, "fit": {"batch_size": 50}},
-    "conv_ae": {
-        "model": {"type": "conv_ae", "filters": [2, 2, 2, 4, 4], "latent": 4, "hop": 3},
-        "feature": {"frames": 8},
-        "fit": {"batch_size": 11},
-    },
     "l2_softmax": {
         "model": {"type": "l2_softmax", **HEAD, **PICTURES, "scaling": "standard"},
         "feature": {"frames": 40},  # longer than the clips, which are repeated

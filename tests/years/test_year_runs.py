@@ -32,7 +32,7 @@ AUTHORS = {
 SYSTEMS = {
     "small": merge(FAMILIES["small"], {"model": {"aggregate": "mahalanobis"}}),
     "near": FAMILIES["near"],
-    "dense": merge(FAMILIES["dense"], {"model": {"classes": "attributes"}}),
+    "dense": merge(FAMILIES["dense"], {"model": {"classes": "attributes", "networks": 1}}),
 }
 MADE_UP = """
 names:
