@@ -26,12 +26,12 @@ SHORT_FIT = {"epochs": 5, "batch_size": 128}  # of the autoencoders: minutes on 
 SHORT_CLASSIFIER_FITS = {  # by type; the dataset is small, so that an epoch has few steps
     "l2_softmax": {"epochs": 8, "batch_size": 16},
     "dense_l2_softmax": {"epochs": 25, "batch_size": 32},
-    "spectral_l2_softmax": {"epochs": 12, "batch_size": 32},
+    "spectral_l2_softmax": {"epochs": 8, "batch_size": 32},
 }
 SMALL_MODELS = {  # by type
     "l2_softmax": {"input_size": 96, "n_neighbors": 4},
     "dense_l2_softmax": {"networks": 1, "min_steps": 150, "folds": 2},
-    "spectral_l2_softmax": {"min_steps": 0, "folds": 1},
+    "spectral_l2_softmax": {"min_steps": 0},
     "conv_ae": {"filters": [8, 16, 32, 64, 128], "hop": 32},
 }
 QUICK = ("baseline_ae", "neighbors", "dense_l2_softmax")  # systems of years that may have one section per type
