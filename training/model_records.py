@@ -31,9 +31,7 @@ RECORD = {
     "versions": dict,
 }
 LAYOUT = 6  # of the arrays beside a model, and the unit of its thresholds; those of another layout are made anew
-JOINED = (
-    "deviations"  # unit of scores that several were joined to: 0 as the usual training clip's, 1: one deviation more
-)
+JOINED = "deviations"  # unit of joined scores: 0 as the usual training clip's, 1: one deviation more
 # Keys of a model that decide nothing where another one has this value.
 WITHOUT_EFFECT = (("resize", "input_size", None), ("mixup_share", "mixup", 0))
 
