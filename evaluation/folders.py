@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from evaluation import result_record, score_files
 from evaluation.metrics import Decisions, Key, LabelledScores, Performance, evaluate, judge
 from evaluation.result_record import Record
 from evaluation.rules import RULES, Rule
-from evaluation.truth import read_truth
-from years.year import DEFAULT, Year, in_words, of_files, read_year
+from evaluation.truth import Truth, read_truth
+from years.year import DEFAULT, Year, every_year, in_words, of_files, read_year
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,20 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def year_of(folders: Sequence[Path], wanted: int | None, config: Config | None) -> Year:
-    """Year of the challenge that score files are of.
+def years_of(folders: Sequence[Path], wanted: int | None, config: Config | None) -> list[Year]:
+    """Years of the challenge that score files may be of, the likeliest first.
 
     Parameters
     ----------
     wanted : by the user; None: the one that made them, by their records; that of ``config`` if their names are of its
-        form; or the first whose machine types and sections they name
+        form; or those whose machine types and sections they name
 
     Raises
     ------
     UserError : if they are of several.
     """
     if wanted:
-        return read_year(wanted)
+        return [read_year(wanted)]
     found = {folder: _years_of(folder) for folder in folders}
     known = [years for years in found.values() if years]
     together = set.intersection(*map(set, known)) if known else set()
@@ -100,7 +100,7 @@ def year_of(folders: Sequence[Path], wanted: int | None, config: Config | None) 
         lines = [f"{folder}: {in_words(years)}" for folder, years in found.items() if years]
         raise common.fault_list("Score files of several years", lines, "Evaluate those of a year at a time.")
     own = config.year if config else DEFAULT
-    return read_year(own if own in together or not together else min(together))
+    return [read_year(year) for year in sorted(together or {own}, key=lambda year: (year != own, year))]
 
 
 def _years_of(folder: Path) -> list[int]:
@@ -108,8 +108,24 @@ def _years_of(folder: Path) -> list[int]:
     records, _ = result_record.read_all(folder)
     if records:
         return sorted({record.year for record in records})
-    names = [path.name for path in folder.glob(f"{score_files.SCORES}_*.csv")]
-    return of_files(names, score_files.SCORES)
+    names = [path.name for path in _score_files(folder)]
+    of_a_form = [name for name in names if any(year.parse_file(name, score_files.SCORES) for year in every_year())]
+    return of_files(of_a_form, score_files.SCORES)  # others are told of when the folder is read
+
+
+def _score_files(folder: Path) -> Iterator[Path]:
+    return folder.glob(f"{score_files.SCORES}_*.csv")
+
+
+def _read_truth(path: Path, years: Sequence[Year]) -> tuple[Year, Truth]:
+    """The first of the years that the ground truth may be of, and the truth; or the first one's error."""
+    errors = []
+    for year in years:
+        try:
+            return year, read_truth(path, year)
+        except common.UserError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def read_results(
@@ -126,7 +142,7 @@ def read_results(
     Parameters
     ----------
     truth : see ``truth.read_truth``; None: the labels are in the clips' names
-    wanted_year : see :func:`year_of`
+    wanted_year : see :func:`years_of`
     config : with it, systems are in its order, and scores in its folder must be of the models and clips of now
 
     Raises
@@ -142,8 +158,10 @@ def read_results(
     if reference and reference == wanted:
         raise common.UserError(f"--against {against}: the same folder; nothing to compare")
     folders = result_folders([*paths, against] if against else paths, systems)
-    year = year_of(folders, wanted_year, config)
-    told = read_truth(truth, year) if truth else None
+    year, *others = years_of(folders, wanted_year, config)
+    told = None
+    if truth and any(path for folder in folders for path in _score_files(folder)):  # else that is what is told
+        year, told = _read_truth(truth, [year, *others])
     results, errors = {}, []
     for name, folder in zip(folder_names(folders), folders, strict=True):
         try:

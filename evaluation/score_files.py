@@ -7,6 +7,7 @@ import io
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ DECISION_COLUMNS = ("precision", "recall", "F1", "false alarm rate")
 UTF16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE  # marks that a file in UTF-16 begins with
 SEPARATOR = re.compile(r"\.wav\"? *([,;\t])(?!.*\.wav\"? *[,;\t])", re.IGNORECASE)  # what stands behind a clip's name
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.IGNORECASE)
-ADVICE = "give the labels with --truth eval_data_list.csv"
+ADVICE = "give the labels with --truth: eval_data_list.csv, or the folder of the official evaluator"
 NAMES_SHOWN = 5  # clip names that one line of an error holds
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ def score_files(directory: Path, year: Year | None = None) -> dict[Key, Path]:
         raise common.UserError(f"{directory}: no such folder; expected one with score files of 01_test.py")
     year = year or read_year(DEFAULT)
     form = year.file_name(SCORES, "<machine type>", year.unit.format(id=year.names["id_form"], domain="<domain>"))
-    paths = sorted(path for path in directory.iterdir() if path.name.startswith(f"{SCORES}_"))
+    names = sorted(path.name for path in directory.iterdir() if path.suffix.lower() == ".csv")  # pictures may be there
+    paths = [directory / name for name in names if name.startswith(f"{SCORES}_")]
     misnamed = [str(path) for path in paths if not year.parse_file(path.name, SCORES)]
     if misnamed:
         raise common.fault_list(f"Files whose names are not of the form {form}", misnamed, "Rename or remove them.")
@@ -167,6 +169,11 @@ def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, row) for number, row in enumerate(rows, 1) if row]
 
 
+def _rows_of_clips(path: Path) -> list[tuple[int, list[str]]]:
+    """As ``csv_rows``, without the folders before the clips' names."""
+    return [(number, [re.split(r"[/\\]", row[0])[-1], *row[1:]]) for number, row in csv_rows(path)]
+
+
 def parsed(
     rows: Iterable[tuple[int, list[str]]], parse: Callable[[list[str]], tuple[Any, Any]]
 ) -> tuple[dict, dict[Any, int], list[tuple[int, str]]]:
@@ -242,10 +249,10 @@ def _score(text: str) -> float:
 
 
 def binary(text: str) -> int:
-    """0 or 1."""
-    if text not in ("0", "1"):
+    """0 or 1, also where they are written as 0.0 or 1.0."""
+    if text.strip() not in ("0", "1", "0.0", "1.0"):
         raise ValueError(f"{text!r}; expected 0 or 1")
-    return int(text)
+    return int(float(text))
 
 
 def some(names: Sequence[str]) -> str:
@@ -298,6 +305,11 @@ def read_folder(
             paths = path, decided.get(key)
             scored[key], faults_of_file = _read_machine(*paths, truth and truth[key], any_names=any_names, year=year)
             faults += faults_of_file
+    if truth and not faults and any(truth[key].keys().isdisjoint(clips.names) for key, clips in scored.items()):
+        logger.warning("%s: labels as the clips' names say them; the ground truth has other names", directory)
+    told_by_list = year.list_refused and truth is None and any(key[1] in year.units("eval", key[0]) for key in scored)
+    if told_by_list and any((clips.labels >= 0).any() for clips in scored.values()):
+        logger.warning("%s: labels by names of evaluation clips. Official list: %s", directory, year.list_refused)
     nameless = [name for c in scored.values() for name, label in zip(c.names, c.labels, strict=True) if label < 0]
     if nameless and not unlabelled:
         raise NoLabelsError(
@@ -316,31 +328,54 @@ def _read_machine(
     options = {"any_names": any_names, "year": year}
     unit = year.parse_file(path.name, SCORES)[1]
     parse = functools.partial(parse_score_row, unit=unit, **options)
-    scores, rows, faults = parsed_file(path, parse)
+    read = functools.partial(parsed_file, rows=csv_rows if any_names else _rows_of_clips)
+    scores, rows, faults = read(path, parse)
+    told = {name: said_by(name, **options) for name in scores}
     if truth is not None and rows:
-        unknown = [f"{name} (row {rows[name]})" for name in scores if name not in truth]
-        missing = [name for name in truth if name not in rows]
-        if unknown:
-            told_by_name = len(unknown) == len(scores) and all(
-                said_by(name, **options).label is not None for name in scores
-            )
-            advice = "; their names say the labels: evaluate without a ground truth" * told_by_name
-            text = f"{len(unknown)} clips that the ground truth does not have: {some(unknown)}{advice}"
-            faults.append(f"{path}: {text}")
-        if missing:
-            faults.append(f"{path}: {len(missing)} clips of the ground truth are missing: {some(missing)}")
-    told = [said_by(name, **options) if truth is None else truth.get(name, ClipName("", 0)) for name in scores]
+        told, unpaired = _paired(told, rows, truth, year)
+        faults += [f"{path}: {text}" for text in unpaired]
     called = None
     if decided:
-        decisions, _, faults_of_file = parsed_file(decided, functools.partial(parse, kind=DECISIONS))
+        decisions, _, faults_of_file = read(decided, functools.partial(parse, kind=DECISIONS))
         if rows and not faults_of_file and decisions.keys() != scores.keys():
             faults_of_file = [f"{decided}: other clips than in the score file beside it"]
         faults += faults_of_file
         called = None if faults_of_file else np.array([decisions[name] for name in scores])
-    labels = np.array([-1 if one.label is None else one.label for one in told], int)
+    labels = np.array([-1 if one.label is None else one.label for one in told.values()], int)
     numbers = {name: number for number, name in enumerate(year.domains)}
-    domains = np.array([numbers.get(one.domain, -1) for one in told], int) if numbers else None
+    domains = np.array([numbers.get(one.domain, -1) for one in told.values()], int) if numbers else None
     return LabelledScores(labels, np.array(list(scores.values())), tuple(scores), called, domains), faults
+
+
+def _paired(
+    own: Mapping[str, ClipName], rows: Mapping[str, int], truth: Mapping[str, ClipName], year: Year
+) -> tuple[Mapping[str, ClipName], list[str]]:
+    """What is told of the clips with a score, and the faults.
+
+    The official baseline since 2023 gives the clips the official list's names, which say all. Where that list is the
+    truth, none of the rows has a name of the ground truth, and no more than numbers of clips can be compared.
+
+    Parameters
+    ----------
+    own : what the names in the rows say themselves
+    rows : name -> row, with the faulty ones
+    """
+    unknown = [f"{name} (row {rows[name]})" for name in own if name not in truth]
+    if own and len(unknown) == len(own) and _renamed(own, truth, year):
+        fields = [field for field in ClipName._fields if any(getattr(one, field) is not None for one in truth.values())]
+        counts = [Counter(tuple(getattr(one, f) for f in fields) for one in told.values()) for told in (own, truth)]
+        text = f"clips by the {' and '.join(fields[1:])} in their names than the ground truth has"
+        return own, [] if counts[0] == counts[1] else [f"other numbers of {text}"]
+    faults = [f"{len(unknown)} clips that the ground truth does not have: {some(unknown)}"] if unknown else []
+    if missing := [name for name in truth if name not in rows]:
+        faults.append(f"{len(missing)} clips of the ground truth are missing: {some(missing)}")
+    return {name: truth.get(name, ClipName("", 0)) for name in own}, faults
+
+
+def _renamed(own: Mapping[str, ClipName], truth: Mapping[str, ClipName], year: Year) -> bool:
+    """Whether all names in the rows say their labels, and those of the ground truth do not."""
+    hidden = all(year.parse(name).label is None for name in truth)
+    return hidden and not year.list_refused and all(one.label is not None for one in own.values())
 
 
 def _file_faults(directory: Path, files: Mapping[Key, Path], truth: Mapping[Key, Mapping], year: Year) -> list[str]:

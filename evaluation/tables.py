@@ -71,7 +71,7 @@ def score_line(rule: Rule, performance: Performance) -> list[str]:
     """The official score in words, nothing where the rule has none."""
     score = rule.official_score(performance)
     known = "not defined: a section lacks normal clips of a domain" if score is None or np.isnan(score) else None
-    return [] if score is None else [f"official score: {known or f'{100 * score:.2f} %'}"]
+    return [] if score is None else [f"official score: {known or f'{100 * score:.3f} %'}"]
 
 
 # ---- one system ----

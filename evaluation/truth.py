@@ -30,26 +30,41 @@ def read_truth(path: Path, year: Year | None = None) -> Truth:
     UserError : naming every row or clip that gives no label; or if it is of another year, or known to be wrong.
     """
     year = year or read_year(DEFAULT)
-    labels_in = evaluators_folder(path)
-    if labels_in:
+    truth, faults = _read(path, year)
+    if (faults or not year.knows(truth)) and path.exists():
+        others = [other.year for other in every_year() if other is not year and _is_of(path, other)]
+        if others:
+            raise common.UserError(f"{path}: a ground truth of {in_words(others)}; the score files are of {year.year}")
+    if year.list_refused and path.is_file():
+        raise common.UserError(f"{path}: the official list of {year.year} is not taken: {year.list_refused}")
+    if faults:
+        advice = f"The clips are of {year.year}: get the ground truth of that year again, or mend the names."
+        raise common.fault_list("Ground truth with faults", faults, advice)
+    return truth
+
+
+def _read(path: Path, year: Year) -> tuple[Truth, list[str]]:
+    """What is told of the test clips, their names read as those of ``year``, and the faults."""
+    if labels_in := evaluators_folder(path):
         told, faults = _of_evaluator(labels_in, year)
     elif path.is_dir():
         told, faults = clips_in_folder(path, "--truth", year)
         faults += [f"{path}: {key[2]}: no normal or anomaly in its name" for key in told if told[key].label is None]
-    elif year.list_refused:
-        raise common.UserError(f"{path}: the official list of {year.year} is not taken: {year.list_refused}")
     else:
         told, _, faults = parsed_file(path, functools.partial(_parse_row, year=year), _clip_rows)
-    if faults:
-        advice = f"The clips are of {year.year}: get the ground truth of that year again, or mend the names."
-        raise common.fault_list("Ground truth with faults", faults, advice)
     truth: Truth = {}
     for (machine_type, unit, name), one in told.items():
         truth.setdefault((machine_type, unit), {})[name] = one
-    others = [] if year.knows(truth) else [other.year for other in every_year() if other.knows(truth)]
-    if others:
-        raise common.UserError(f"{path}: a ground truth of {in_words(others)}; the score files are of {year.year}")
-    return truth
+    return truth, faults
+
+
+def _is_of(path: Path, year: Year) -> bool:
+    """Whether a ground truth is one of ``year``."""
+    try:
+        truth, faults = _read(path, year)
+    except common.UserError:
+        return False
+    return bool(truth) and not faults and year.knows(truth)
 
 
 # ---- the official evaluators' folders ----

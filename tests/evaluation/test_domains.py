@@ -106,7 +106,7 @@ def test_the_evaluators_folders_are_the_truth(tmp_path, capsys, where, suffix):
     assert result.performance["fan"]["section_03"] == metrics.figures(expected, MIXED, max_fpr=0.1)
     score = 100 * MIXED.official_score(result.performance)
     output = capsys.readouterr().out
-    assert f"official score: {score:.2f} %" in output and "fan section_03 target" in output
+    assert f"official score: {score:.3f} %" in output and "fan section_03 target" in output
     assert (folder / "result.csv").read_text().startswith("fan\nsection,AUC source,AUC target,pAUC\n03,")
 
 
@@ -194,9 +194,79 @@ def test_a_truth_that_contradicts_itself(tmp_path):
     assert "anomaly_0001" not in str(error.value)
 
 
-def test_rows_that_say_their_labels_need_no_truth(tmp_path):
+def rename(folder, old, new):
+    for path in folder.glob("*.csv"):
+        path.rename(path.with_name(path.name.replace(old, new)))
+
+
+def test_clips_under_the_names_of_the_official_list(tmp_path, caplog):
+    folder, expected = write_system(tmp_path, unit="section_00")
+    rename(folder, "fan_section_00_test", "DCASE2023T2fan_section_00_test_seed13711_id(0_)_Eval")  # by the baseline
+    for path in folder.glob("*.csv"):
+        values = [row.partition(",")[2] for row in path.read_text().splitlines()]
+        told = zip(expected.names, expected.labels, expected.domains, values, strict=True)
+        rows = [
+            f"{name[:11]}{('source', 'target')[d]}_test_{('normal', 'anomaly')[label]}{name[10:-4]}_v_1.wav,{value}\n"
+            for name, label, d, value in told
+        ]
+        path.write_text("".join(rows))
+    (result,), _ = folders.read_results([folder], None, tmp_path / "truth", max_fpr=0.1)
+    assert result.performance["fan"]["section_00"] == metrics.figures(expected, MIXED, max_fpr=0.1)
+    assert "labels as the clips' names say them" in caplog.text and result.decisions
+    scores = next(folder.glob("anomaly_score*"))
+    scores.write_text(scores.read_text().replace("source_test_normal", "target_test_normal", 1))
+    with pytest.raises(common.UserError, match="other numbers of clips by the label and domain in their names"):
+        evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])
+
+
+def test_labels_of_a_list_that_is_wrong(tmp_path, caplog):
     folder, _ = write_system(tmp_path)
     for path in folder.glob("*.csv"):
-        path.write_text(path.read_text().replace("section_03_", "section_03_source_test_normal_"))
-    with pytest.raises(common.UserError, match="their names say the labels: evaluate without a ground truth"):
+        rows = path.read_text().splitlines(keepends=True)
+        kinds = ["source_test_normal", "source_test_anomaly", "target_test_normal", "target_test_anomaly"] * 10
+        path.write_text("".join(f"{row[:11]}{kind}{row[10:]}" for row, kind in zip(rows, kinds, strict=True)))
+    with pytest.raises(common.UserError, match="40 clips that the ground truth does not have"):
+        evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])
+    evaluate.main([str(folder)])
+    assert "names of evaluation clips. Official list: its labels contradict" in caplog.text
+
+
+def test_folders_before_names_decisions_with_points_and_pictures_beside_the_files(tmp_path):
+    folder, expected = write_system(tmp_path)
+    for before, path in zip(["/data/fan/test/", "C:\\data\\"], sorted(folder.glob("*.csv")), strict=True):
+        text = path.read_text().replace("section_03_", f"{before}section_03_")
+        path.write_text(text.replace(",1\n", ",1.0\n") if "decision" in path.name else text)
+    (folder / "anomaly_score_histogram.png").write_bytes(b"")
+    (result,), _ = folders.read_results([folder], None, tmp_path / "truth", max_fpr=0.1)
+    assert result.performance["fan"]["section_03"] == metrics.figures(expected, MIXED, max_fpr=0.1)
+    assert result.decisions["fan"]["section_03 source"].recall > 0
+
+
+def test_the_truth_tells_the_year_where_the_score_files_do_not(tmp_path):
+    folder, _ = write_system(tmp_path, unit="section_00")
+    for place in (folder, tmp_path / "truth" / truth.LABELS, tmp_path / "truth" / truth.DOMAINS):
+        rename(place, "fan", "ToyDrone")  # of 2023 and 2026
+    labels = tmp_path / "truth" / truth.LABELS
+    (labels / "ground_truth_Sander_section_00_test.csv").write_text("section_00_0000.wav,1\n")  # of 2026
+    (result,), _ = folders.read_results([folder], None, tmp_path / "truth", max_fpr=0.1)
+    assert result.year.year == 2026
+    with pytest.raises(common.UserError, match="a ground truth of 2026; the score files are of 2023"):
+        evaluate.main([str(folder), "--year", "2023", "--truth", str(tmp_path / "truth")])
+
+
+def test_truth_of_a_year_whose_files_have_other_names(tmp_path):
+    folder, _ = write_system(tmp_path)
+    rename(folder, "section_03_test", "section_03_source")  # as teams of 2021 named theirs
+    with pytest.raises(common.UserError, match="a ground truth of 2022; the score files are of 2021"):
+        evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])
+
+
+@pytest.mark.parametrize("named", [None, "anomaly_score_fan_sec4.csv"])
+def test_what_is_wrong_with_the_score_files_is_told_first(tmp_path, named):
+    folder, _ = write_system(tmp_path)
+    if named:
+        (folder / named).write_text("section_03_0000.wav,1\n")
+    else:
+        folder = tmp_path / "truth"
+    with pytest.raises(common.UserError, match=named or "no file anomaly_score_"):
         evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])

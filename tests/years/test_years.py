@@ -68,6 +68,7 @@ def test_names_of_no_form(year, name):
     [
         (2020, "anomaly_score_ToyCar_id_01.csv", ("ToyCar", "id_01")),
         (2021, "anomaly_score_fan_section_03_target_test.csv", ("fan", "section_03_target")),
+        (2021, "anomaly_score_fan_section_03_target.csv", ("fan", "section_03_target")),
         (2022, "anomaly_score_fan_section_03_test.csv", ("fan", "section_03")),
         (2022, "anomaly_score_fan_section_03.csv", ("fan", "section_03")),
         (2024, "anomaly_score_3DPrinter_section_00_test.csv", ("3DPrinter", "section_00")),
