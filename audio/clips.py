@@ -17,7 +17,7 @@ import numpy as np
 from audio import attributes, wav
 from audio.profile import KnownFiles, Profile, file_crc
 from common import UserError, fault_list, load_wav
-from years.year import DEFAULT, ClipName, Year, in_words, read_year, that_read
+from years.year import DEFAULT, ClipName, Year, every_year, in_words, read_year, that_read
 
 LABELS = {"normal": 0, "anomaly": 1}
 FOLDER_LABELS = LABELS | {"abnormal": 1}  # MIMII's name
@@ -268,6 +268,8 @@ def _clip_jobs(
         if not any(found.values()):
             others = not_taken(folder, [])
             empty.append(f"{machine_type}: no wav file in {folder}" + f" but {others}" * bool(others))
+            if years := _years_of_folders(folder, year):
+                empty[-1] += f"; there are in the test folders of {in_words(years)}, and the YAML has year: {year.year}"
         for source, paths in found.items():
             if paths and (others := not_taken(source.path, paths)):
                 logger.info("%s: %d wav files taken, not %s", source.path, len(paths), others)
@@ -282,6 +284,13 @@ def _clip_jobs(
             f"Put wav files there, or name the other machine types with --machine-type. {folder_table()}",
         )
     return jobs
+
+
+def _years_of_folders(folder: Path, year: Year) -> list[int]:
+    """Years in whose test folders, beside an empty one of ``year``, there are clips."""
+    names = {name for other in every_year() for name in other.test_folders if wav_paths(folder.parent / name)}
+    others = names - set(year.test_folders) if folder.name in year.test_folders else ()
+    return [other.year for other in every_year() if not others.isdisjoint(other.test_folders)] if others else []
 
 
 def _wanted(paths: list[Path], year: Year) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from audio.clips import Clip
 from common import fault_list
 from config import Config
-from years.year import every_year, in_words
+from years.year import Year, every_year, in_words
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +27,27 @@ def check(settings: Config, split: str, clips: Mapping[str, Sequence[Clip]], *, 
         return
     faults = []
     for machine_type, own in clips.items():
-        units = {(machine_type, year.unit_of(clip.machine_id, clip.domain or year.domains[0])) for clip in own}
-        if year.knows(units, split):
+        if year.knows(_units(year, machine_type, own), split):
             for line in _lacking(settings, split, machine_type, own, tested=tested):
                 logger.warning("%s: %s", machine_type, line)
             continue
-        others = [other.year for other in every_year() if other.knows(units, split)]
-        if others or year.units(split, machine_type):
+        here = bool(year.units(split, machine_type))
+        if not here and any(year.units(name, machine_type) for name in year.test_clips):
+            continue  # of the year's other set
+        later = [other for other in every_year() if other.domains]
+        others = [o.year for o in later if o.knows(_units(o, machine_type, own), split if here else None)]
+        if others or here:
             there = ", ".join(sorted({clip.machine_id for clip in own}))
             where = f"; they are of {in_words(others)}" if others else ""
             faults.append(f"{machine_type}: {there} are no {split} clips of {year.year}{where}")
     if faults:
         advice = f"The YAML has year: {year.year}; set the year of the clips, or name the folders of that year."
         raise fault_list("Clips of another year", faults, advice)
+
+
+def _units(year: Year, machine_type: str, clips: Sequence[Clip]) -> set[tuple[str, str]]:
+    """Units that the clips are of if they are of ``year``."""
+    return {(machine_type, year.unit_of(clip.machine_id, clip.domain or year.domains[0])) for clip in clips}
 
 
 def _lacking(settings: Config, split: str, machine_type: str, clips: Sequence[Clip], *, tested: bool) -> Iterator[str]:

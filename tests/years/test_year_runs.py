@@ -157,6 +157,19 @@ def test_a_year_that_does_not_fit_the_folders(tmp_path):
         train.main(["-d", "--config", str(path)])
 
 
+def test_machine_types_and_test_folders_of_another_year(tmp_path):
+    path = make(2021, tmp_path, {"year": 2022}, n_types=3)
+    with pytest.raises(common.UserError, match=r"pump: section_00, .* are no dev clips of 2022; they are of 2021"):
+        train.main(["-d", "--config", str(path)])
+    change(path, year=2023)
+    with pytest.raises(common.UserError, match=r"fan: .* are no dev clips of 2023; they are of 2021 or 2022"):
+        train.main(["-d", "--config", str(path)])
+    shutil.rmtree(tmp_path / "data" / "dev_data" / "pump")
+    change(path, year=2022)
+    with pytest.raises(common.UserError, match="fan/test; there are in the test folders of 2021, and the YAML"):
+        test.main(["-d", "--config", str(path)])
+
+
 def test_models_of_both_sets_in_a_year_with_other_machine_types(tmp_path, capsys):
     changes = {"systems": {"dense": {"model": {"classes": "machine_id"}}}}  # one network over all types
     path = make(2023, tmp_path, changes, n_types=1)
