@@ -537,6 +537,16 @@ def test_task2_in_the_wrong_place_of_a_zip(tmp_path, files, clips, folder, top):
     assert f"{top}: not in the folder task2 at the top of the zip" in str(findings[0])
 
 
+def test_submissions_at_the_top_of_a_zip_are_checked(tmp_path, files, clips):
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
+        for name, content in files.items():
+            if "anomaly_score_fan_id_03" not in name:
+                archive.writestr(name, content)
+    findings = package.check_package(package.read_package(tmp_path / "package.zip"), clips, read_year(2020))
+    assert any("files missing" in str(finding) for finding in findings)
+    assert "no submission" not in "".join(map(str, findings))
+
+
 def with_member(path, files, name, **attributes):
     """A good package's zip with one more member."""
     package.write_zip(path, files)
