@@ -298,6 +298,8 @@ def read_folder(
     found = score_files(directory, year)
     files = {key: path for key, path in found.items() if not machine_types or key[0] in machine_types}
     decided = files_of(directory, DECISIONS, year)
+    if undecided := [" ".join(key) for key in files if decided and key not in decided]:
+        logger.warning("%s: no decisions on %s", directory, some(undecided))
     faults = [] if truth is None else _file_faults(directory, files, truth, year)
     scored: dict[Key, LabelledScores] = {}
     for key, path in files.items():
@@ -305,11 +307,8 @@ def read_folder(
             paths = path, decided.get(key)
             scored[key], faults_of_file = _read_machine(*paths, truth and truth[key], any_names=any_names, year=year)
             faults += faults_of_file
-    if truth and not faults and any(truth[key].keys().isdisjoint(clips.names) for key, clips in scored.items()):
-        logger.warning("%s: labels as the clips' names say them; the ground truth has other names", directory)
-    told_by_list = year.list_refused and truth is None and any(key[1] in year.units("eval", key[0]) for key in scored)
-    if told_by_list and any((clips.labels >= 0).any() for clips in scored.values()):
-        logger.warning("%s: labels by names of evaluation clips. Official list: %s", directory, year.list_refused)
+    if not faults:
+        _tell_labels_by_names(directory, scored, truth, year)
     nameless = [name for c in scored.values() for name, label in zip(c.names, c.labels, strict=True) if label < 0]
     if nameless and not unlabelled:
         raise NoLabelsError(
@@ -319,6 +318,20 @@ def read_folder(
         advice = "Every test clip needs one row with a finite score; score the clips again, or mend the files."
         raise common.fault_list(f"{directory}: score files with faults", faults, advice)
     return {key: scored[key] for key in truth or scored if key in scored}
+
+
+def _tell_labels_by_names(
+    directory: Path, scored: Mapping[Key, LabelledScores], truth: Mapping[Key, Mapping] | None, year: Year
+) -> None:
+    """Warn of labels that are the names', not those of a ground truth, or of a list that is not taken for one."""
+    if truth:
+        if any(truth[key].keys().isdisjoint(clips.names) for key, clips in scored.items()):
+            logger.warning("%s: labels as the clips' names say them; the ground truth has other names", directory)
+    elif year.list_refused and any(
+        unit in year.units("eval", machine_type) and (clips.labels >= 0).any()
+        for (machine_type, unit), clips in scored.items()
+    ):
+        logger.warning("%s: labels by names of evaluation clips. Official list: %s", directory, year.list_refused)
 
 
 def _read_machine(

@@ -149,6 +149,14 @@ def test_labels_and_domains_of_other_clips(tmp_path):
         evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])
 
 
+def test_sections_without_decisions_are_told(tmp_path, caplog):
+    folder, _ = write_system(tmp_path)
+    write_system(tmp_path, unit="section_04")
+    (folder / "decision_result_fan_section_04_test.csv").unlink()
+    evaluate.main([str(folder), "--truth", str(tmp_path / "truth")])
+    assert "no decisions on fan section_04" in caplog.text
+
+
 def test_two_files_of_the_same_clips(tmp_path):
     folder, _ = write_system(tmp_path)
     write_system(tmp_path, suffix="")
