@@ -118,11 +118,8 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Package:
         if not m.is_dir()
     ]
     contents, findings = _read_all(path, members)
-    files = {
-        name.removeprefix("task2/"): content
-        for name, content in contents.items()
-        if name.startswith("task2/") or LABEL.fullmatch(name.partition("/")[0])  # at a wrong place, but a submission
-    }
+    files = {name: one for name, one in contents.items() if LABEL.fullmatch(name.partition("/")[0])}  # misplaced
+    files |= {name.removeprefix("task2/"): one for name, one in contents.items() if name.startswith("task2/")}
     outside = Counter(name.partition("/")[0] for name in contents if not name.startswith("task2/"))
     text = "not in the folder task2 at the top of the zip"
     findings += [Finding(top, None, f"{text} ({counted(n, 'file')})") for top, n in outside.items()]

@@ -547,6 +547,16 @@ def test_submissions_at_the_top_of_a_zip_are_checked(tmp_path, files, clips):
     assert "no submission" not in "".join(map(str, findings))
 
 
+def test_a_submission_at_the_top_of_a_zip_does_not_take_the_right_ones_place(tmp_path, files, clips):
+    package.write_zip(tmp_path / "package.zip", files)
+    with zipfile.ZipFile(tmp_path / "package.zip", "a") as archive:
+        for name in files:
+            archive.writestr(name, "")
+    findings = package.check_package(package.read_package(tmp_path / "package.zip"), clips, read_year(2020))
+    faults = [str(finding) for finding in findings if finding.is_fault]
+    assert faults and all("not in the folder task2" in fault for fault in faults)
+
+
 def with_member(path, files, name, **attributes):
     """A good package's zip with one more member."""
     package.write_zip(path, files)
