@@ -215,7 +215,8 @@ def roc_figure(results: Sequence[Result], machine_type: str, *, max_fpr: float):
                 labels, scores = of_result[title]
                 curve = roc_curve(labels[labels >= 0], scores[labels >= 0])[:2]
                 style = {"color": _style(index)[0], "linestyle": LINE_STYLES[index % len(LINE_STYLES)]}
-                axes.plot(*curve, label=drawable(name), linewidth=1.6, **style)
+                later = (len(views) - 1 - index) // len(LINE_STYLES)  # curves of that style, drawn above it
+                axes.plot(*curve, label=drawable(name), linewidth=1.6 + 1.6 * later, **style)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), box_aspect=1, xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_xlabel("false positive rate [%]")
         _in_percent(axes.xaxis)

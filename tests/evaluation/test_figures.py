@@ -1,5 +1,6 @@
 """figures.py and html_report.py: what is drawn, and a page that needs nothing but itself."""
 
+import dataclasses
 import importlib
 import re
 from html.parser import HTMLParser
@@ -129,6 +130,9 @@ def test_a_system_has_one_colour_in_all_figures(results, tmp_path):
     assert len(set(styles)) == len(styles)
     lines = figures.roc_figure(results, "fan", max_fpr=0.1).axes[0].get_lines()[1:]
     assert [line.get_linestyle() for line in lines] == ["-", "--", ":"]  # so that equal curves are seen
+    five = [dataclasses.replace(results[0], name=str(number)) for number in range(5)]
+    widths = [line.get_linewidth() for line in figures.roc_figure(five, "fan", max_fpr=0.1).axes[0].get_lines()[1:]]
+    assert widths[0] > widths[4] == widths[1] == widths[3]  # of the first's style, above it
 
 
 def test_roc_curves_enclose_the_auc_and_the_pauc_range_is_marked(results):
