@@ -231,9 +231,9 @@ def descriptor_training(
     vectors: np.ndarray, job: Job, labels: np.ndarray, order: np.ndarray, n_train: int
 ) -> tuple[keras.Model, clip_trainer.Descriptors, Iterator[np.ndarray]]:
     """The same on descriptors."""
-    bands = features.band_positions(job.system.descriptor, job.system.feature)
+    rows = features.band_rows(job.system.descriptor, job.system.feature)
     with job.run.strategy.scope():
-        network, source = descriptor_network(job.system.model, vectors, labels, bands, order, n_train)
+        network, source = descriptor_network(job.system.model, vectors, labels, rows, order, n_train)
     return network, source, iter(vectors[:, None])
 
 
@@ -241,28 +241,29 @@ def descriptor_network(
     model: DenseL2Softmax,
     vectors: np.ndarray,
     labels: np.ndarray,
-    bands: np.ndarray,
+    rows: Sequence[np.ndarray],
     order: np.ndarray,
     n_train: int | None = None,
 ) -> tuple[keras.Model, clip_trainer.Descriptors]:
     """Network with its start weights, and the descriptors to train it on.
 
-    Examples whose bands were exchanged are of classes of their own, behind the others.
+    Examples whose bands were exchanged or shifted are of classes of their own, behind the others.
 
     Parameters
     ----------
     vectors : ndarray, shape (n_clips, n_numbers)
     labels : ndarray, shape (n_clips,), their classes
-    bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
+    rows : indices of the numbers, (n_bands,) each: of those that tell one thing of all bands, the lowest first
     order : ndarray, shape (n_heard,), those of the clips that are used, in the order of the indices in training
     n_train : how many of them are trained on; None: all
     """
     mean, deviation = outliers.standardisation(vectors[order])
     n_classes = int(labels.max()) + 1
-    network = build_dense(model, n_classes=n_classes * (2 if model.exchange else 1), mean=mean, deviation=deviation)
+    n_kinds = 1 + (model.exchange > 0) + 2 * (model.shift > 0)
+    network = build_dense(model, n_classes=n_classes * n_kinds, mean=mean, deviation=deviation)
     noise = model.noise * np.where(np.isfinite(deviation), deviation, 0)
-    keys = {"exchange": model.exchange, "noise": noise, "n_classes": n_classes}
-    return network, clip_trainer.Descriptors(vectors[order], labels[order][:n_train], bands, **keys)
+    keys = {"exchange": model.exchange, "shift": model.shift, "noise": noise, "n_classes": n_classes}
+    return network, clip_trainer.Descriptors(vectors[order], labels[order][:n_train], rows, **keys)
 
 
 def memories(

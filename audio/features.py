@@ -219,18 +219,18 @@ def parts(descriptor: Descriptor, feature: Feature) -> list[dict[str, Quantity]]
     return [{name: quantities[name] for name in group} for group in descriptor.parts]
 
 
-def band_positions(descriptor: Descriptor, feature: Feature) -> np.ndarray:
-    """Which band each number of a descriptor is of, from 0 (the lowest) to 1; shape (n_numbers,)."""
-
-    def centres(n_bands: int) -> np.ndarray:
-        return (np.arange(n_bands) + 0.5) / n_bands
-
-    positions = {
-        "slow": np.repeat(centres(descriptor.slow.n_bands), descriptor.slow.n_modulations),
-        "fast": np.repeat(centres(descriptor.fast.n_bands), descriptor.fast.n_modulations),
-        "statistics": np.tile(centres(feature.n_mels), N_STATISTICS),
+def band_rows(descriptor: Descriptor, feature: Feature) -> list[np.ndarray]:
+    """Rows of a descriptor's numbers, (n_bands,) each: the indices of those that tell one thing, lowest band first."""
+    shapes = {
+        "slow": (descriptor.slow.n_bands, descriptor.slow.n_modulations),
+        "fast": (descriptor.fast.n_bands, descriptor.fast.n_modulations),
+        "statistics": (N_STATISTICS, feature.n_mels),
     }
-    return np.concatenate([positions[part] for group in descriptor.parts for part in group])
+    rows: list[np.ndarray] = []
+    for part in (part for group in descriptor.parts for part in group):
+        table = np.arange(math.prod(shapes[part])).reshape(shapes[part]) + sum(map(len, rows))
+        rows += [*(table if part == "statistics" else table.T)]
+    return rows
 
 
 def check_descriptor(descriptor: Descriptor, feature: Feature, sample_rate: int) -> None:

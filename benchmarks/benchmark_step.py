@@ -78,11 +78,11 @@ def autoencoder_trainer(system: config.System) -> tuple[keras.Model, int, int]:
 
 def classifier_trainer(system: config.System) -> tuple[keras.Model, int, int]:
     """The same of a classifier on descriptors of noise."""
-    bands = features.band_positions(system.descriptor, system.feature)
+    rows = features.band_rows(system.descriptor, system.feature)
     n_clips = 16 * CALLS * system.fit.batch_size
-    vectors = np.random.default_rng(0).normal(size=(n_clips, len(bands))).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(n_clips, sum(map(len, rows)))).astype(np.float32)
     labels, order = np.arange(n_clips) % 20, np.arange(n_clips)
-    network, source = metric_model.descriptor_network(system.model, vectors, labels, bands, order)
+    network, source = metric_model.descriptor_network(system.model, vectors, labels, rows, order)
     return clip_trainer.make_trainer(network, system, source, labels, 0), n_clips, 1
 
 

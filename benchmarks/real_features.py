@@ -6,7 +6,8 @@ python benchmarks/real_features.py FILE.npz... --seeds 1
 Taken are the arrays of all files: ``train_<machine type>_<id>``, (n_clips, n_bands, ...) or (n_clips, n_numbers);
 ``test_<machine type>_<id>`` of the same, ``labels_<machine type>_<id>``, 0 (normal) or 1 (anomaly) for each test clip.
 IDs without test clips are for training alone. The systems are those members of the YAML's fusion that stand on
-descriptors, with its keys, and their fusion with its weights. Where the clips have no bands, none are exchanged.
+descriptors, with its keys, and their fusion with its weights. Where the clips have no bands, none are exchanged or
+shifted.
 """
 
 import argparse
@@ -50,7 +51,7 @@ class Features:
     train: Mapping[Key, np.ndarray]  # (n_clips, n_numbers), float32
     test: Mapping[Key, np.ndarray]
     labels: Mapping[Key, np.ndarray]  # (n_clips,), 0 or 1
-    bands: np.ndarray | None  # (n_numbers,), which band a number is of, from 0 to 1; None where there are none
+    rows: Sequence[np.ndarray]  # indices of the numbers that tell one thing of all bands; () where there are no bands
     widths: tuple[int, ...] = ()  # numbers of each part that has a detector of its own without a network; (): all one
 
     @property
@@ -81,11 +82,9 @@ def read_features(paths: Sequence[Path]) -> Features:
     )
     check(train, test, labels)
     shape = next(iter(train.values())).shape[1:]
-    bands = None
-    if len(shape) > 1:
-        bands = np.repeat((np.arange(shape[0]) + 0.5) / shape[0], int(np.prod(shape[1:])))
+    rows = np.arange(math.prod(shape)).reshape(shape[0], -1).T if len(shape) > 1 else ()
     flat = [{key: part.reshape(len(part), -1).astype(np.float32) for key, part in one.items()} for one in (train, test)]
-    return Features(*flat, {key: part.astype(int) for key, part in labels.items()}, bands)
+    return Features(*flat, {key: part.astype(int) for key, part in labels.items()}, rows)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -263,12 +262,11 @@ def trained(
     from training.optimizers import schedule
 
     fit = system.fit
-    if features.bands is None:
-        system = dataclasses.replace(system, model=dataclasses.replace(system.model, exchange=0.0))
+    if not len(features.rows):
+        system = dataclasses.replace(system, model=dataclasses.replace(system.model, exchange=0.0, shift=0.0))
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    bands = np.zeros(vectors.shape[1]) if features.bands is None else features.bands
-    network, source = metric_model.descriptor_network(system.model, vectors, labels, bands, heard)
+    network, source = metric_model.descriptor_network(system.model, vectors, labels, features.rows, heard)
     trainer = clip_trainer.make_trainer(network, system, source, labels[heard], seed)
     trainer.fit(
         epoch_batches(len(heard), seed=seed, batch_size=fit.batch_size, shuffle=fit.shuffle),

@@ -100,10 +100,10 @@ def read_folder(folder: Path, system: System) -> Features:
                     of_id = [clip.label for clip in clips if clip.machine_id == machine_id]
                     labels[of_type.name, str(machine_id)] = np.array(of_id)
     widths = [sum(one.width for one in group.values()) for group in features.parts(system.descriptor, system.feature)]
-    bands = features.band_positions(system.descriptor, system.feature)
+    rows = features.band_rows(system.descriptor, system.feature)
     kept = test.keys() & train.keys()
     test, labels = ({key: one[key] for key in sorted(kept)} for one in (test, labels))
-    return Features(train, test, labels, bands, tuple(widths))
+    return Features(train, test, labels, rows, tuple(widths))
 
 
 def drawn(of_all: Features, n_clips: int, seed: int) -> Features:

@@ -533,12 +533,17 @@ def test_a_number_that_never_changes_in_training_has_no_say():
     assert np.allclose(network(inputs), network(other), atol=1e-4)
 
 
+def descriptors(vectors, labels, rows=None, **keys):
+    n = vectors.shape[1]
+    keys = {"exchange": 0.0, "shift": 0.0, "noise": np.zeros(n)} | keys
+    return clip_trainer.Descriptors(vectors, labels, [np.arange(n)] if rows is None else rows, **keys)
+
+
 def test_exchanged_examples_are_of_classes_of_their_own():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 20)
     vectors = (100 * labels[:, None] + np.arange(60)[:, None] / 100 + np.zeros(10)).astype(np.float32)
-    bands = (np.arange(10) + 0.5) / 10
-    source = clip_trainer.Descriptors(vectors, labels, bands, exchange=0.5, noise=np.zeros(10))
+    source = descriptors(vectors, labels, exchange=0.5)
     indices = tf.constant(rng.permutation(60))
     inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
     mixed, found = source.augmented(indices, inputs, classes_of, tf.constant([0, 7], tf.int64))
@@ -556,7 +561,7 @@ def test_exchanged_examples_are_of_classes_of_their_own():
 def test_a_clip_is_exchanged_with_another_that_is_trained_on_or_not_at_all():
     labels = np.array([0, 1, 0, 2, 0, 1])  # the class 2 is of one clip; the last two clips are for validation
     vectors = np.arange(6, dtype=np.float32)[:, None] + np.zeros((6, 4), np.float32)
-    source = clip_trainer.Descriptors(vectors, labels[:4], np.zeros(4), exchange=1.0, noise=np.zeros(4), n_classes=3)
+    source = descriptors(vectors, labels[:4], [], exchange=1.0, n_classes=3)
     indices = tf.constant([0, 1, 2, 3] * 50)
     inputs, classes_of = tf.gather(vectors, indices), tf.constant(labels[indices.numpy()], tf.int32)
     mixed, found = source.augmented(indices, inputs, classes_of, tf.constant([0, 7], tf.int64))
@@ -565,9 +570,38 @@ def test_a_clip_is_exchanged_with_another_that_is_trained_on_or_not_at_all():
     assert np.array_equal(found, np.tile([3, 1, 3, 2], 50))
 
 
+def test_shifted_examples_are_of_two_further_classes():
+    labels = np.repeat([0, 1], 2000)
+    ramp = np.arange(60, dtype=np.float32)  # a number is the band that it is of, of which each row has 60
+    rows = [np.arange(0, 120, 2), np.arange(1, 120, 2)[::-1]]
+    vectors = np.zeros((4000, 120), np.float32)
+    vectors[:, rows[0]], vectors[:, rows[1]] = ramp, 100 + ramp
+    source = descriptors(vectors, labels, rows, exchange=0.5, shift=0.5)
+    batch = (tf.range(4000), tf.constant(vectors), tf.constant(labels, tf.int32))
+    found, kinds = (one.numpy() for one in source.augmented(*batch, tf.constant([0, 7], tf.int64)))
+    assert np.array_equal(kinds % 2, labels)
+    down, up, rest = (np.isin(kinds // 2, kind) for kind in (2, 3, [0, 1]))
+    assert all(400 < one.sum() < 600 for one in (down, up)) and 1800 < (kinds // 2 == 1).sum() < 2200
+    assert np.array_equal(found[rest], vectors[rest])  # all clips are alike: those that were exchanged as well
+    for which, sign in ((down, 1), (up, -1)):  # what is heard moves up: a band has what was below it
+        by = sign * (found[which][:, rows[0]] - ramp)
+        inner = by[:, 3:-3]
+        assert np.allclose(inner, inner[:, :1], atol=1e-4) and inner.min() == pytest.approx(0.5, abs=1e-4)
+        assert inner.max() == pytest.approx(3, abs=1e-4) and len(np.unique(inner[:, 0].round(3))) == 16
+        assert found[which].min() >= 0 and found[which][:, rows[0]].max() <= 59
+        assert np.allclose(found[which][:, rows[1]], 100 + found[which][:, rows[0]], atol=1e-4)
+
+
+def test_each_shift_is_a_share_of_the_bands_however_many():
+    lower, upper, part = clip_trainer.band_shifts([np.arange(30), np.array([30])], 31)
+    at = lower + part * (upper - lower)
+    assert np.allclose(at[0, :3], [0.25, 1.25, 2.25]) and np.allclose(at[16, :3], [0, 0.75, 1.75])
+    assert np.all(at[:, 30] == 30) and at[:, :30].max() == 29  # a row of one band stays as it is
+
+
 def test_noise_of_each_number():
     vectors, labels = np.zeros((2000, 3), np.float32), np.zeros(2000, int)
-    source = clip_trainer.Descriptors(vectors, labels, np.zeros(3), exchange=0.0, noise=np.array([0, 1, 5]))
+    source = descriptors(vectors, labels, noise=np.array([0, 1, 5]))
     clips = (tf.range(2000), tf.constant(vectors), tf.constant(labels, tf.int32))
     noisy, same = source.augmented(*clips, tf.constant([0, 7], tf.int64))
     assert np.allclose(np.std(noisy, axis=0), [0, 1, 5], rtol=0.1) and np.array_equal(same, labels)
@@ -578,7 +612,7 @@ def test_noise_of_each_number():
 def test_mixup_of_a_share_of_the_examples():
     model = dataclasses.replace(DENSE, mixup=1.0, mixup_share=0.3, exchange=0.0)
     vectors = np.repeat(np.arange(400.0)[:, None], 10, axis=1).astype(np.float32)
-    source = clip_trainer.Descriptors(vectors, np.zeros(400, int), np.zeros(10), exchange=0.0, noise=np.zeros(10))
+    source = descriptors(vectors, np.zeros(400, int))
     fit = types.SimpleNamespace(compile=config.Compile("adam", "categorical_crossentropy", 1e-3))
     system = types.SimpleNamespace(model=model, fit=fit)
     trainer = clip_trainer.make_trainer(build_dense(model), system, source, np.zeros(400, int), 0)

@@ -1,7 +1,7 @@
 """Training of the classifiers: examples of the clips batch by batch, mixup, scaling, settled statistics."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ MIXUP_DRAW, EXCHANGE_DRAW, NOISE_DRAW = (
     2**41,
     2**42,
 )  # added to the number of the step: draws that have nothing in common
+SHIFTS = np.linspace(0.5, 3, 16) / 60  # of all bands: half a band to three, where there are 60
 STATISTICS_BATCHES = 100  # at most, for the statistics that are taken after training
 
 
@@ -107,8 +108,9 @@ class Descriptors(AsTheyAre):
     ----------
     vectors : ndarray, shape (n_clips, n_numbers), in the order of the clips' indices
     labels : ndarray, shape (n_train,), classes of those to train on, which come first
-    bands : ndarray, shape (n_numbers,), which band a number is of, from 0 (the lowest) to 1
+    rows : indices of the numbers, (n_bands,) each: of those that tell one thing of all bands, the lowest first
     exchange : float, share of the examples whose lower bands are exchanged
+    shift : float, share of the others whose bands are all shifted
     noise : ndarray, shape (n_numbers,), deviation of the noise that is added to each number
     n_classes : int, where there are more than the labels say
     """
@@ -117,13 +119,16 @@ class Descriptors(AsTheyAre):
         self,
         vectors: np.ndarray,
         labels: np.ndarray,
-        bands: np.ndarray,
+        rows: Sequence[np.ndarray],
         *,
         exchange: float,
+        shift: float,
         noise: np.ndarray,
         n_classes: int = 0,
     ):
-        self.vectors, self.bands, self.exchange = tf.constant(vectors), tf.constant(bands, tf.float32), exchange
+        self.vectors, self.exchange, self.shift = tf.constant(vectors), exchange, shift
+        self.bands = tf.constant(band_positions(rows, vectors.shape[1]))
+        self.lower, self.upper, self.part = map(tf.constant, band_shifts(rows, vectors.shape[1]))
         self.noise = tf.constant(noise, tf.float32) if np.any(noise) else None
         self.by_class = tf.constant(np.argsort(labels, kind="stable"), tf.int32)
         self.places = tf.argsort(self.by_class)  # where a clip is in it
@@ -135,36 +140,82 @@ class Descriptors(AsTheyAre):
         return tf.gather(self.vectors, indices)
 
     def augmented(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
-        """Inputs with noise, and some of them exchanged; see :meth:`exchanged`."""
-        inputs, labels = self.exchanged(indices, inputs, labels, seed)
+        """Inputs with noise, some exchanged and others shifted, which are of classes of their own beside the clips'.
+
+        What belongs together, and where, is so learnt without anomalies.
+        """
+        clips, n_classes = inputs, tf.size(self.counts)
+        chosen, how, other = tf.unstack(
+            tf.random.stateless_uniform((3, tf.shape(labels)[0]), seed + [0, EXCHANGE_DRAW])
+        )
+        if self.exchange:
+            exchanged, can = self.exchanged(indices, clips, labels, how, other)
+            yes = can & (chosen < self.exchange)
+            inputs, labels = tf.where(yes[:, None], exchanged, inputs), tf.where(yes, labels + n_classes, labels)
+        if self.shift:
+            shifted, upward = self.shifted(clips, how)
+            yes = (chosen >= self.exchange) & (chosen < self.exchange + self.shift * (1 - self.exchange))
+            kind = upward + (2 if self.exchange else 1)
+            inputs, labels = tf.where(yes[:, None], shifted, inputs), tf.where(yes, labels + n_classes * kind, labels)
         if self.noise is not None:
             inputs += self.noise * tf.random.stateless_normal(tf.shape(inputs), seed + [0, NOISE_DRAW])
         return inputs, labels
 
-    def exchanged(self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple:
-        """Inputs of which some have the lower bands of another clip of their class, and are then of a class beside it.
+    def exchanged(
+        self, indices: tf.Tensor, inputs: tf.Tensor, labels: tf.Tensor, cut: tf.Tensor, other: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs with the bands below ``cut`` of another clip of their class, and whether there is another, (n,).
 
-        What belongs together is so learnt without anomalies. Wilkinghoff, Self-supervised learning for anomalous sound
-        detection, ICASSP 2024 (feature exchange), exchanges the inputs of a network's branches. A clip that is alone in
-        its class stays as it is.
+        Wilkinghoff, Self-supervised learning for anomalous sound detection, ICASSP 2024 (feature exchange), exchanges
+        the inputs of a network's branches.
 
         Parameters
         ----------
         indices, labels : (n,), int32
+        cut, other : (n,), in [0, 1), where, and which clip
         """
-        if not self.exchange:
-            return inputs, labels
-        chosen, cut, other = tf.unstack(
-            tf.random.stateless_uniform((3, tf.shape(labels)[0]), seed + [0, EXCHANGE_DRAW])
-        )
         counts, firsts = tf.gather(self.counts, labels), tf.gather(self.firsts, labels)
         further = 1 + tf.cast(other * tf.cast(counts - 1, tf.float32), tf.int32)  # from 1 to counts - 1
         place = firsts + (tf.gather(self.places, indices) - firsts + further) % counts
         partners = tf.gather(self.by_class, place)
-        yes = (chosen < self.exchange) & (counts > 1)
-        lower = yes[:, None] & (self.bands[None] < cut[:, None])
-        inputs = tf.where(lower, tf.gather(self.vectors, partners), inputs)
-        return inputs, tf.where(yes, labels + tf.size(self.counts), labels)
+        return tf.where(self.bands[None] < cut[:, None], tf.gather(self.vectors, partners), inputs), counts > 1
+
+    def shifted(self, inputs: tf.Tensor, how: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Inputs of which each number is what it was some bands above or below, and 1 where what is heard moved up.
+
+        Parameters
+        ----------
+        how : (n,), in [0, 1), which of ``SHIFTS``, down or up
+        """
+        number = tf.cast(how * self.lower.shape[0], tf.int32)
+        ends = (tf.gather(one, number) for one in (self.lower, self.upper))
+        at_lower, at_upper = (tf.gather(inputs, one, batch_dims=1) for one in ends)
+        part = tf.gather(self.part, number)
+        return at_lower + part * (at_upper - at_lower), number // len(SHIFTS)
+
+
+def band_positions(rows: Sequence[np.ndarray], n_numbers: int) -> np.ndarray:
+    """Which band each number is of, from 0 (the lowest) to 1, (n_numbers,), float32; ``rows`` as in Descriptors."""
+    found = np.zeros(n_numbers, np.float32)
+    for row in rows:
+        found[row] = (np.arange(len(row)) + 0.5) / len(row)
+    return found
+
+
+def band_shifts(rows: Sequence[np.ndarray], n_numbers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Between which numbers lies what each number is after a shift, and how near to the second, (n_shifts, n_numbers).
+
+    What comes in from beyond the outermost bands is like them. The first half of the shifts move what is heard down.
+    """
+    shifts = np.concatenate([SHIFTS, -SHIFTS])[:, None]
+    lower, upper = np.tile(np.arange(n_numbers), (2, len(shifts), 1))
+    part = np.zeros((len(shifts), n_numbers), np.float32)
+    for row in rows:
+        places = np.clip(np.arange(len(row)) + shifts * len(row), 0, len(row) - 1)
+        below = places.astype(int)
+        lower[:, row], upper[:, row] = row[below], row[np.minimum(below + 1, len(row) - 1)]
+        part[:, row] = places - below
+    return lower, upper, part
 
 
 class ClipTrainer(keras.Model):

@@ -249,6 +249,10 @@ def test_the_numbers_of_a_descriptor_are_where_they_are_said_to_be(frequency):
     slow = modulation_spectrum(tone.astype(np.float32), RATE, system.descriptor.slow)
     fastest = np.array(["4 Hz", "6.6 Hz", "11 Hz", "18 Hz"])[slow[slow.max(axis=1).argmax()].argmax()]
     assert fastest == "6.6 Hz"
+    rows = features.band_rows(system.descriptor, system.feature)
+    assert sorted(np.concatenate(rows)) == [*range(len(numbers.low))]
+    assert sorted(numbers.aspects[row[0]] for row in rows) == sorted(set(numbers.aspects))
+    assert all(len(set(numbers.aspects[row])) == 1 and np.all(np.diff(numbers.low[row]) > 0) for row in rows)
 
 
 def test_edges_lie_between_the_centres():
