@@ -60,6 +60,7 @@ DENSE = {
         "units": [16, 8],
         "embedding": 4,
         "exchange": 0.5,
+        "shift": 0.5,
         "min_steps": 5,
         "folds": 3,
     },

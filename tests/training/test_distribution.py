@@ -42,7 +42,8 @@ HEAD = {
     "metric": "euclidean",
 }
 PICTURES = {"margin": 0.2, "width": 1.0, "weights": None, "input_size": None, "resize": "bilinear"}
-DENSE = {"network_per": "all", "networks": 2, "units": [16], "embedding": 8, "exchange": 0.5, "noise": 0.1}
+DENSE = {"network_per": "all", "networks": 2, "units": [16], "embedding": 8, "noise": 0.1}
+DENSE |= {"exchange": 0.5, "shift": 0.5}
 SPECTRAL = {"network_per": "all", "networks": 1, "embedding": 8, "filters": [2], "sub_centres": 2}
 SPECTRAL |= {"over_time": "max", "l2": 1e-5}
 SYSTEMS = {
