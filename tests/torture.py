@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -296,7 +297,7 @@ def forget() -> None:
     for module in list(sys.modules.values()):
         if str(getattr(module, "__file__", "")).startswith(str(ROOT)):
             for value in vars(module).values():
-                if hasattr(value, "cache_clear") and not isinstance(value, type):
+                if hasattr(type(value), "cache_clear"):  # asked itself, absl's flags would read the command line
                     value.cache_clear()
 
 
@@ -403,6 +404,8 @@ def in_a_child(function: Callable, *arguments) -> object:
         of_child = Failures()
         try:
             writer.send((function(*arguments, of_child), list(of_child)))
+        except BaseException:  # noqa: BLE001 the parent would not know it
+            traceback.print_exc()
         finally:
             os._exit(0)
 
