@@ -203,7 +203,7 @@ class DenseL2Softmax(ClipClassifier):
 
     units: filled(tuple[whole(1), ...])  # of the layers, Dense + BN + ReLU each
     exchange: number(ge=0, le=1)  # share of the examples whose lower bands are those of another clip
-    shift: number(ge=0, le=1) = 0.0  # of the others that have all bands shifted up or down
+    shift: number(ge=0, le=1) = 0.0  # share of the others, whose bands are all shifted up or down
     noise: number(ge=0) = 0.0  # added to each number in training [its deviation]
 
 

@@ -259,11 +259,11 @@ def descriptor_network(
     """
     mean, deviation = outliers.standardisation(vectors[order])
     n_classes = int(labels.max()) + 1
-    n_kinds = 1 + (model.exchange > 0) + 2 * (model.shift > 0)
-    network = build_dense(model, n_classes=n_classes * n_kinds, mean=mean, deviation=deviation)
     noise = model.noise * np.where(np.isfinite(deviation), deviation, 0)
     keys = {"exchange": model.exchange, "shift": model.shift, "noise": noise, "n_classes": n_classes}
-    return network, clip_trainer.Descriptors(vectors[order], labels[order][:n_train], rows, **keys)
+    source = clip_trainer.Descriptors(vectors[order], labels[order][:n_train], rows, **keys)
+    network = build_dense(model, n_classes=n_classes * source.n_kinds, mean=mean, deviation=deviation)
+    return network, source
 
 
 def memories(

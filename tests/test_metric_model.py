@@ -590,6 +590,9 @@ def test_shifted_examples_are_of_two_further_classes():
         assert inner.max() == pytest.approx(3, abs=1e-4) and len(np.unique(inner[:, 0].round(3))) == 16
         assert found[which].min() >= 0 and found[which][:, rows[0]].max() <= 59
         assert np.allclose(found[which][:, rows[1]], 100 + found[which][:, rows[0]], atol=1e-4)
+    alone = descriptors(vectors, labels, rows, shift=1.0)  # without exchange there are no classes for it
+    _, kinds = alone.augmented(*batch, tf.constant([0, 7], tf.int64))
+    assert set(kinds.numpy() // 2) == {1, 2} and (source.n_kinds, alone.n_kinds) == (4, 3)
 
 
 def test_each_shift_is_a_share_of_the_bands_however_many():

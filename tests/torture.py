@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -402,12 +401,7 @@ def in_a_child(function: Callable, *arguments) -> object:
 
     def run() -> None:
         of_child = Failures()
-        try:
-            writer.send((function(*arguments, of_child), list(of_child)))
-        except BaseException:  # noqa: BLE001 the parent would not know it
-            traceback.print_exc()
-        finally:
-            os._exit(0)
+        writer.send((function(*arguments, of_child), list(of_child)))
 
     process = FORK.Process(target=run)
     process.start()

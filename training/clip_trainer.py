@@ -127,6 +127,7 @@ class Descriptors(AsTheyAre):
         n_classes: int = 0,
     ):
         self.vectors, self.exchange, self.shift = tf.constant(vectors), exchange, shift
+        self.n_kinds = 1 + (exchange > 0) + 2 * (shift > 0)  # of examples; each has classes of its own
         self.bands = tf.constant(band_positions(rows, vectors.shape[1]))
         self.lower, self.upper, self.part = map(tf.constant, band_shifts(rows, vectors.shape[1]))
         self.noise = tf.constant(noise, tf.float32) if np.any(noise) else None
@@ -155,7 +156,7 @@ class Descriptors(AsTheyAre):
         if self.shift:
             shifted, upward = self.shifted(clips, how)
             yes = (chosen >= self.exchange) & (chosen < self.exchange + self.shift * (1 - self.exchange))
-            kind = upward + (2 if self.exchange else 1)
+            kind = self.n_kinds - 2 + upward
             inputs, labels = tf.where(yes[:, None], shifted, inputs), tf.where(yes, labels + n_classes * kind, labels)
         if self.noise is not None:
             inputs += self.noise * tf.random.stateless_normal(tf.shape(inputs), seed + [0, NOISE_DRAW])
