@@ -109,7 +109,7 @@ def write_config(directory: Path, year: int = DEFAULT) -> Path:
     else:
         settings["system"] = list(settings["systems"])
         settings["fit"] |= SHORT_FIT
-        settings["spectra"]["duration"] = 2.5  # [s] a quarter of the clips and of the time
+        settings["spectra"] |= {"duration": 2.5, "windows": [0.064]}  # [s] an eighth of the time
     for system in settings["systems"].values():
         model = system["model"]
         model |= SMALL_MODELS.get(model["type"], {})

@@ -1,6 +1,6 @@
 """Training step of spectral_l2_softmax: clips per second, by part, beside the same network in plain Keras.
 
-python benchmarks/benchmark_spectral.py [--clips 64] [--steps 5]
+python benchmarks/benchmark_spectral.py [--clips 32] [--steps 5]
 
 Plain Keras has its own batch normalisation and Adam, and is given the spectra; both take turns, step by step.
 """
@@ -94,7 +94,7 @@ def peak_gigabytes() -> float:
 def main() -> None:
     """Compare as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=64, metavar="N", help="of a batch")
+    parser.add_argument("--clips", type=int, default=32, metavar="N", help="of a batch")
     parser.add_argument("--steps", type=int, default=5, metavar="N")
     parser.add_argument("--networks", type=int, default=1, metavar="N")
     args = parser.parse_args()

@@ -122,7 +122,7 @@ FAMILIES = {  # a small system of each model family
         SYSTEMS["spectral_l2_softmax"],
         {
             "model": {"embedding": 4, "filters": [2], "min_steps": 1, "folds": 1, "score": "knn"} | NEAREST,
-            "spectra": {"duration": 0.25},
+            "spectra": {"duration": 0.25, "windows": [0.064]},
             "fit": FIT,
         },
     ),

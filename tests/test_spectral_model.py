@@ -37,8 +37,9 @@ SPECTROGRAM = dataclasses.replace(SHORT, spectrum=False)
 
 def test_layout_of_the_shipped_keys():
     parts = layout(SYSTEM.spectra, 16000)
-    assert parts.shapes == [(80000,), (311, 500)]  # bins of 15.6 Hz from 203 to 8000 Hz
-    assert (parts.spectrograms[0].first_bin, parts.spectrograms[0].hop) == (13, 512)
+    # Bins of 62.5, 15.6 and 3.9 Hz from 250, 203 and 203 to 8000 Hz.
+    assert parts.shapes == [(80000,), (1249, 125), (311, 500), (77, 1997)]
+    assert (parts.spectrograms[1].first_bin, parts.spectrograms[1].hop) == (13, 512)
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -95,16 +96,17 @@ def noise(n_clips: int, seed: int = 0) -> np.ndarray:
 
 def test_weights_by_hand():
     parts = layout(SYSTEM.spectra, 16000)
-    network = spectral_model.build(SYSTEM.model, parts, scales=[1.0, 1.0], n_classes=41)
+    network = spectral_model.build(SYSTEM.model, parts, scales=4 * [1.0], n_classes=41)
     on_spectrum = 256 * 128 + 64 * 128**2 + 16 * 128**2 + 10 * 128 * 128 + 4 * 128**2 + 4 * 2 * 128
     stages = [(16, 16), (16, 32), (32, 64), (64, 128)]
-    on_frames = 7 * 7 * 16 + 2 * 16 + sum(9 * a * b + 3 * 9 * b * b + 4 * 2 * b + (a != b) * a * b for a, b in stages)
-    on_frames += 16 * 128 * 128 + 2 * 16 * 128  # 500 bins, halved five times, by 128 channels
-    head = 256 * 41 * 16
-    assert (on_spectrum, on_frames) == (1_573_888, 966_320)
+    residual = sum(9 * a * b + 3 * 9 * b * b + 4 * 2 * b + (a != b) * a * b for a, b in stages)
+    halved = {125: 4, 500: 16, 1997: 63}  # bins, five times, by 128 channels
+    on_frames = [7 * 7 * 16 + 2 * 16 + residual + n * 128 * 128 + 2 * n * 128 for n in halved.values()]
+    head = 512 * 41 * 16
+    assert (on_spectrum, on_frames) == (1_573_888, [766_640, 966_320, 1_748_400])
     trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_variables)
-    assert trained == on_spectrum + on_frames + head
-    assert network.get_layer("embedding").output.shape == (None, 1, 256)
+    assert trained == on_spectrum + sum(on_frames) + head
+    assert network.get_layer("embedding").output.shape == (None, 1, 512)
 
 
 def test_networks_stand_one_after_the_other_and_have_no_biases():

@@ -16,11 +16,8 @@ from training.metric_layers import margin_softmax_loss
 from training.optimizers import make_optimizer
 
 FRAME_TYPE = np.float16  # of the frames that are held, at half the memory: 2^-11 off, 0.03 dB where they are not silent
-MIXUP_DRAW, EXCHANGE_DRAW, NOISE_DRAW = (
-    2**40,
-    2**41,
-    2**42,
-)  # added to the number of the step: draws that have nothing in common
+# Added to the number of the step: draws that have nothing in common.
+MIXUP_DRAW, EXCHANGE_DRAW, NOISE_DRAW = 2**40, 2**41, 2**42
 SHIFTS = np.linspace(0.5, 3, 16) / 60  # of all bands: half a band to three, where there are 60
 STATISTICS_BATCHES = 100  # at most, for the statistics that are taken after training
 

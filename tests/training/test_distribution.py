@@ -62,7 +62,7 @@ SYSTEMS = {
     },
     "spectral_l2_softmax": {
         "model": {"type": "spectral_l2_softmax", **HEAD, **SPECTRAL, "min_steps": 0, "folds": 1},
-        "spectra": {"duration": 0.1, "spectrum": False},  # of few weights
+        "spectra": {"duration": 0.1, "spectrum": False, "windows": [0.064]},  # of few weights
         **CLASSIFIER,
     },
 }
