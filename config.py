@@ -33,8 +33,8 @@ MAX_SEED = 2**32 - 2**16  # NumPy takes less than 2**32, and each network adds a
 
 def _known_system(name: str, info: ValidationInfo) -> str:
     if info.context is not None and name not in info.context:  # the YAML's systems, while it is read
-        words = f"{blocks.key_text(name)}: {nearest(name, info.context)}"
-        raise PydanticCustomError("told", "{words}", {"words": words})
+        words = {"words": f"{blocks.key_text(name)}: {nearest(name, info.context)}"}
+        raise PydanticCustomError("told", "{words}", words)
     return name
 
 
@@ -217,6 +217,7 @@ class SpectralL2Softmax(ClipClassifier):
     over_time: Literal["max", "mean"]
     l2: number(ge=0)  # of the weights
     sub_centres: whole(0)  # of each class (sub-cluster AdaCos); 0: the report's softmax
+    margin: number(ge=0, lt=1.5) = 0.0  # [rad] of the class that has the largest part of a mixture
 
 
 @model("neighbors")
@@ -424,13 +425,13 @@ def _misfits(kind: type, own: dict, model: Any, parts: _Blocks | None) -> Iterat
             yield (key,), f"has no effect on a model of type {kind.TYPE}; remove it"
     if isinstance(own.get("fit"), dict) and "verbose" in own["fit"]:
         yield ("fit", "verbose"), "set it in the general fit block: a run has one progress bar"
-    for key in kind.BLOCKS:
-        if parts and getattr(parts, key) is None:
-            yield (key,), "missing"
+    yield from (((key,), "missing") for key in kind.BLOCKS if parts and getattr(parts, key) is None)
     if parts and "fit" in kind.BLOCKS and (loss := parts.fit.compile.loss) not in kind.LOSSES:
         yield ("fit", "compile", "loss"), f"{loss!r}; expected one of {', '.join(kind.LOSSES)}"
     if parts and isinstance(model, ConvAutoencoder):
         yield from model.faults(parts.feature)
+    if isinstance(model, SpectralL2Softmax) and model.margin and model.sub_centres:
+        yield ("model", "margin"), f"{model.margin:g}; classes with sub_centres have none: set one of the two to 0"
     if isinstance(model, Classifier) and (model.classes, model.score) == ("attributes", "softmax"):
         yield ("model", "score"), "softmax; the attributes of test clips, their classes, are hidden: take another score"
 

@@ -55,7 +55,8 @@ def build(model: SpectralL2Softmax, parts: Layout, *, scales: Sequence[float], n
         for part, scale in zip(split(inputs, parts), scales, strict=True)
     ]
     networks = [_network(model, magnitudes) for _ in range(model.networks)]
-    return keras.Model(inputs, heads.joint(model, networks, n_classes, model.sub_centres))
+    keys = {"sub_centres": model.sub_centres, "margin": model.margin}
+    return keras.Model(inputs, heads.joint(model, networks, n_classes, **keys))
 
 
 def split(inputs: keras.KerasTensor, parts: Layout) -> list[keras.KerasTensor]:

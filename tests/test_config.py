@@ -283,6 +283,14 @@ def test_classes_that_test_clips_do_not_tell_are_no_score(error_of, yaml_file, n
     assert "systems.own.model.score: softmax; the attributes of test clips, their classes, are hidden: take an" in error
 
 
+def test_a_margin_has_no_sub_centres(error_of, yaml_file):
+    system = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["systems"]["spectral_l2_softmax"]
+    system["model"] |= {"margin": 0, "sub_centres": 16}
+    assert config.load_config(yaml_file({"systems": {"own": system}})).systems["own"].model.sub_centres == 16
+    system["model"]["margin"] = 0.3
+    assert "systems.own.model.margin: 0.3; classes with sub_centres have none" in error_of({"systems": {"own": system}})
+
+
 def test_more_faults_than_a_screen_holds(error_of):
     error = error_of({f"key{n}": 1 for n in range(30)})
     assert ": 30 faults:" in error and "... and 15 more, all of them in baseline.log" in error

@@ -143,6 +143,9 @@ def test_margin_loss_by_hand(margin):
     for row, weights in zip(angles, labels, strict=True):
         for j in np.flatnonzero(weights):
             logits = 10 * np.cos(row)
+            if j != weights.argmax():  # no margin
+                terms.append(weights[j] * (np.log(np.exp(logits).sum()) - logits[j]))
+                continue
             turned_away = row[j] > np.pi - margin
             logits[j] = 10 * (np.cos(row[j]) - margin * np.sin(margin) if turned_away else np.cos(row[j] + margin))
             terms.append(weights[j] * (np.log(np.exp(logits).sum()) - logits[j]))
@@ -150,6 +153,9 @@ def test_margin_loss_by_hand(margin):
     logits = tf.constant(10 * np.cos(angles), tf.float32)
     losses = metric_layers.margin_softmax_loss(tf.constant(labels, tf.float32), logits, alpha=10.0, margin=margin)
     assert np.allclose(losses, by_hand, atol=1e-3)
+    of_networks = [tf.repeat(part[:, None], 2, axis=1) for part in (tf.constant(labels, tf.float32), logits)]
+    of_networks = metric_layers.margin_softmax_loss(*of_networks, alpha=10.0, margin=margin)
+    assert np.allclose(of_networks, np.repeat(np.array(by_hand)[:, None], 2, axis=1), atol=1e-3)
 
 
 def test_margin_network_gives_cosines():

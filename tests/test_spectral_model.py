@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import FAMILIES, SHIPPED, merge
+from keras import layers
 
 import common
 import config
@@ -20,7 +21,7 @@ from audio.spectra import fitted, layout, spectra
 from storage.records import read_arrays
 from training import clip_trainer, workload
 from training.fit import TrainingState
-from training.metric_layers import SubclusterLogits
+from training.metric_layers import CosineLogits, SubclusterLogits
 from training.waveforms import Waveforms
 
 SYSTEM = config.load_config(SHIPPED).systems["spectral_l2_softmax"]
@@ -102,7 +103,7 @@ def test_weights_by_hand():
     residual = sum(9 * a * b + 3 * 9 * b * b + 4 * 2 * b + (a != b) * a * b for a, b in stages)
     halved = {125: 4, 500: 16, 1997: 63}  # bins, five times, by 128 channels
     on_frames = [7 * 7 * 16 + 2 * 16 + residual + n * 128 * 128 + 2 * n * 128 for n in halved.values()]
-    head = 512 * 41 * 16
+    head = 512 * 41
     assert (on_spectrum, on_frames) == (1_573_888, [766_640, 966_320, 1_748_400])
     trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_variables)
     assert trained == on_spectrum + sum(on_frames) + head
@@ -139,6 +140,24 @@ def test_subclusters_by_hand():
     found = layer(np.array([[[2.0, 0.0]]], np.float32)).numpy()[0, 0]
     assert found[0] == pytest.approx(math.log(math.exp(scale) + 1), rel=1e-5)  # cosines 1 and 0
     assert found[1] == pytest.approx(math.log(math.exp(-scale) + 1), rel=1e-4)  # -1 and 0
+
+
+def test_the_head_that_the_keys_say():
+    parts, inputs = layout(SPECTRUM, RATE), np.stack([spectra(clip, layout(SPECTRUM, RATE)) for clip in noise(3)])
+    for keys, of_logits in (
+        ({"margin": 0.3, "sub_centres": 0}, CosineLogits),
+        ({"margin": 0.0, "sub_centres": 2}, SubclusterLogits),
+        ({"margin": 0.0, "sub_centres": 0}, layers.EinsumDense),
+    ):
+        model = dataclasses.replace(SYSTEM.model, networks=2, embedding=4, **keys)
+        network = spectral_model.build(model, parts, scales=[1.0], n_classes=3)
+        assert type(network.get_layer("logits")) is of_logits
+        if of_logits is CosineLogits:
+            vectors = keras.Model(network.inputs, network.get_layer("embedding").output)(inputs).numpy()
+            kernel = network.get_layer("logits").get_weights()[0]
+            cosines = np.einsum("nke,kec->nkc", vectors, kernel / np.linalg.norm(kernel, axis=1, keepdims=True))
+            np.testing.assert_allclose(network(inputs).numpy(), cosines, atol=1e-4)
+            assert np.linalg.norm(vectors, axis=-1) == pytest.approx(np.full((3, 2), model.alpha), rel=1e-4)
 
 
 # ---- what each branch alone can tell ----

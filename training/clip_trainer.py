@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from config import Classifier, L2Softmax, System
+from config import Classifier, L2Softmax, SpectralL2Softmax, System
 from training import distribution
 from training.backbone import BATCH_NORM_MOMENTUM
 from training.fit import epoch_batches
@@ -244,7 +244,7 @@ class ClipTrainer(keras.Model):
         self.labels = tf.constant(labels, tf.int32)
         self.n_classes = network.output_shape[-1]
         self.mixup, self.mixup_share = model.mixup, model.mixup_share
-        self.margin = model.margin if isinstance(model, L2Softmax) else 0
+        self.margin = model.margin if isinstance(model, L2Softmax | SpectralL2Softmax) else 0
         self.accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
         self.built = True  # Keras would build it on a batch of indices
 

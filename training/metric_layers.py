@@ -78,11 +78,12 @@ class CosineLogits(layers.Layer):
 
     def build(self, input_shape):
         """Make the class vectors."""
-        self.kernel = self.add_weight(shape=(input_shape[-1], self.n_classes), name="kernel")
+        self.kernel = self.add_weight(shape=(*input_shape[1:], self.n_classes), name="kernel")
 
     def call(self, inputs):
-        """Project on the class vectors."""
-        return ops.matmul(inputs, ops.normalize(self.kernel, axis=0, order=2, epsilon=1e-12))
+        """Project on the class vectors; (n, n_numbers) -> (n, n_classes), or the same of several networks between."""
+        units = ops.normalize(self.kernel, axis=-2, order=2, epsilon=1e-12)
+        return ops.squeeze(ops.matmul(ops.expand_dims(inputs, -2), units), -2)
 
     def get_config(self):
         """Arguments of the constructor."""
@@ -124,25 +125,23 @@ class SubclusterLogits(layers.Layer):
 
 
 def margin_softmax_loss(labels: tf.Tensor, logits: tf.Tensor, *, alpha: tf.Tensor, margin: float) -> tf.Tensor:
-    """ArcFace loss (Deng et al. 2019, eq. 3) for labels that may be mixtures of classes; shape (n,).
+    """ArcFace loss (Deng et al. 2019, eq. 3) for labels that may be mixtures of classes; shape (n, ...).
 
-    ``sum_j y_j * -log(exp(a cos(t_j + m)) / (exp(a cos(t_j + m)) + sum_{i != j} exp(a cos t_i)))``. Where ``t_j`` is
-    above ``pi - m``, ``cos t_j - m sin m`` takes the place of ``cos(t_j + m)``, which would rise again (the authors'
-    code): without it a network learns to turn its embeddings away from all classes.
+    The margin is that of the class j with the largest part, ``exp(a cos(t_j + m))`` in place of ``exp(a cos t_j)``; the
+    others' parts are softmax cross-entropy (after Choi and Choi, Noisy-ArcMix, 2023). Where ``t_j`` is above
+    ``pi - m``, ``cos t_j - m sin m`` takes the place of ``cos(t_j + m)``, which would rise again (the authors' code):
+    without it a network learns to turn its embeddings away from all classes.
 
     Parameters
     ----------
-    labels : (n, n_classes), each row sums to one
-    logits : (n, n_classes), ``alpha * cos t``
+    labels : (n, ..., n_classes), each row sums to one
+    logits : (n, ..., n_classes), ``alpha * cos t``
     margin : float [rad]
     """
     cosines = tf.clip_by_value(logits / alpha, -1 + 1e-6, 1 - 1e-6)  # acos has no gradient at the ends
     turned = tf.where(
         cosines > -math.cos(margin), tf.cos(tf.acos(cosines) + margin), cosines - margin * math.sin(margin)
     )
-    with_margin = alpha * turned
-    n_classes = logits.shape[-1]
-    alternatives = tf.repeat(logits[:, None, :], n_classes, axis=1)  # (n, class j with margin, class i)
-    alternatives = tf.linalg.set_diag(alternatives, with_margin)
-    losses = tf.reduce_logsumexp(alternatives, axis=-1) - with_margin
-    return tf.reduce_sum(labels * losses, axis=-1)
+    largest = tf.one_hot(tf.argmax(labels, axis=-1), logits.shape[-1])
+    with_margin = tf.nn.log_softmax(tf.where(largest > 0, alpha * turned, logits))
+    return -tf.reduce_sum(labels * tf.where(largest > 0, with_margin, tf.nn.log_softmax(logits)), axis=-1)
