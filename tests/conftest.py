@@ -111,6 +111,7 @@ DENSE = {
     "network_per": "all",
     "score": "knn",
 }
+MARGIN = {"margin": 0.3, "sub_centres": 0}
 FAMILIES = {  # a small system of each model family
     "small": {"model": {"type": "dense_ae", "units": [16, 4, 16]}},
     "windows": merge(
@@ -121,7 +122,7 @@ FAMILIES = {  # a small system of each model family
     "spectral": merge(
         SYSTEMS["spectral_l2_softmax"],
         {
-            "model": {"embedding": 4, "filters": [2], "min_steps": 1, "folds": 1, "score": "knn"} | NEAREST,
+            "model": {"embedding": 4, "filters": [2], "min_steps": 1, "folds": 1, "score": "knn", **MARGIN} | NEAREST,
             "spectra": {"duration": 0.25, "windows": [0.064]},
             "fit": FIT,
         },

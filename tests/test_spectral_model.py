@@ -103,7 +103,7 @@ def test_weights_by_hand():
     residual = sum(9 * a * b + 3 * 9 * b * b + 4 * 2 * b + (a != b) * a * b for a, b in stages)
     halved = {125: 4, 500: 16, 1997: 63}  # bins, five times, by 128 channels
     on_frames = [7 * 7 * 16 + 2 * 16 + residual + n * 128 * 128 + 2 * n * 128 for n in halved.values()]
-    head = 512 * 41
+    head = 512 * 41 * 16
     assert (on_spectrum, on_frames) == (1_573_888, [766_640, 966_320, 1_748_400])
     trained = sum(int(np.prod(weight.shape)) for weight in network.trainable_variables)
     assert trained == on_spectrum + sum(on_frames) + head
